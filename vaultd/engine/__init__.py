@@ -1,0 +1,1 @@
+"""The rules in motion: asyncio and model only."""

@@ -1,0 +1,253 @@
+"""The Protocols between rooms, and the frozen values that cross them (architecture.md §3).
+
+Rule: above `Keeper` no value carries an identity key or the keys of an MFA session; passphrase, new key and code go
+down as `Secret` and are not kept. Arguments and results are frozen and serialisable, errors are VaultdError, there are
+no callbacks: the same Protocol over a socketpair is a second process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Literal, Protocol
+
+from vaultd.model.credentials import Identity, IdentityKey, MfaHandle, MfaSession, RoleSession
+from vaultd.model.partitions import Endpoint
+from vaultd.model.plan import RoleParameters
+from vaultd.model.secret import Secret
+
+
+class Clock(Protocol):
+    """Wall time for what AWS dates, boottime (seconds, counts suspend) for idle, cool-down and deadlines."""
+
+    def now(self) -> datetime: ...
+    def boottime(self) -> float: ...
+    async def sleep(self, seconds: float) -> None: ...
+
+
+# ---- for everybody: the keeper and its custody of identities ----
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The audit chain's end: the last `seq` and the hex SHA-256 of its line (interface.md §8)."""
+
+    seq: int
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """What the broker wants sealed for the next start, or dropped from it.
+
+    session: a role session of `cell`. limit: a learned MFA-age limit of `cell`, in `seconds`. duration: the DurationSeconds
+    that AWS accepted for `cell`. head: the audit head, each minute.
+    drop: the session of `cell`. drop_mfa: the MFA sessions of identity `cell`. Both compact the log at once.
+    """
+
+    kind: Literal["session", "limit", "duration", "head", "drop", "drop_mfa"]
+    cell: str = ""
+    session: RoleSession | None = None
+    seconds: int | None = None
+    head: Head | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """The keeper's state after `open`. `locked` with `reason` (one sentence ending in what to type) when it stays shut.
+
+    `handles` are the live MFA sessions, `notes` the live sessions and limits, `head` the audit head last sealed.
+    `epoch` grows with every close; an outcome of an older epoch is dropped by whoever holds it.
+    """
+
+    epoch: int
+    store: Literal["keyring", "file"]
+    locked: bool
+    reason: str = ""
+    handles: tuple[MfaHandle, ...] = ()
+    notes: tuple[Note, ...] = ()
+    head: Head | None = None
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class MintMfa:
+    """GetSessionToken; with `mfa_serial` and `token_code`, or without both."""
+
+    identity: str
+    endpoint: Endpoint
+    duration: timedelta
+    mfa_serial: str | None = None
+    token_code: Secret | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MintRole:
+    """AssumeRole from `source`: an MFA session's handle, a parent role session, or None for the identity key itself.
+
+    `mfa_serial` and `token_code` go together, and only with source None (aws-facts §1.5 row 2).
+    """
+
+    identity: str
+    endpoint: Endpoint
+    duration: timedelta
+    role: RoleParameters
+    source: MfaHandle | RoleSession | None = None
+    mfa_serial: str | None = None
+    token_code: Secret | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MintServed:
+    """The MFA session itself as a servable session: only for a profile without `role_arn`; no AWS call."""
+
+    handle: MfaHandle
+
+
+@dataclass(frozen=True, slots=True)
+class Minted:
+    """`handle` after MintMfa, `session` after MintRole and MintServed."""
+
+    handle: MfaHandle | None = None
+    session: RoleSession | None = None
+
+
+class Keeper(Protocol):
+    """The only holder of identity keys, MFA sessions and the data key."""
+
+    async def open(
+        self, *, passphrase: Secret | None = None, unlock: bool = False, accept_rollback: bool = False
+    ) -> Opened:
+        """Open the store, as far as it goes without a person.
+
+        With the marker file `locked` present, or a file store and no passphrase, the result is `locked` with a reason
+        unless `unlock` is given. `unlock` with a passphrase creates a file store that does not exist yet.
+        Raises WrongPassphrase, StoreDamaged, StoreRolledBack, StoreUnavailable, KeyringBusy.
+        """
+
+    async def mint(self, order: MintMfa | MintRole | MintServed) -> Minted:
+        """Make one session. An MFA session is sealed before this returns.
+
+        A token code is written down as sent before the call and refused (CodeSpent) ever after, but for a clean
+        Throttling, which un-marks it twice at most. Raises Locked, UnknownIdentity, CodeSpent, CodeRefused,
+        DeviceRefused, RoleDenied and its children, IdentityBroken, SessionRejected (the source is dead; the keeper has
+        dropped it), StsUnavailable (with code_sent), Throttled, KeyringBusy.
+        """
+
+    async def note(self, note: Note) -> None:
+        """Seal or drop a record; a full or read-only disk is logged once and raises Unwritable."""
+
+    async def close(self, head: Head | None, *, lock: bool = True) -> int:
+        """Seal the head, drop every secret, return the new epoch. `lock` writes the marker; stop does not."""
+
+
+class Custody(Protocol):
+    """The identities: list, add, remove, detect. Implemented by the keeper beside Keeper."""
+
+    def list(self) -> tuple[Identity, ...]:
+        """The index, by name; no I/O, works while locked."""
+
+    async def add(
+        self, key: IdentityKey, *, endpoint: Endpoint, mfa_serial: str | None = None, replace: bool = False
+    ) -> Identity:
+        """Verify with GetCallerIdentity, detect the MFA device unless given, write, read back, index.
+
+        Raises IdentityExists, IdentityBroken, BadRequest (several devices: names them), StoreUnavailable, KeyringBusy.
+        """
+
+    async def remove(self, name: str) -> None:
+        """Drop key, index line and MFA sessions; raises UnknownIdentity."""
+
+    async def detect(self, name: str, *, endpoint: Endpoint) -> Sequence[str]:
+        """The usable MFA serials (aws-facts §2.2) by ListMFADevices with the bare key; FIDO devices are left out."""
+
+
+# ---- inside keeper/ only: what aws/ and store/ implement ----
+
+
+class Sts(Protocol):
+    """One attempt each, never retried when a code goes along; raises the VaultdErrors of aws-facts §1.5."""
+
+    async def session_token(
+        self,
+        key: IdentityKey,
+        *,
+        endpoint: Endpoint,
+        duration: timedelta,
+        mfa_serial: str | None,
+        token_code: Secret | None,
+    ) -> MfaSession: ...
+
+    async def assume_role(
+        self,
+        source: IdentityKey | MfaSession | RoleSession,
+        *,
+        endpoint: Endpoint,
+        duration: timedelta,
+        role: RoleParameters,
+        mfa_serial: str | None = None,
+        token_code: Secret | None = None,
+    ) -> RoleSession: ...
+
+    async def caller_identity(self, key: IdentityKey | MfaSession, *, endpoint: Endpoint) -> str:
+        """The caller's ARN."""
+
+    def clock_skew(self) -> float | None:
+        """Seconds by which this machine is ahead of AWS by the last reply's Date; None before the first."""
+
+
+class Iam(Protocol):
+    """The part of IAM that a bare key may call under ForceMFA; rotation adds its calls in its own issue."""
+
+    async def mfa_devices(self, key: IdentityKey, *, endpoint: Endpoint) -> tuple[str, ...]:
+        """Every SerialNumber of the caller's own devices, FIDO included."""
+
+
+class IdentityStore(Protocol):
+    """Small named items in the OS keyring or in the sealed file; the values are opaque to it.
+
+    Every call may raise StoreUnavailable, KeyringBusy, StoreDamaged, StoreRolledBack, FileRefused, Unwritable.
+    """
+
+    @property
+    def kind(self) -> Literal["keyring", "file"]: ...
+
+    def needs_passphrase(self) -> bool:
+        """True for the file store while it is shut."""
+
+    def exists(self) -> bool:
+        """True when it holds something already (the sealed file is there); the keyring says True."""
+
+    async def open(self, passphrase: Secret | None, *, create: bool = False, accept_rollback: bool = False) -> None:
+        """Raises WrongPassphrase; `create` makes a new sealed file where none is."""
+
+    async def load(self, item: str) -> Secret | None: ...
+
+    async def save(self, item: str, value: Secret) -> None:
+        """Write, read back and compare before it is believed."""
+
+    async def drop(self, item: str) -> None: ...
+
+    def close(self) -> None:
+        """Forget every key and value held in memory."""
+
+
+class SealedLog(Protocol):
+    """An append-only log under the data key; the last record per key wins (architecture.md §5)."""
+
+    def open(self, data_key: Secret) -> dict[str, bytes]:
+        """Replay: the living records by key. A damaged log is set aside as `….damaged` with one warning."""
+
+    def append(self, key: str, value: bytes | None) -> None:
+        """Write and fsync one record; None drops the key. Raises Unwritable."""
+
+    def compact(self) -> None:
+        """Rewrite with living records only, so that dropped ones leave the disk."""
+
+    def close(self) -> None:
+        """Forget the data key."""
+
+    @property
+    def damaged(self) -> bool:
+        """True when `open` set a damaged log aside."""

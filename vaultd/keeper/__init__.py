@@ -1,0 +1,1 @@
+"""The only holder of identity keys, MFA sessions and the data key; sees no HTTP."""

@@ -1,0 +1,1 @@
+"""keyring and cryptography live here and nowhere else."""
