@@ -41,8 +41,8 @@ class Head:
 class Note:
     """What the broker wants sealed for the next start, or dropped from it.
 
-    session: a role session of `cell`. limit: a learned MFA-age limit of `cell`, in `seconds`. duration: the DurationSeconds
-    that AWS accepted for `cell`. head: the audit head, each minute.
+    session: a role session of `cell`. limit: a learned MFA-age limit of `cell`, in `seconds`. duration: the
+    DurationSeconds that AWS accepted for `cell`. head: the audit head, each minute.
     drop: the session of `cell`. drop_mfa: the MFA sessions of identity `cell`. Both compact the log at once.
     """
 
