@@ -1,0 +1,530 @@
+"""Every path of ours, and the only way to open, replace, append or lock a file.
+
+Rules (interface.md §1, security.md §2.2 items 24 and 25)
+- A file of ours is a regular file of this user with one name and mode 0600; anything else is refused by name, never
+  followed and never touched. interface.md names what is writable by others; one that others may only read is refused
+  as well (item 24: mode & 077 == 0), because every file here holds secrets, hashes or habits. `chmod 600` mends it.
+- A directory of ours is 0700: one that others may write to is refused, one that they may only read is tightened,
+  since `mkdir` under a usual umask makes those.
+- A replace leaves the old or the new content, an append the old or the longer one, whenever the process dies.
+- `fault(operation, path)` is called before each system call of a kind: tests raise ENOSPC or EIO there, or die.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import pwd
+import secrets
+import shlex
+import stat
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from vaultd.errors import FileRefused, Misconfigured, Unwritable, VaultdError
+
+#: Called as fault("write", path) before the system call.
+Fault = Callable[[str, Path], None]
+
+#: sun_path less its closing zero byte (security.md §2.1 item 4).
+SOCKET_PATH_LIMIT = {"darwin": 103}
+
+# O_NONBLOCK: a FIFO put in a file's place must not hang the daemon before fstat unmasks it.
+_SAFE = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+_OTHERS = 0o077
+_OTHERS_WRITE = 0o022
+_LINK_DEPTH = 16
+_NEW = ".new"
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Every path of interface.md §1, computed without I/O from the environment of `vaultd start`."""
+
+    config: Path
+    run: Path
+    state: Path
+    data: Path
+
+    @classmethod
+    def find(cls, environ: Mapping[str, str], *, platform: str = sys.platform) -> Layout:
+        """VAULTD_HOME, else the platform's places; a relative XDG path is ignored, as its specification says."""
+        if chosen := environ.get("VAULTD_HOME"):
+            root = Path(os.path.abspath(_expand(chosen, environ)))  # noqa: PTH100 - a link in it stays as typed
+            return cls(config=root / "config", run=root / "run", state=root / "state", data=root / "data")
+        home = _home(environ)
+        if platform == "darwin":
+            support = home / "Library/Application Support/vaultd"
+            return cls(config=home / ".config/vaultd", run=home / "Library/Caches/vaultd", state=support, data=support)
+        state = _xdg(environ, "XDG_STATE_HOME", home / ".local/state") / "vaultd"
+        runtime = environ.get("XDG_RUNTIME_DIR", "")
+        return cls(
+            config=_xdg(environ, "XDG_CONFIG_HOME", home / ".config") / "vaultd",
+            run=Path(runtime, "vaultd") if runtime.startswith("/") else state / "run",
+            state=state,
+            data=_xdg(environ, "XDG_DATA_HOME", home / ".local/share") / "vaultd",
+        )
+
+    @property
+    def config_toml(self) -> Path:
+        """The user's settings; may be a link."""
+        return self.config / "config.toml"
+
+    @property
+    def control_sock(self) -> Path:
+        """The control API's socket; see `check_socket_path`."""
+        return self.run / "control.sock"
+
+    @property
+    def lock_file(self) -> Path:
+        """Held by flock while a daemon lives."""
+        return self.run / "vaultd.lock"
+
+    @property
+    def endpoint_json(self) -> Path:
+        """Port and pid of the daemon that lives."""
+        return self.run / "endpoint.json"
+
+    @property
+    def grant_tokens(self) -> Path:
+        """The directory of `ID.token`."""
+        return self.run / "grants"
+
+    @property
+    def identities_json(self) -> Path:
+        """The index, without secrets."""
+        return self.state / "identities.json"
+
+    @property
+    def grants_json(self) -> Path:
+        """Token hashes and metadata keys."""
+        return self.state / "grants.json"
+
+    @property
+    def sessions_sealed(self) -> Path:
+        """Sessions, codes, limits and heads under the data key."""
+        return self.state / "sessions.sealed"
+
+    @property
+    def audit_jsonl(self) -> Path:
+        """The audit log (interface.md §8)."""
+        return self.state / "audit.jsonl"
+
+    @property
+    def log_file(self) -> Path:
+        """The daemon's own log."""
+        return self.state / "vaultd.log"
+
+    @property
+    def locked_marker(self) -> Path:
+        """There while the daemon is locked (architecture.md §7)."""
+        return self.state / "locked"
+
+    @property
+    def secrets_seen(self) -> Path:
+        """The highest generation of `secrets.sealed` that was seen here (security.md §2.2 item 26)."""
+        return self.state / "secrets.seen"
+
+    @property
+    def secrets_sealed(self) -> Path:
+        """The encrypted-file store."""
+        return self.data / "secrets.sealed"
+
+    @property
+    def directories(self) -> tuple[Path, ...]:
+        """Every directory of ours, outer ones first."""
+        return (self.config, self.state, self.data, self.run, self.grant_tokens)
+
+    @staticmethod
+    def aws_config(environ: Mapping[str, str]) -> Path:
+        """The profiles, read only."""
+        return _expand(environ.get("AWS_CONFIG_FILE") or "~/.aws/config", environ)
+
+    @staticmethod
+    def aws_credentials(environ: Mapping[str, str]) -> Path:
+        """The SDKs' plain-text file: looked at for a `[default]` that an SDK would prefer."""
+        return _expand(environ.get("AWS_SHARED_CREDENTIALS_FILE") or "~/.aws/credentials", environ)
+
+
+def check_socket_path(path: Path, *, platform: str = sys.platform) -> None:
+    """Raise Misconfigured when the kernel would refuse the path for a unix socket."""
+    limit = SOCKET_PATH_LIMIT.get(platform, 107)
+    if (length := len(os.fsencode(path))) > limit:
+        raise Misconfigured(
+            f"The socket path {path} has {length} bytes, {limit} are allowed: "
+            "set VAULTD_HOME to a shorter directory and run `vaultd start` again."
+        )
+
+
+class Lock:
+    """A held flock; it ends with `release` or with the last process that inherited its descriptor."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor: int | None = descriptor
+
+    def release(self) -> None:
+        """Let the next daemon in; the file stays, since removing it would let two in at once."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+
+class Files:
+    """Reads, replaces, appends and locks; `chunk` is the most that one write call carries (tests make it small)."""
+
+    def __init__(self, *, fault: Fault | None = None, chunk: int = 1 << 20) -> None:
+        self._fault = fault or _no_fault
+        self._chunk = chunk
+
+    def make_dirs(self, layout: Layout) -> None:
+        """Create every directory 0700, or refuse it by name."""
+        for path in layout.directories:
+            self._make_dir(path, may_be_link=path == layout.config)
+
+    def clear_leftovers(self, layout: Layout) -> None:
+        """Remove what a killed `replace` left behind; only for the holder of the lock, others may be at work."""
+        for directory in layout.directories:
+            for leftover in directory.glob(f".*{_NEW}"):
+                self.remove(leftover)
+
+    def read(self, path: Path, *, last: int | None = None) -> bytes | None:
+        """The content (or its `last` bytes) of a file of ours; None when it is absent."""
+        with self._reading(path):
+            descriptor = self._open(path, os.O_RDONLY | _SAFE)
+            if descriptor is None:
+                return None
+            with _closing(descriptor):
+                size = _ours(descriptor, path).st_size
+                return self._read_from(descriptor, path, max(0, size - last) if last is not None else 0)
+
+    def read_config(self, path: Path) -> bytes | None:
+        """The user's own file, which may be a link of his to a file of his; others must not be able to write to it."""
+        with self._reading(path):
+            if path == Path(os.devnull):  # the usual way to switch AWS_CONFIG_FILE off
+                return b""
+            _check_links(path)
+            descriptor = self._open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            if descriptor is None:
+                return None
+            with _closing(descriptor):
+                _check_target(os.fstat(descriptor), path)
+                return self._read_from(descriptor, path, 0)
+
+    def replace(self, path: Path, content: bytes) -> None:
+        """Make `content` the file, whole or not at all, and durable before this returns."""
+        with self._writing(path):
+            self._refuse_foreign(path)
+            new = path.with_name(f".{path.name}.{secrets.token_hex(6)}{_NEW}")
+            try:
+                self._write_new(new, content)
+                self._fault("rename", path)
+                os.rename(new, path)  # noqa: PTH104 - os throughout this module: one system call a line
+            except BaseException:
+                with suppress(OSError):
+                    os.unlink(new)  # noqa: PTH108
+                raise
+            self._sync_dir(path.parent)
+
+    def append(self, path: Path, content: bytes, *, sync: bool) -> None:
+        """Add `content` at the end; what was written in part is cut back. `sync`: durable before this returns."""
+        with self._writing(path):
+            self._fault("open", path)
+            descriptor, created = _open_append(path)
+            with _closing(descriptor):
+                before = _ours(descriptor, path).st_size
+                try:
+                    self._write(descriptor, path, content)
+                    if sync:
+                        self._fault("fsync", path)
+                        os.fsync(descriptor)
+                except BaseException:
+                    os.ftruncate(descriptor, before)
+                    raise
+            if sync and created:
+                self._sync_dir(path.parent)
+
+    def cut(self, path: Path, size: int) -> None:
+        """Keep the first `size` bytes: how a log drops the record that a kill tore."""
+        with self._writing(path):
+            self._fault("truncate", path)
+            descriptor = os.open(path, os.O_WRONLY | _SAFE)
+            with _closing(descriptor):
+                _ours(descriptor, path)
+                os.ftruncate(descriptor, size)
+                self._fault("fsync", path)
+                os.fsync(descriptor)
+
+    def remove(self, path: Path) -> None:
+        """Unlink the name; absent is fine. A link is removed itself, never what it names."""
+        with self._writing(path), suppress(FileNotFoundError):
+            self._fault("unlink", path)
+            os.unlink(path)  # noqa: PTH108
+
+    def rename(self, source: Path, target: Path) -> None:
+        """Give a file of ours another name in the same directory, over what was there."""
+        with self._writing(source):
+            self._refuse_foreign(source)
+            self._fault("rename", source)
+            os.rename(source, target)  # noqa: PTH104
+            self._sync_dir(target.parent)
+
+    def lock(self, path: Path) -> Lock | None:
+        """The exclusive lock, or None when another process holds it."""
+        with self._writing(path):
+            while True:
+                self._fault("open", path)
+                descriptor = os.open(path, os.O_RDWR | os.O_CREAT | _SAFE, 0o600)
+                if not _try_flock(descriptor, path):
+                    return None
+                if _still_named(descriptor, path):
+                    return Lock(descriptor)
+                os.close(descriptor)  # removed between open and flock: a lock on a nameless file excludes nobody
+
+    def stat_key(self, path: Path) -> tuple[int, ...] | None:
+        """(dev, ino, mtime_ns, size, ctime_ns), links followed: differs when the content or a refused mode changed."""
+        try:
+            found = path.stat()
+        except OSError:
+            return None
+        return (found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size, found.st_ctime_ns)
+
+    # ---- one system call a line ----
+
+    def _open(self, path: Path, flags: int) -> int | None:
+        self._fault("open", path)
+        try:
+            return os.open(path, flags)
+        except FileNotFoundError:
+            return None
+
+    def _read_from(self, descriptor: int, path: Path, offset: int) -> bytes:
+        self._fault("read", path)
+        with os.fdopen(descriptor, "rb", closefd=False) as stream:
+            stream.seek(offset)
+            return stream.read()
+
+    def _write_new(self, path: Path, content: bytes) -> None:
+        self._fault("open", path)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _SAFE, 0o600)
+        with _closing(descriptor):
+            self._write(descriptor, path, content)
+            self._fault("fsync", path)
+            os.fsync(descriptor)
+
+    def _write(self, descriptor: int, path: Path, content: bytes) -> None:
+        left = memoryview(content)
+        while left:
+            self._fault("write", path)
+            left = left[os.write(descriptor, left[: self._chunk]) :]
+
+    def _sync_dir(self, path: Path) -> None:
+        self._fault("fsync_dir", path)
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        with _closing(descriptor):
+            os.fsync(descriptor)
+
+    def _make_dir(self, path: Path, *, may_be_link: bool) -> None:
+        with self._writing(path):
+            for each in reversed((path, *path.parents)):
+                if not os.path.lexists(each):
+                    self._fault("mkdir", each)
+                    with suppress(FileExistsError):
+                        os.mkdir(each, 0o700)  # noqa: PTH102
+            _check_ancestors(path)
+            is_link = may_be_link and path.is_symlink()
+            follow = 0 if is_link else os.O_NOFOLLOW
+            descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | follow)
+            with _closing(descriptor):
+                self._own_dir(descriptor, path, tighten=not is_link)
+
+    def _own_dir(self, descriptor: int, path: Path, *, tighten: bool) -> None:
+        found = os.fstat(descriptor)
+        if found.st_uid != os.geteuid():
+            raise _refusal(path, "belongs to another user", f"mv {_q(path)} {_q(path)}.foreign")
+        if found.st_mode & _OTHERS_WRITE:
+            raise _refusal(path, "may be written to by others", f"chmod 700 {_q(path)}")
+        if tighten and found.st_mode & _OTHERS:
+            self._fault("chmod", path)
+            os.fchmod(descriptor, 0o700)
+
+    def _refuse_foreign(self, path: Path) -> None:
+        with suppress(FileNotFoundError):
+            _check_ours(os.lstat(path), path)
+
+    @contextmanager
+    def _writing(self, path: Path) -> Iterator[None]:
+        try:
+            yield
+        except OSError as exc:
+            raise _said(exc, path) or unwritable(exc, path) from exc
+
+    @contextmanager
+    def _reading(self, path: Path) -> Iterator[None]:
+        try:
+            yield
+        except OSError as exc:
+            raise _said(exc, path) or Misconfigured(
+                f"{path} cannot be read ({_reason(exc)}): run `ls -l {_q(path)}` and mend it."
+            ) from exc
+
+
+def unwritable(exc: OSError, path: Path) -> Unwritable:
+    """The one sentence for a disk that takes nothing: names the path, ends in what to do."""
+    place = _q(path.parent)
+    remedies = {
+        errno.ENOSPC: f"make room, see `df -h {place}`, and try again",
+        errno.EDQUOT: f"make room in your quota, see `df -h {place}`, and try again",
+        errno.EROFS: "set VAULTD_HOME to a writable directory and run `vaultd start` again",
+        errno.EACCES: f"run `ls -ld {place}` and give yourself access with `chmod u+rwx {place}`",
+        errno.EPERM: f"run `ls -ld {place}` and give yourself access with `chmod u+rwx {place}`",
+        errno.EIO: "the disk reports an error, see `dmesg`, then run `vaultd check`",
+    }
+    remedy = remedies.get(exc.errno or 0, "run `vaultd check`")
+    return Unwritable(f"{path} cannot be written ({_reason(exc)}): {remedy}.")
+
+
+def _no_fault(operation: str, path: Path) -> None:
+    """The product's fault hook: nothing happens."""
+
+
+def _home(environ: Mapping[str, str]) -> Path:
+    return Path(environ.get("HOME") or pwd.getpwuid(os.getuid()).pw_dir)
+
+
+def _xdg(environ: Mapping[str, str], name: str, default: Path) -> Path:
+    value = environ.get(name, "")
+    return Path(value) if value.startswith("/") else default
+
+
+def _expand(text: str, environ: Mapping[str, str]) -> Path:
+    if text == "~" or text.startswith("~/"):
+        return _home(environ) / text[2:]
+    return Path(text)
+
+
+@contextmanager
+def _closing(descriptor: int) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _open_append(path: Path) -> tuple[int, bool]:
+    flags = os.O_WRONLY | os.O_APPEND | _SAFE
+    try:
+        return os.open(path, flags), False
+    except FileNotFoundError:
+        return os.open(path, flags | os.O_CREAT, 0o600), True
+
+
+def _try_flock(descriptor: int, path: Path) -> bool:
+    try:
+        _ours(descriptor, path)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return False
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return True
+
+
+def _still_named(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.lstat(path))
+    except FileNotFoundError:
+        return False
+
+
+def _ours(descriptor: int, path: Path) -> os.stat_result:
+    found = os.fstat(descriptor)
+    _check_ours(found, path)
+    return found
+
+
+def _check_ours(found: os.stat_result, path: Path) -> None:
+    if not stat.S_ISREG(found.st_mode):
+        raise _refusal(path, f"is a {_kind(found.st_mode)}, not a file", f"rm -i {_q(path)}")
+    if found.st_uid != os.geteuid():
+        raise _refusal(path, "belongs to another user", f"rm -i {_q(path)}")
+    if found.st_nlink != 1:
+        raise _refusal(path, "has a second name (a hard link)", f"rm -i {_q(path)}")
+    if found.st_mode & _OTHERS:
+        what = "written to" if found.st_mode & _OTHERS_WRITE else "read"
+        raise _refusal(path, f"may be {what} by others", f"chmod 600 {_q(path)}")
+
+
+def _check_target(found: os.stat_result, path: Path) -> None:
+    if not stat.S_ISREG(found.st_mode):
+        raise _refusal(path, f"is a {_kind(found.st_mode)}, not a file", f"ls -l {_q(path)}")
+    if found.st_uid != os.geteuid():
+        raise _refusal(path, "belongs to another user", f"ls -lL {_q(path)}")
+    if found.st_mode & _OTHERS_WRITE:
+        raise _refusal(path, "may be written to by others", f"chmod go-w {_q(path)}")
+
+
+def _check_links(path: Path) -> None:
+    """Each link on the way is the user's: a foreign one could point at another of his files."""
+    for _ in range(_LINK_DEPTH):
+        try:
+            found = os.lstat(path)
+        except FileNotFoundError:
+            return
+        if not stat.S_ISLNK(found.st_mode):
+            return
+        if found.st_uid != os.geteuid():
+            raise _refusal(path, "is another user's link", f"ls -l {_q(path)}")
+        path = path.parent / os.readlink(path)  # noqa: PTH115
+
+
+def _check_ancestors(path: Path) -> None:
+    """Nobody else can move our directory away: security.md §2.2 item 24."""
+    for each in path.resolve().parents:
+        mode = each.stat().st_mode
+        if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
+            raise _refusal(each, "may be written to by others", f"chmod o-w {_q(each)}")
+
+
+def _kind(mode: int) -> str:
+    kinds = {
+        stat.S_IFLNK: "link",
+        stat.S_IFIFO: "FIFO",
+        stat.S_IFSOCK: "socket",
+        stat.S_IFDIR: "directory",
+        stat.S_IFCHR: "device",
+        stat.S_IFBLK: "device",
+        stat.S_IFREG: "file",
+    }
+    return kinds.get(stat.S_IFMT(mode), "stranger")
+
+
+def _said(exc: OSError, path: Path) -> VaultdError | None:
+    """FileRefused for what open() itself turned away: a link, a socket or FIFO, a directory, a foreign file."""
+    if exc.errno in {errno.ELOOP, errno.ENXIO, errno.EISDIR, errno.ENOTDIR, errno.EACCES}:
+        with suppress(OSError):
+            found = os.lstat(path)
+            if not stat.S_ISREG(found.st_mode) and not stat.S_ISDIR(found.st_mode):
+                return _refusal(path, f"is a {_kind(found.st_mode)}", f"ls -l {_q(path)}")
+            if found.st_uid != os.geteuid():
+                return _refusal(path, "belongs to another user", f"ls -l {_q(path)}")
+            if exc.errno in {errno.EISDIR, errno.ENOTDIR}:
+                return _refusal(path, f"is a {_kind(found.st_mode)}", f"ls -ld {_q(path)}")
+    return None
+
+
+def _refusal(path: Path, why: str, command: str) -> FileRefused:
+    return FileRefused(f"{path} is refused because it {why}: run `{command}`.", path=str(path))
+
+
+def _reason(exc: OSError) -> str:
+    return os.strerror(exc.errno).lower() if exc.errno else type(exc).__name__
+
+
+def _q(path: Path) -> str:
+    return shlex.quote(str(path))
