@@ -1,4 +1,7 @@
-"""`python -m tests.strict_sts`: the emulator as a process. One JSON line when it serves; ends with 0 on SIGTERM or SIGINT."""
+"""`python -m tests.strict_sts`: the emulator as a process.
+
+Prints one JSON line when it serves; ends with 0 on SIGTERM or SIGINT.
+"""
 
 import argparse
 import asyncio

@@ -86,7 +86,8 @@ class Log:
         caller, issued = x.caller, x.issued
         self._calls.append(
             Call(
-                seq=len(self._calls) + 1, time=x.time, service=x.service, op=x.op, region=x.wire.region, akid=x.wire.akid,
+                seq=len(self._calls) + 1, time=x.time, service=x.service, op=x.op,
+                region=x.wire.region, akid=x.wire.akid,
                 account=caller.account if caller else "", principal=caller.arn if caller else "",
                 credential=caller.kind if caller else "", role=x.role, session_name=x.params.get("RoleSessionName", ""),
                 mfa="TokenCode" in x.params, code=self._ordinal(x.params), params=_public(x.params),
@@ -112,9 +113,10 @@ def _public(params: Mapping[str, str]) -> dict[str, str]:
 
 
 def _records(x: Exchange, caller: Credential) -> list[dict[str, Any]]:
-    """The caller's account sees the user; the role's account, when it is another one, sees only an account (aws-facts §5)."""
+    """The caller's account sees the user; the role's, when it is another one, only an account (aws-facts §5)."""
     record = {
-        "eventVersion": "1.08", "eventID": str(uuid.uuid4()), "eventTime": stamp(x.time), "recipientAccountId": caller.account,
+        "eventVersion": "1.08", "eventID": str(uuid.uuid4()), "eventTime": stamp(x.time),
+        "recipientAccountId": caller.account,
         "eventSource": f"{x.service}.amazonaws.com", "eventName": x.op, "awsRegion": x.wire.region,
         "sourceIPAddress": "127.0.0.1", "userAgent": x.wire.headers.get("user-agent", ""), "requestID": x.rid,
         "userIdentity": _identity(caller), "requestParameters": _request(x.params), "responseElements": _response(x),
@@ -136,7 +138,8 @@ def _stranger(caller: Credential) -> dict[str, Any]:
 def _identity(caller: Credential) -> dict[str, Any]:
     kind = {ROLE: "AssumedRole", FEDERATED: "FederatedUser"}.get(caller.kind, "IAMUser")
     identity: dict[str, Any] = {
-        "type": kind, "principalId": caller.user_id, "arn": caller.arn, "accountId": caller.account, "accessKeyId": caller.akid,
+        "type": kind, "principalId": caller.user_id, "arn": caller.arn, "accountId": caller.account,
+        "accessKeyId": caller.akid,
     }  # fmt: skip
     if caller.is_user:
         identity["userName"] = caller.holder.rsplit("/", 1)[1]

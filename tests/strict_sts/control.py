@@ -1,4 +1,7 @@
-"""The HTTP control of §4.3, for daemons that run as processes of their own. A wrong request gets 400 {"error"}, never a guess."""
+"""The HTTP control of §4.3, for daemons that run as processes of their own.
+
+Rule: a wrong request gets 400 {"error"}, never a guess.
+"""
 
 import json
 from collections.abc import Awaitable, Callable

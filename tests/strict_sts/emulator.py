@@ -1,6 +1,7 @@
 """One emulated AWS without its sockets: the order of the checks (scenarios §4.2), and everything a test may turn.
 
-Order: key known, active, propagated → token matches → signature → skew (wire clock) → expiry (logical clock) → the operation.
+Order: key known, active, propagated → token matches → signature → skew (wire clock) → expiry (logical
+clock) → the operation.
 """
 
 import hmac
@@ -136,7 +137,7 @@ class Emulator:
         return caller
 
     def _usable(self, caller: Credential, service: str) -> bool:
-        """Active and propagated to this service, each service in its own time (aws-facts §2.1); not revoked as invalid."""
+        """Active, propagated to this service, each in its own time (aws-facts §2.1); not revoked as invalid."""
         if caller.kind != LONG_TERM:
             return self.state.sessions.ended.get(caller.akid) != "invalid"
         key = self.state.world.keys[caller.akid]

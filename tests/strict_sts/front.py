@@ -1,4 +1,7 @@
-"""The aiohttp side: bytes to calls, replies and faults to bytes. Logs a call before its bytes go out, so that no test reads too early."""
+"""The aiohttp side: bytes to calls, replies and faults to bytes.
+
+Rule: a call is logged before its answer goes out, so that no test reads the log too early.
+"""
 
 import asyncio
 import socket

@@ -1,4 +1,4 @@
-"""The IAM calls that a credential daemon makes: who am I, my keys, my devices (aws-facts §2). All else is InvalidAction."""
+"""The IAM calls that a credential daemon makes: who am I, my keys, my devices (aws-facts §2); all else: InvalidAction."""
 
 import base64
 import secrets
@@ -24,7 +24,7 @@ def perform(state: State, x: Exchange, caller: Credential) -> Mapping[str, Any]:
 
 
 def _user(state: State, x: Exchange, caller: Credential) -> User:
-    """The user that the call means, authorized on his real ARN: `${aws:username}` allows match nothing else (scenarios §4.1)."""
+    """The user that the call means, authorized on his real ARN: `${aws:username}` matches nothing else."""
     name = x.params.get("UserName")
     if name is None:
         if not caller.is_user:

@@ -26,13 +26,13 @@ class Knobs:
     date_header: str = "wire"
 
     def turned(self, changes: Mapping[str, object]) -> "Knobs":
-        """A copy with these knobs changed. Raises ValueError for a knob or a value that does not exist."""
+        """A copy with these knobs changed. Raises ValueError or TypeError for what does not exist."""
         fields = {each.name: getattr(self, each.name) for each in dataclasses.fields(self)}
         for name, value in changes.items():
             if name not in fields:
                 raise ValueError(f"no knob {name!r}; there are {', '.join(sorted(fields))}")
             if not isinstance(value, Mapping if name == "key_propagation_s" else type(fields[name])):
-                raise ValueError(f"knob {name} takes {type(fields[name]).__name__}, not {value!r}")
+                raise TypeError(f"knob {name} takes {type(fields[name]).__name__}, not {value!r}")
             if value not in CHOICES.get(name, (value,)):
                 raise ValueError(f"knob {name} takes one of {', '.join(CHOICES[name])}, not {value!r}")
             fields[name] = value

@@ -1,4 +1,4 @@
-"""Parameter limits of STS calls (aws-facts §1.4): everything botocore lets through and AWS refuses with 400 ValidationError."""
+"""Parameter limits of STS calls (aws-facts §1.4): what botocore lets through and AWS refuses (400)."""
 
 import re
 from collections.abc import Mapping
@@ -88,7 +88,7 @@ def _camel(name: str) -> str:
 
 
 def tags(params: Mapping[str, str]) -> dict[str, str]:
-    """`Tags.member.N.Key|Value` → tags. Raises ValidationError for more than 50, long ones, and keys that differ in case only."""
+    """`Tags.member.N.Key|Value` → tags. Raises for more than 50, long ones, keys that differ in case only."""
     found: dict[str, str] = {}
     for name, key in params.items():
         if part := re.fullmatch(r"Tags\.member\.(\d+)\.Key", name):

@@ -1,4 +1,4 @@
-"""The emulator on a socket: `StrictSts` in the loop of the test, `StrictStsThread` in a loop of its own for tests that are not async."""
+"""The emulator on a socket: `StrictSts` in the test's own loop, `StrictStsThread` in a thread for sync tests."""
 
 import asyncio
 import ssl
@@ -150,7 +150,7 @@ class StrictSts(Desk):
         app = web.Application(client_max_size=16 * 1024 * 1024)
         app.add_routes(Control(self._emulator, self._front.release).routes())
         app.router.add_route("*", "/{any:.*}", self._front)
-        # handler_cancellation: a hanging call ends when its client leaves; session tokens may have 8 KB (scenarios §4.2)
+        # handler_cancellation: a hanging call ends when its client leaves; fields: session tokens may have 8 KB
         self._runner = web.AppRunner(
             app,
             access_log=None,

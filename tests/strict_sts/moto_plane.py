@@ -1,4 +1,4 @@
-"""moto behind the front: Beanstalk, S3 and the rest, one state an account. It is asked only after our own checks passed.
+"""moto behind the front: Beanstalk, S3 and the rest, one state an account. Asked only after our own checks passed.
 
 It runs as a child that ends when its stdin closes, so that no test, however it dies, leaves one behind.
 """

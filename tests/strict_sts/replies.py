@@ -1,4 +1,4 @@
-"""What goes back on the wire: an AWS error, or the XML of the query protocol; JSON errors for services that speak JSON."""
+"""What goes back on the wire: an error as AWS words it, or the XML of the query protocol."""
 
 import json
 import secrets
@@ -74,14 +74,15 @@ def _put(element: ET.Element, value: Any) -> None:
 
 
 def _bytes(root: ET.Element) -> bytes:
-    return ET.tostring(root, encoding="utf-8", xml_declaration=True)
+    document: bytes = ET.tostring(root, encoding="utf-8", xml_declaration=True)
+    return document
 
 
 # What the wire rules say in one place, since several files raise them.
 
 
 def invalid_token() -> AwsError:
-    """aws-facts §1.5 row 10: unknown, inactive, deleted or not yet propagated key, or a token that is not this key's."""
+    """aws-facts §1.5 row 10: unknown, inactive, deleted, not yet propagated key, or not this key's token."""
     return AwsError(403, "InvalidClientTokenId", "The security token included in the request is invalid.")
 
 

@@ -1,4 +1,4 @@
-"""Credentials that a caller can show: a long-term key, or a session issued here. Opaque, random, and looked up by key id."""
+"""Credentials that a caller can show: a long-term key, or a session issued here; random, looked up by key id."""
 
 import base64
 import secrets
@@ -63,13 +63,14 @@ class Sessions:
             token=base64.b64encode(secrets.token_bytes(token_bytes)).decode()[:token_bytes],
             kind=kind, holder=holder, arn=arn, user_id=user_id, issued=now,
             expiration=(now + life).replace(microsecond=0), mfa_at=mfa_at, session_name=session_name,
-            session_policies=session_policies, source_identity=source_identity, tags=dict(tags or {}), transitive=transitive,
+            session_policies=session_policies, source_identity=source_identity, tags=dict(tags or {}),
+            transitive=transitive,
         )  # fmt: skip
         self._issued[credential.akid] = credential
         return credential
 
     def revoke(self, *, akid: str | None, user: str | None, kind: str | None, as_: str) -> int:
-        """Ends the sessions that match all that is given; their later calls read `expired` or `invalid`. Gives how many."""
+        """Ends the sessions that match all that is given, as `expired` or `invalid`. Gives how many."""
         if as_ not in {"expired", "invalid"}:
             raise ValueError(f"a session ends as expired or invalid, not as {as_!r}")
         hits = [

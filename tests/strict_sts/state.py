@@ -1,6 +1,5 @@
-"""What the operations share: the world, the sessions, both clocks, the knobs; and how a caller reads in a policy's conditions."""
+"""What the operations share: world, sessions, clocks, knobs; and how a caller reads in a policy's conditions."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -98,9 +97,9 @@ def identity_decision(state: State, credential: Credential, action: str, resourc
     return narrowed if narrowed.denied else Decision(allowed=decision.allowed and narrowed.allowed)
 
 
-def authorize(state: State, x: Exchange, credential: Credential, action: str, resource: str, extra: Mapping[str, tuple[str, ...]] | None = None) -> None:  # fmt: skip
+def authorize(state: State, x: Exchange, credential: Credential, action: str, resource: str) -> None:
     """Same-account authorization by identity policies alone. Raises AccessDenied."""
-    keys = {**condition_keys(state, x, credential, mfa_shown=False), **(extra or {})}
+    keys = condition_keys(state, x, credential, mfa_shown=False)
     decision = identity_decision(state, credential, action, resource, keys)
     if decision.denied or not decision.allowed:
         raise denied(state, credential, action, resource, decision, kind="identity-based")
@@ -109,7 +108,7 @@ def authorize(state: State, x: Exchange, credential: Credential, action: str, re
 def denied(
     state: State, credential: Credential, action: str, resource: str, decision: Decision, *, kind: str
 ) -> AwsError:
-    """AccessDenied in one of the three texts that AWS has had (aws-facts §1.5 row 5): bare, 2021 with a reason, 2026 with the ARN."""
+    """AccessDenied in one of AWS's three texts (aws-facts §1.5 row 5): bare, 2021 with a reason, 2026 with the ARN."""
     text = f"User: {credential.arn} is not authorized to perform: {action} on resource: {resource}"
     style = state.knobs.denied_style
     article = "an" if kind == "identity-based" else "a"
@@ -122,5 +121,5 @@ def denied(
 
 
 def is_chained(state: State, credential: Credential) -> bool:
-    """Whether AssumeRole by this caller is role chaining; GetSessionToken counts too, say the reports (aws-facts §1.1)."""
+    """Whether AssumeRole by this caller is role chaining; GetSessionToken's counts too (aws-facts §1.1)."""
     return credential.kind == ROLE or (credential.kind in {GST, GST_MFA} and state.knobs.gst_counts_as_chain)

@@ -1,4 +1,7 @@
-"""STS operations, each in AWS's order: parameter limits → MFA verify and spend → identity policy → trust policy → duration → issue."""
+"""STS operations, in AWS's order.
+
+Parameter limits → MFA verified and spent → identity policy → trust policy → duration → issue (scenarios §4.2).
+"""
 
 import json
 import re
@@ -56,8 +59,8 @@ def get_session_token(state: State, x: Exchange, caller: Credential) -> Mapping[
     shown = _show_mfa(state, x, caller)
     now = state.now()
     return _issued(
-        state, x, seconds=int(x.params.get("DurationSeconds", 43200)), kind=GST_MFA if shown else GST, holder=caller.holder,
-        arn=caller.arn, user_id=caller.user_id, mfa_at=now if shown else None,
+        state, x, seconds=int(x.params.get("DurationSeconds", 43200)), kind=GST_MFA if shown else GST,
+        holder=caller.holder, arn=caller.arn, user_id=caller.user_id, mfa_at=now if shown else None,
     )  # fmt: skip
 
 
@@ -155,7 +158,7 @@ def _show_mfa(state: State, x: Exchange, caller: Credential) -> Spent | None:
 
 
 def device_of(state: State, caller: Credential, serial: str) -> Device | None:
-    """The caller's own device, if he may show it: a role session has none, a passkey is never taken (aws-facts §1.1)."""
+    """The caller's own device, if he may show it: a role session has none, a passkey is never taken."""
     device = state.world.devices.get(serial)
     may = caller.kind == LONG_TERM or (caller.kind in {GST, GST_MFA} and state.knobs.mfa_params_accepted_from_gst)
     return device if device and may and device.user == caller.holder and device.kind != "u2f" else None
@@ -184,8 +187,8 @@ def _trusted(state: State, x: Exchange, caller: Credential, tags: "_Tags", *, mf
     asked = ["sts:AssumeRole"] + ["sts:TagSession"] * bool(tags.own) + ["sts:SetSourceIdentity"] * bool(source)
     extra = _assume_keys(x, caller, tags)
     visible = mfa_shown and state.knobs.direct_mfa_visible_to_identity_policy
-    ours = condition_keys(state, x, caller, mfa_shown=visible) | extra
-    theirs = condition_keys(state, x, caller, mfa_shown=mfa_shown) | extra
+    ours = {**condition_keys(state, x, caller, mfa_shown=visible), **extra}
+    theirs = {**condition_keys(state, x, caller, mfa_shown=mfa_shown), **extra}
     for action in asked:
         mine = identity_decision(state, caller, action, x.role, ours)
         if (
@@ -203,7 +206,7 @@ def _trusted(state: State, x: Exchange, caller: Credential, tags: "_Tags", *, mf
 
 
 def _assume_keys(x: Exchange, caller: Credential, tags: "_Tags") -> dict[str, tuple[str, ...]]:
-    keys = {"sts:rolesessionname": (x.params["RoleSessionName"],)}
+    keys: dict[str, tuple[str, ...]] = {"sts:rolesessionname": (x.params["RoleSessionName"],)}
     if "ExternalId" in x.params:
         keys["sts:externalid"] = (x.params["ExternalId"],)
     if source := x.params.get("SourceIdentity") or caller.source_identity:
@@ -244,7 +247,7 @@ def _all_tags(x: Exchange, caller: Credential) -> _Tags:
     own = limits.tags(x.params)
     inherited = {name: value for name, value in caller.tags.items() if name in caller.transitive}
     if set(own) & set(inherited):
-        text = "One of the specified transitive tag keys can't be set because it conflicts with a transitive tag key from the calling session."
+        text = "One of the specified tag keys conflicts with a transitive tag key from the calling session."
         raise AwsError(400, "InvalidParameterValue", text)
     return _Tags(own, inherited, frozenset(limits.listed(x.params, "TransitiveTagKeys")) | caller.transitive)
 
@@ -263,7 +266,7 @@ def _session_policies(state: State, x: Exchange) -> tuple[Policy, ...]:
 
 
 def _packed_percent(state: State, x: Exchange, tags: _Tags) -> int:
-    """AWS packs policies and tags into the token; how is not told, so bytes are counted against a knob (aws-facts §1.5 row 18)."""
+    """How AWS packs is not told, so bytes are counted against a knob (aws-facts §1.5 row 18)."""
     words = [x.params.get("Policy", ""), *limits.listed(x.params, "PolicyArns", ".arn")]
     words += [word for pair in (*tags.own.items(), *tags.inherited.items()) for word in pair]
     percent = -(-sum(len(word.encode()) for word in words) * 100 // state.knobs.packed_limit_bytes)
@@ -288,7 +291,8 @@ def _role_session(
     source = x.params.get("SourceIdentity") or caller.source_identity
     issued = _issued(
         state, x, seconds=seconds, kind=ROLE, holder=role.arn, arn=arn, user_id=f"{role.id}:{name}", session_name=name,
-        session_policies=narrowed, source_identity=source, tags={**tags.inherited, **tags.own}, transitive=tags.transitive,
+        session_policies=narrowed, source_identity=source, tags={**tags.inherited, **tags.own},
+        transitive=tags.transitive,
     )  # fmt: skip
     return {
         **issued,

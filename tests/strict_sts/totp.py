@@ -1,4 +1,4 @@
-"""MFA devices: RFC 6238 codes, accepted once, one step either side (aws-facts §1.5 row 1: wrong, reused and stale look alike)."""
+"""MFA devices: RFC 6238 codes, accepted once; wrong, reused and stale look alike (aws-facts §1.5 row 1)."""
 
 import base64
 import hashlib

@@ -1,4 +1,4 @@
-"""The accounts: users, groups, policies, roles, keys and devices, read from templates; mutated only by IAM calls and tests.
+"""The accounts: users, groups, policies, roles, keys and devices, read from templates.
 
 `load` always reads the files anew, so reset is a reload and a tampered copy needs only another path.
 """
