@@ -175,7 +175,9 @@ class MfaRequired(NeedsPerson):
 
 
 class CodeRefused(MfaRequired):
-    """AWS refused the code: wrong, reused or stale, which it does not tell apart."""
+    """AWS refused the code: wrong, reused or stale, which it does not tell apart. Exit 1: a person was there."""
+
+    exit = 1
 
 
 class CodeSpent(NeedsPerson):

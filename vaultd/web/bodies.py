@@ -1,0 +1,113 @@
+"""What the control API accepts: one frozen model a body, and the sentence for each way it can be wrong.
+
+Rule: an unknown or malformed field is 400 BadRequest naming the field (interface.md §6); the value is never echoed,
+because it may be a secret.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from typing import Annotated, Literal, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from vaultd.errors import BadRequest
+from vaultd.model.plan import Overrides
+from vaultd.model.secret import Secret
+
+#: A control body is at most 64 KiB (security.md §2.1 item 10).
+BODY_LIMIT = 64 * 1024
+
+
+def _sealed(value: object) -> object:
+    return Secret(value) if isinstance(value, str) and value else value
+
+
+#: A string that becomes a Secret the moment it is parsed.
+SecretText = Annotated[Secret, BeforeValidator(_sealed)]
+
+
+class Body(BaseModel):
+    """Base of every body: frozen, and strict about unknown fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True, hide_input_in_errors=True)
+
+
+class GrantBody(Body):
+    """POST /v1/grants. `ttl_seconds` and `duration_seconds` are whole seconds; the latter goes to AWS."""
+
+    profile: str = Field(min_length=1, max_length=512)
+    kind: Literal["exec", "shell", "lease"]
+    pid: int | None = Field(default=None, gt=0)
+    imds: bool = False
+    ttl_seconds: int | None = Field(default=None, gt=0)
+    duration_seconds: int | None = Field(default=None, ge=900, le=43200)
+    region: str | None = Field(default=None, pattern=r"^[a-z]{2,}(-[a-z]+)+-\d+$")
+    policy: str | None = Field(default=None, max_length=2048)
+    policy_arns: tuple[str, ...] = Field(default=(), max_length=10)
+    token_code: SecretText | None = None
+
+    def overrides(self) -> Overrides:
+        """What this grant asks for beyond its profile."""
+        duration = None if self.duration_seconds is None else timedelta(seconds=self.duration_seconds)
+        return Overrides(duration=duration, region=self.region, policy=self.policy, policy_arns=self.policy_arns)
+
+    def ttl(self) -> timedelta | None:
+        """How long the grant is asked for; cut to `[grants] max_age`."""
+        return None if self.ttl_seconds is None else timedelta(seconds=self.ttl_seconds)
+
+
+class CodeBody(Body):
+    """POST /v1/profiles/{p}/refresh: an optional code, used only when one turns out to be needed."""
+
+    token_code: SecretText | None = None
+
+
+class PromptBody(Body):
+    """POST /v1/prompts: open (or find) the question of `vault-client mfa`."""
+
+    identity: str | None = None
+    token_code: SecretText | None = None
+
+
+class AnswerBody(Body):
+    """POST /v1/prompts/{id}."""
+
+    token_code: SecretText
+
+
+class IdentityBody(Body):
+    """POST /v1/identities; names as AWS spells them."""
+
+    name: str = Field(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f\x7f/\\]+$")
+    AccessKeyId: str = Field(pattern=r"^[A-Z0-9]{16,128}$")
+    SecretAccessKey: SecretText
+    MfaSerial: str | None = Field(default=None, min_length=9, max_length=256, pattern=r"^[\w+=/:,.@-]+$")
+    replace: bool = False
+
+
+class UnlockBody(Body):
+    """POST /v1/unlock: the file store's passphrase; none for the keyring."""
+
+    passphrase: SecretText | None = None
+    accept_rollback: bool = False
+
+
+BodyT = TypeVar("BodyT", bound=Body)
+
+
+def parse(model: type[BodyT], raw: bytes) -> BodyT:
+    """The body as `model`; raises BadRequest that names the first bad field and never its value."""
+    try:
+        value = json.loads(raw or b"{}")
+    except ValueError as exc:
+        raise BadRequest("the body is not JSON: send one JSON object") from exc
+    if not isinstance(value, dict):
+        raise BadRequest("the body is not a JSON object: send one JSON object")
+    try:
+        return model.model_validate(value)
+    except ValidationError as exc:
+        first = exc.errors(include_input=False, include_url=False)[0]
+        field = ".".join(str(part) for part in first["loc"]) or "body"
+        raise BadRequest(f"field {field}: {first['msg']}; correct it and send it again", field=field) from None

@@ -1,0 +1,110 @@
+"""What the routes of the control API work with: every collaborator, built once by daemon.py, and the caller."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from aiohttp import web
+
+from vaultd.engine.audit import Audit
+from vaultd.engine.broker import Broker
+from vaultd.engine.desk import Desk
+from vaultd.engine.grants import Grants
+from vaultd.engine.seams import Clock, Custody
+from vaultd.host import processes
+from vaultd.model.partitions import Endpoint
+from vaultd.model.peer import Peer
+from vaultd.model.plan import Overrides, Plan
+from vaultd.model.secret import Secret
+from vaultd.web.control_connection import ControlConnection
+
+
+class Catalogue(Protocol):
+    """What the control side reads of the catalog's current snapshot."""
+
+    def names(self) -> tuple[str, ...]:
+        """Every profile, in file order."""
+
+    def plan(self, profile: str, overrides: Overrides = ...) -> Plan:
+        """Raises UnknownProfile, UnknownIdentity, BadProfile."""
+
+    def summary(self, profile: str) -> dict[str, Any]:
+        """{profile, account_id, role_arn, identity, mfa_serial}: the static part of a profile's row."""
+
+    def identity_endpoint(self, identity: str) -> Endpoint:
+        """Where the identity's own calls go."""
+
+    def identity_serial(self, identity: str) -> str | None:
+        """Its MFA device: configured, else detected."""
+
+    def default_warnings(self) -> tuple[str, ...]:
+        """What in `[default]` would beat the endpoint in an SDK, each with its fix."""
+
+
+class Lifecycle(Protocol):
+    """What only the composition root can do: it owns the order of lock, unlock and stop."""
+
+    def status(self) -> dict[str, Any]:
+        """The status object of interface.md §6."""
+
+    async def lock(self) -> None:
+        """Forget keys and sessions, serve nothing, survive a restart."""
+
+    async def unlock(self, passphrase: Secret | None, *, accept_rollback: bool) -> None:
+        """Open the store; raises WrongPassphrase, StoreUnavailable, KeyringBusy."""
+
+    async def checks(self) -> list[dict[str, Any]]:
+        """Every diagnosis: {name, ok, message, remedy}."""
+
+    def identities_changed(self) -> None:
+        """The index has changed: plans are made anew."""
+
+    def stop(self) -> None:
+        """Begin the orderly end; returns at once."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rooms:
+    """The collaborators of every route."""
+
+    catalog: Callable[[], Catalogue]
+    broker: Broker
+    desk: Desk
+    grants: Grants
+    audit: Audit
+    custody: Custody
+    lifecycle: Lifecycle
+    clock: Clock
+    boot_id: str
+    port: Callable[[], int]
+
+
+def connection(request: web.Request) -> ControlConnection:
+    """The connection behind a request."""
+    protocol = request.protocol
+    assert isinstance(protocol, ControlConnection)
+    return protocol
+
+
+def caller(request: web.Request) -> Peer:
+    """The process at the other end, as SO_PEERCRED said at accept."""
+    peer = connection(request).peer
+    assert peer is not None
+    return peer
+
+
+def requester(request: web.Request) -> str:
+    """Who asks, for the line that a person reads before typing a code."""
+    return processes.describe(caller(request))
+
+
+def reply(value: object, *, status: int = 200) -> web.Response:
+    """A JSON answer with the headers that every answer carries."""
+    return web.Response(
+        body=json.dumps(value).encode(),
+        status=status,
+        headers={"Content-Type": "application/json", "Cache-Control": "no-store"},
+    )

@@ -1,0 +1,78 @@
+"""The daemon itself: status, checks, lock, unlock, audit, events, stop."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+from aiohttp import web
+
+from vaultd.errors import BadRequest
+from vaultd.web import bodies
+from vaultd.web.rooms import Rooms, connection, reply
+
+#: Lines of `GET /v1/audit` unless asked otherwise, and at most.
+LINES, MOST_LINES = 1000, 100_000
+
+
+def table(rooms: Rooms) -> list[web.RouteDef]:
+    """The routes of this collection."""
+    routes = _Daemon(rooms)
+    return [
+        web.get("/v1/status", routes.status),
+        web.get("/v1/checks", routes.checks),
+        web.post("/v1/lock", routes.lock),
+        web.post("/v1/unlock", routes.unlock),
+        web.get("/v1/audit", routes.audit),
+        web.get("/v1/events", routes.events),
+        web.post("/v1/stop", routes.stop),
+    ]
+
+
+class _Daemon:
+    def __init__(self, rooms: Rooms) -> None:
+        self._rooms = rooms
+
+    async def status(self, request: web.Request) -> web.Response:
+        return reply(self._rooms.lifecycle.status())
+
+    async def checks(self, request: web.Request) -> web.Response:
+        return reply({"checks": await self._rooms.lifecycle.checks()})
+
+    async def lock(self, request: web.Request) -> web.Response:
+        await self._rooms.lifecycle.lock()
+        return reply({})
+
+    async def unlock(self, request: web.Request) -> web.Response:
+        body = bodies.parse(bodies.UnlockBody, await request.read())
+        await self._rooms.lifecycle.unlock(body.passphrase, accept_rollback=body.accept_rollback)
+        return reply({})
+
+    async def audit(self, request: web.Request) -> web.Response:
+        count = request.query.get("n", str(LINES))
+        if not (count.isascii() and count.isdigit()):
+            raise BadRequest("field n: not a number; send a whole number of lines", field="n")
+        lines = min(int(count), MOST_LINES)
+        return reply({"events": self._rooms.audit.tail(lines, profile=request.query.get("profile"))})
+
+    async def events(self, request: web.Request) -> web.StreamResponse:
+        """NDJSON from now on, until the caller leaves."""
+        response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson", "Cache-Control": "no-store"})
+        await response.prepare(request)
+        gone = connection(request).gone
+        subscription = self._rooms.audit.subscribe()
+        try:
+            while not gone.done():
+                following = asyncio.ensure_future(anext(subscription))
+                await asyncio.wait({following, gone}, return_when=asyncio.FIRST_COMPLETED)
+                if not following.done():
+                    following.cancel()
+                    break
+                await response.write(json.dumps(following.result()).encode() + b"\n")
+        finally:
+            subscription.close()
+        return response
+
+    async def stop(self, request: web.Request) -> web.Response:
+        self._rooms.lifecycle.stop()
+        return reply({})

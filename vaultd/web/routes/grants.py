@@ -1,0 +1,120 @@
+"""/v1/grants: tokens that point a shell, a command or a lease at one profile."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aiohttp import web
+
+from vaultd.engine.grants import Bound, Grant
+from vaultd.errors import BadRequest
+from vaultd.host import processes
+from vaultd.model.credentials import RoleSession
+from vaultd.model.dialects import stamp
+from vaultd.model.environment import grant_environment
+from vaultd.model.plan import Plan
+from vaultd.model.secret import Secret
+from vaultd.web import bodies
+from vaultd.web.rooms import Rooms, caller, reply, requester
+
+
+def table(rooms: Rooms) -> list[web.RouteDef]:
+    """The routes of this collection."""
+    routes = _Grants(rooms)
+    return [
+        web.post("/v1/grants", routes.create),
+        web.get("/v1/grants", routes.index),
+        web.delete("/v1/grants", routes.revoke_all),
+        web.delete("/v1/grants/{id}", routes.revoke),
+    ]
+
+
+class _Grants:
+    def __init__(self, rooms: Rooms) -> None:
+        self._rooms = rooms
+
+    async def create(self, request: web.Request) -> web.Response:
+        body = bodies.parse(bodies.GrantBody, await request.read())
+        if body.imds:
+            raise BadRequest("--imds is not there yet: leave it out to use the container endpoint", exit=2)
+        plan = self._rooms.catalog().plan(body.profile, body.overrides())
+        bound = self._bound(request, body)
+        session = await self._rooms.broker.session(plan, requester=requester(request), token_code=body.token_code)
+        grant, token = self._rooms.grants.create(
+            profile=plan.profile,
+            slug=plan.slug,
+            kind=body.kind,
+            imds=False,
+            ttl=body.ttl(),
+            overrides=body.overrides(),
+            role_arn=session.role_arn,
+            bound=bound,
+            peer=caller(request),
+        )
+        self._note(plan, grant, session)
+        return reply(self._object(plan, body, grant, token, session), status=201)
+
+    def _note(self, plan: Plan, grant: Grant, session: RoleSession) -> None:
+        self._rooms.audit.record(
+            "grant.create",
+            sync=True,
+            profile=plan.profile,
+            identity=plan.identity,
+            account_id=session.account_id,
+            role_arn=session.role_arn,
+            grant=grant.id,
+            peer=grant.peer,
+        )
+
+    def _object(
+        self, plan: Plan, body: bodies.GrantBody, grant: Grant, token: Secret, session: RoleSession
+    ) -> dict[str, Any]:
+        environment = grant_environment(
+            port=self._rooms.port(),
+            slug=plan.slug,
+            token=token,
+            token_file=str(self._rooms.grants.token_path(grant.id)),
+            profile=plan.profile,
+            grant=grant.id,
+            region=body.region or plan.region,
+        )
+        return {
+            "id": grant.id,
+            "profile": plan.profile,
+            "set": environment.set,
+            "unset": list(environment.unset),
+            "expiration": stamp(session.expiration),
+            "account_id": session.account_id,
+            "role_arn": session.role_arn,
+            "warnings": [*plan.problems, *self._rooms.catalog().default_warnings()],
+        }
+
+    def _bound(self, request: web.Request, body: bodies.GrantBody) -> Bound | None:
+        """exec: the caller of the socket, whose pid and start time execve keeps. shell: an ancestor, when given."""
+        if body.kind == "exec":
+            pid = caller(request).pid
+        elif body.kind == "shell" and body.pid is not None:
+            pid = self._ancestor(request, body.pid)
+        else:
+            return None
+        started = None if pid is None else processes.start_time(pid)
+        if pid is None or started is None:
+            raise BadRequest("field pid: that process is gone; run the command again", field="pid")
+        return Bound(boot_id=self._rooms.boot_id, pid=pid, started=started)
+
+    def _ancestor(self, request: web.Request, pid: int) -> int:
+        own = caller(request).pid
+        if own is None or not (pid == own or processes.is_ancestor(pid, of=own)):
+            raise BadRequest(f"field pid: {pid} is no ancestor of the caller; leave it out", field="pid")
+        return pid
+
+    async def index(self, request: web.Request) -> web.Response:
+        return reply({"grants": [self._rooms.grants.wire(grant) for grant in self._rooms.grants.list()]})
+
+    async def revoke(self, request: web.Request) -> web.Response:
+        self._rooms.grants.revoke(request.match_info["id"], reason="revoked")
+        return reply({})
+
+    async def revoke_all(self, request: web.Request) -> web.Response:
+        self._rooms.grants.revoke_all(reason="revoked")
+        return reply({})

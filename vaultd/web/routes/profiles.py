@@ -1,0 +1,113 @@
+"""/v1/profiles and /v1/sessions: what there is, what it takes, and making or dropping a session."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from aiohttp import web
+
+from vaultd.errors import VaultdError
+from vaultd.model.credentials import RoleSession
+from vaultd.model.dialects import credentials_object
+from vaultd.model.plan import Plan, Step
+from vaultd.web import bodies
+from vaultd.web.rooms import Catalogue, Rooms, caller, reply, requester
+
+
+def table(rooms: Rooms) -> list[web.RouteDef]:
+    """The routes of this collection."""
+    routes = _Profiles(rooms)
+    return [
+        web.get("/v1/profiles", routes.index),
+        web.get("/v1/profiles/{profile}/plan", routes.plan),
+        web.post("/v1/profiles/{profile}/refresh", routes.refresh),
+        web.get("/v1/profiles/{profile}/credentials", routes.credentials),
+        web.delete("/v1/sessions", routes.clear),
+    ]
+
+
+class _Profiles:
+    def __init__(self, rooms: Rooms) -> None:
+        self._rooms = rooms
+
+    async def index(self, request: web.Request) -> web.Response:
+        catalog = self._rooms.catalog()
+        return reply({"profiles": [self._row(catalog, name) for name in catalog.names()]})
+
+    def _row(self, catalog: Catalogue, name: str) -> dict[str, Any]:
+        row: dict[str, Any] = {**catalog.summary(name), "expiration": None, "seconds_left": None, "last_error": None}
+        try:
+            state = self._rooms.broker.state(catalog.plan(name))
+        except VaultdError as exc:
+            return {**row, "state": "error", "last_error": {"code": exc.code, "message": exc.message, "time": None}}
+        return {**row, **state.wire()}
+
+    async def plan(self, request: web.Request) -> web.Response:
+        return reply(plan_object(self._rooms.catalog().plan(request.match_info["profile"])))
+
+    async def refresh(self, request: web.Request) -> web.Response:
+        body = bodies.parse(bodies.CodeBody, await request.read())
+        catalog = self._rooms.catalog()
+        profile = request.match_info["profile"]
+        await self._rooms.broker.refresh(
+            catalog.plan(profile), requester=requester(request), token_code=body.token_code
+        )
+        return reply(self._row(catalog, profile))
+
+    async def credentials(self, request: web.Request) -> web.Response:
+        plan = self._rooms.catalog().plan(request.match_info["profile"])
+        session = await self._rooms.broker.session(plan, requester=requester(request))
+        self._note(request, plan, session)
+        return reply(credentials_object(session))
+
+    def _note(self, request: web.Request, plan: Plan, session: RoleSession) -> None:
+        self._rooms.audit.record(
+            "credentials.serve",
+            profile=plan.profile,
+            identity=plan.identity,
+            account_id=session.account_id,
+            role_arn=session.role_arn,
+            role_session_name=session.role_session_name,
+            peer=caller(request),
+            access_key_id=session.key_ending,
+            expiration=session.expiration,
+            decision="allow",
+            aws_request_id=session.aws_request_id,
+        )
+
+    async def clear(self, request: web.Request) -> web.Response:
+        profile = request.query.get("profile")
+        await self._rooms.broker.clear(None if profile is None else self._rooms.catalog().plan(profile))
+        return reply({})
+
+
+def plan_object(plan: Plan) -> dict[str, Any]:
+    """`explain --json`: {profile, identity, steps: [{kind, …, source}], problems}."""
+    return {
+        "profile": plan.profile,
+        "identity": plan.identity,
+        "region": plan.region,
+        "account_id": plan.account_id,
+        "role_arn": plan.role_arn,
+        "mfa_serial": plan.mfa_serial,
+        "steps": [
+            _step_object(step, "identity key" if index == 0 else plan.steps[index - 1].kind)
+            for index, step in enumerate(plan.steps)
+        ],
+        "problems": list(plan.problems),
+    }
+
+
+def _step_object(step: Step, source: str) -> dict[str, Any]:
+    return {
+        "kind": step.kind,
+        "profile": step.profile,
+        "role_arn": step.role.role_arn if step.role else None,
+        "role_session_name": step.role.role_session_name if step.role else None,
+        "mfa_serial": step.mfa_serial,
+        "duration_seconds": int(step.duration.total_seconds()),
+        "region": step.endpoint.region,
+        "source": source,
+        "values": [asdict(line) for line in step.sources],
+    }

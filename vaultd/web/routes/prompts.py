@@ -1,0 +1,101 @@
+"""/v1/prompts: questions to a person; the terminal that asks is counted as an asker while it waits."""
+
+from __future__ import annotations
+
+import asyncio
+
+from aiohttp import web
+
+from vaultd.engine.desk import Question
+from vaultd.errors import BadRequest, Locked, UnknownIdentity, UnknownPrompt
+from vaultd.model.text import shown
+from vaultd.web import bodies
+from vaultd.web.rooms import Rooms, connection, reply, requester
+
+
+def table(rooms: Rooms) -> list[web.RouteDef]:
+    """The routes of this collection."""
+    routes = _Prompts(rooms)
+    return [
+        web.get("/v1/prompts", routes.index),
+        web.post("/v1/prompts", routes.open),
+        web.get("/v1/prompts/{id}", routes.show),
+        web.post("/v1/prompts/{id}", routes.answer),
+        web.delete("/v1/prompts/{id}", routes.cancel),
+    ]
+
+
+class _Prompts:
+    def __init__(self, rooms: Rooms) -> None:
+        self._rooms = rooms
+
+    async def index(self, request: web.Request) -> web.Response:
+        return reply({"prompts": [question.wire() for question in self._rooms.desk.open_questions()]})
+
+    async def open(self, request: web.Request) -> web.Response:
+        """`vault-client mfa`: 201 with the question, or 200 {"live": true} when no code is needed."""
+        body = bodies.parse(bodies.PromptBody, await request.read())
+        question = await self._question(body.identity, requester=requester(request))
+        if question is None:
+            return reply({"live": True})
+        if body.token_code is not None:
+            await self._rooms.desk.answer(question.id, body.token_code, by=requester(request))
+            return reply({})
+        return reply(question.wire(), status=201)
+
+    async def _question(self, identity: str | None, *, requester: str) -> Question | None:
+        if self._rooms.broker.locked:
+            raise Locked("vaultd is locked: type `vault-client unlock`")
+        pending = [each for each in self._rooms.desk.open_questions() if identity in {None, each.identity}]
+        if pending:
+            return pending[0]
+        name = self._known(identity)
+        catalog = self._rooms.catalog()
+        serial = catalog.identity_serial(name)
+        if serial is None:
+            raise BadRequest(
+                f"identity {shown(name)} has no MFA device that vaultd knows: register one with AWS, then type "
+                f"`vault-client add {shown(name)} --replace`",
+                field="identity",
+            )
+        return await self._rooms.broker.open_mfa(name, serial, catalog.identity_endpoint(name), requester=requester)
+
+    def _known(self, identity: str | None) -> str:
+        names = [known.name for known in self._rooms.custody.list()]
+        if identity in names:
+            return str(identity)
+        if identity is not None:
+            raise UnknownIdentity(f"no identity {shown(identity)} is stored: type `vault-client add {shown(identity)}`")
+        if not names:
+            raise UnknownIdentity("no identity is stored: type `vault-client add IDENTITY`")
+        if len(names) > 1:
+            which = ", ".join(shown(name) for name in names)
+            raise BadRequest(f"no question is open; type `vault-client mfa` and one of: {which}", exit=2)
+        return names[0]
+
+    async def show(self, request: web.Request) -> web.Response:
+        """The question; with `?wait` its outcome, when it is over. `&attend` counts the caller as an asker."""
+        question = self._rooms.desk.question(request.match_info["id"])
+        if "wait" not in request.query:
+            return reply(question.wire())
+        gone = connection(request).gone
+        attendance = self._rooms.desk.attend(question.id) if "attend" in request.query else None
+        waiting = asyncio.ensure_future(self._rooms.desk.wait(question.id))
+        try:
+            await asyncio.wait({waiting, gone}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            if attendance is not None:
+                attendance.leave()
+        if waiting.done():
+            return reply({"outcome": waiting.result()})
+        waiting.cancel()
+        raise UnknownPrompt("the asker has gone: type `vault-client mfa`")
+
+    async def answer(self, request: web.Request) -> web.Response:
+        body = bodies.parse(bodies.AnswerBody, await request.read())
+        await self._rooms.desk.answer(request.match_info["id"], body.token_code, by=requester(request))
+        return reply({})
+
+    async def cancel(self, request: web.Request) -> web.Response:
+        self._rooms.desk.cancel(request.match_info["id"])
+        return reply({})
