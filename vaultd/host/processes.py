@@ -1,0 +1,203 @@
+"""Processes by pid: who they are, whether they still live, and a call when one ends.
+
+Rules
+- A process is (boot id, pid, start time): a pid alone is reused. What was read of one is kept only if the start time
+  is the same afterwards (security.md §5, race rules).
+- Only the executable and argv[0] are read. The rest of a command line can carry a token code or a key, and everything
+  in it is forgeable by code of the same user.
+- A look-up reads /proc and may take milliseconds: off the loop, please (architecture.md §5). Systems without /proc
+  know no start time here: nothing is found, and nothing can be bound to a process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from vaultd.model.peer import Peer
+from vaultd.model.text import shown
+
+_PROC = Path("/proc")
+#: proc(5): fields 3 (state), 4 (ppid) and 22 (start time, ticks) of /proc/PID/stat, counted after "(comm) ".
+_STATE, _PPID, _START = 0, 1, 19
+_ENDED = {"Z", "X", "x"}
+#: One scan reads at most this many descriptors, and of one process at most that many: a process that held 18,000
+#: made it 80 ms (security.md §5).
+SCAN_LIMIT = 16_384
+SCAN_LIMIT_EACH = 2_048
+_GENERATIONS = 256
+
+
+def boot_id() -> str:
+    """The kernel's random id of this boot; empty where it has none, which no stored id equals."""
+    try:
+        return (_PROC / "sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
+
+
+def own_uid() -> int:
+    """The uid that the daemon acts as: the only one it serves."""
+    return os.geteuid()
+
+
+def start_time(pid: int) -> int | None:
+    """The kernel's start time of a process in ticks since boot; None when there is no such process."""
+    stat = _stat(pid)
+    return int(stat[_START]) if stat else None
+
+
+def alive(pid: int, started: int) -> bool:
+    """True while the process of that pid and start time runs. A zombie has ended: only its parent has not looked."""
+    stat = _stat(pid)
+    return stat is not None and int(stat[_START]) == started and stat[_STATE] not in _ENDED
+
+
+def look(pid: int) -> Peer | None:
+    """What the kernel tells of a process; `exe` is None where it may not be read (another user's, not dumpable)."""
+    started = start_time(pid)
+    if started is None:
+        return None
+    try:
+        uid = _effective_uid(pid)
+    except (OSError, ValueError, StopIteration):
+        return None
+    peer = Peer(uid=uid, pid=pid, exe=_exe(pid), argv0=_argv0(pid), started=started)
+    return peer if start_time(pid) == started else None
+
+
+def describe(peer: Peer) -> str:
+    """`terraform (pid 4711, /usr/bin/terraform)`: who asks, on the line that a person reads before typing a code."""
+    if peer.pid is None:
+        return f"a process of uid {peer.uid}"
+    exe = peer.exe or ""
+    name = Path(exe or peer.argv0 or "process").name
+    return shown(f"{name} (pid {peer.pid}{', ' + exe if exe else ''})")
+
+
+def find_by_inode(inode: int, *, first: Iterable[int] = ()) -> Peer | None:
+    """The process of this user that holds the socket: `first` are looked at first, then all, the newest first."""
+    name = f"socket:[{inode}]"
+    budget = SCAN_LIMIT
+    for pid in _candidates(first):
+        found, seen = _holds(pid, name, min(budget, SCAN_LIMIT_EACH))
+        if found and (peer := look(pid)) is not None and peer.uid == own_uid():
+            return peer
+        budget -= seen
+        if budget <= 0:
+            return None
+    return None
+
+
+def is_ancestor(pid: int, of: int) -> bool:
+    """True when `pid` is `of` itself or one of its parents."""
+    current = of
+    for _ in range(_GENERATIONS):
+        if current == pid:
+            return True
+        stat = _stat(current)
+        if stat is None or (current := int(stat[_PPID])) <= 0:
+            return False
+    return False
+
+
+class ProcessWatch:
+    """Calls back once when a watched process ends, by pidfd on the running loop: no polling, no SIGCHLD needed."""
+
+    def __init__(self) -> None:
+        self._watched: dict[tuple[int, int], tuple[int, Callable[[], None]]] = {}
+
+    def add(self, pid: int, started: int, ended: Callable[[], None]) -> bool:
+        """Watch a process; `ended` is called from the loop, soon when it is over already.
+
+        False: it cannot be watched here (no pidfd, no descriptor left), and only a sweep that polls will see its end.
+        """
+        loop = asyncio.get_running_loop()
+        try:
+            descriptor = os.pidfd_open(pid)
+        except ProcessLookupError:
+            loop.call_soon(ended)
+            return True
+        except (OSError, AttributeError):
+            return False
+        if not alive(pid, started):  # looked at after the descriptor pins the pid: it cannot be reused in between
+            os.close(descriptor)
+            loop.call_soon(ended)
+            return True
+        self.drop(pid, started)
+        self._watched[pid, started] = (descriptor, ended)
+        loop.add_reader(descriptor, self._ended, pid, started)
+        return True
+
+    def drop(self, pid: int, started: int) -> None:
+        """Watch it no longer; not watched is fine."""
+        watched = self._watched.pop((pid, started), None)
+        if watched is not None:
+            asyncio.get_running_loop().remove_reader(watched[0])
+            os.close(watched[0])
+
+    def close(self) -> None:
+        """Watch nothing any more."""
+        for pid, started in list(self._watched):
+            self.drop(pid, started)
+
+    def __len__(self) -> int:
+        return len(self._watched)
+
+    def _ended(self, pid: int, started: int) -> None:
+        _, ended = self._watched[pid, started]
+        self.drop(pid, started)
+        ended()
+
+
+def _stat(pid: int) -> list[str] | None:
+    try:
+        text = (_PROC / str(pid) / "stat").read_bytes().decode("utf-8", "replace")
+    except OSError:
+        return None
+    # The name is the process's own choice and may hold blanks and parentheses: the last one closes it.
+    return text[text.rindex(")") + 2 :].split()
+
+
+def _effective_uid(pid: int) -> int:
+    # Not the owner of /proc/PID: that is root for a process that is not dumpable, ourselves for example.
+    text = (_PROC / str(pid) / "status").read_text(errors="replace")
+    return int(next(line for line in text.splitlines() if line.startswith("Uid:")).split()[2])
+
+
+def _exe(pid: int) -> str | None:
+    with suppress(OSError):
+        return shown(os.readlink(_PROC / str(pid) / "exe"))  # noqa: PTH115 - os.readlink is text, Path would parse it
+    return None
+
+
+def _argv0(pid: int) -> str | None:
+    with suppress(OSError), (_PROC / str(pid) / "cmdline").open("rb") as stream:
+        return shown(os.fsdecode(stream.read(4096).split(b"\0", 1)[0])) or None
+    return None
+
+
+def _candidates(first: Iterable[int]) -> Iterator[int]:
+    tried = set(first)
+    yield from tried
+    with suppress(OSError):
+        for name in sorted((int(each) for each in os.listdir(_PROC) if each.isdecimal()), reverse=True):  # noqa: PTH208
+            if name not in tried:
+                yield name
+
+
+def _holds(pid: int, name: str, limit: int) -> tuple[bool, int]:
+    folder = f"{_PROC}/{pid}/fd"
+    seen = 0
+    with suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            if seen >= limit:
+                break
+            seen += 1
+            with suppress(OSError):
+                if os.readlink(f"{folder}/{entry.name}") == name:  # noqa: PTH115 - thousands of these a scan
+                    return True, seen
+    return False, seen
