@@ -1,0 +1,296 @@
+"""`config.toml` → frozen `Settings`, the sections of interface.md §7.
+
+Rule: an unknown key, a wrong type or a bare number for a duration is Misconfigured (78), naming file:line, the key and
+the nearest known one. Keys of parts that do not exist yet parse already, so that one file serves every version.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from vaultd.errors import Misconfigured
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_DURATION = re.compile(r"([0-9]{1,9})([smhd])")
+_PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
+_REGION = re.compile(r"[a-z]{2,}(-[a-z0-9]+)+")
+_HOST = re.compile(r"[A-Za-z0-9.-]+(:[0-9]{1,5})?|\[[0-9A-Fa-f:]+\](:[0-9]{1,5})?")
+
+#: What `[sessions] role_session_name` may name.
+SESSION_NAME_FIELDS = ("iam_user", "identity", "profile")
+
+
+def _parse_duration(value: object) -> timedelta:
+    if isinstance(value, timedelta):
+        return value
+    match = _DURATION.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError('a duration is a number and its unit; write "90s", "30m", "12h" or "7d"')
+    return timedelta(seconds=int(match[1]) * _UNITS[match[2]])
+
+
+def _positive(value: timedelta) -> timedelta:
+    if value <= timedelta(0):
+        raise ValueError('write a duration above zero, such as "30s"')
+    return value
+
+
+def _parse_duration_or_never(value: object) -> timedelta | None:
+    if value is None or value == "never":
+        return None
+    try:
+        return _positive(_parse_duration(value))
+    except ValueError as exc:
+        raise ValueError(f'{exc}, or "never"') from exc
+
+
+def _mfa_duration(value: timedelta) -> timedelta:
+    if not timedelta(seconds=900) <= value <= timedelta(hours=36):
+        raise ValueError('GetSessionToken takes 15 minutes to 36 hours; write "15m" to "36h"')
+    return value
+
+
+def _session_name(value: str) -> str:
+    rest = _PLACEHOLDER.sub("", value)
+    unknown = [name for name in _PLACEHOLDER.findall(value) if name not in SESSION_NAME_FIELDS]
+    if unknown or not value or "{" in rest or "}" in rest:
+        raise ValueError('it knows {iam_user}, {identity} and {profile}; write "{iam_user}"')
+    return value
+
+
+def _region(value: str) -> str:
+    if not _REGION.fullmatch(value):
+        raise ValueError('it is not a region; write one such as "eu-west-1"')
+    return value
+
+
+def _host(value: str) -> str:
+    if not _HOST.fullmatch(value):
+        raise ValueError('it takes hosts without scheme or path; write "sts.corp.example" or "sts.corp.example:8443"')
+    return value.lower()
+
+
+Duration = Annotated[timedelta, BeforeValidator(_parse_duration), AfterValidator(_positive)]
+Never = Annotated[timedelta | None, BeforeValidator(_parse_duration_or_never)]
+Region = Annotated[str, AfterValidator(_region)]
+Names = Annotated[tuple[str, ...], Field(strict=False)]
+Hosts = Annotated[tuple[Annotated[str, AfterValidator(_host)], ...], Field(strict=False)]
+
+
+class _Section(BaseModel):
+    """Frozen, strict (`"9169"` is no port), and closed to unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Listen(_Section):
+    """`port` 0 lets the kernel choose one."""
+
+    port: int = Field(default=9169, ge=0, le=65535)
+
+
+class Aws(_Section):
+    """`https_proxy`, `no_proxy` and `ca_bundle` fall back to the environment of `vaultd start`."""
+
+    config_file: str | None = None
+    sts_region_fallback: Region | None = None
+    endpoint_allow: Hosts = ()
+    https_proxy: str | None = None
+    no_proxy: str | None = None
+    ca_bundle: str | None = None
+
+
+class Sessions(_Section):
+    """`mfa_duration` is GetSessionToken's DurationSeconds: 900 s to 36 h (aws-facts §1.1)."""
+
+    mfa_duration: Annotated[timedelta, BeforeValidator(_parse_duration), AfterValidator(_mfa_duration)] = timedelta(
+        hours=12
+    )
+    persist: bool = True
+    role_session_name: Annotated[str, AfterValidator(_session_name)] = "{iam_user}"
+
+
+class Store(_Section):
+    """Where identity keys live, and what locks them."""
+
+    backend: Literal["auto", "keyring", "file"] = "auto"
+    lock_after_idle: Never = None
+    lock_on_suspend: bool = False
+    lock_on_screen_lock: bool = False
+
+
+class Prompt(_Section):
+    """How a person is asked."""
+
+    drivers: Names = ("auto",)
+    timeout: Duration = timedelta(seconds=120)
+    cancel_cooldown: Duration = timedelta(seconds=120)
+    hold: Literal["auto", "off", "always"] = "auto"
+    hold_max: Duration = timedelta(seconds=100)
+
+
+class GrantLimits(_Section):
+    """How long a grant lives at most, and without being used."""
+
+    max_age: Duration = timedelta(days=7)
+    idle_timeout: Duration = timedelta(hours=24)
+
+
+class AuditFiles(_Section):
+    """`max_bytes` of one file, and how many old ones are kept."""
+
+    max_bytes: int = Field(default=16 * 1024 * 1024, ge=64 * 1024)
+    keep: int = Field(default=4, ge=0, le=1000)
+
+
+class IdentitySettings(_Section):
+    """`[identities.NAME]`."""
+
+    mfa_serial: str | None = None
+    mfa_process: str | None = None
+    region: Region | None = None
+
+
+class ProfileSettings(_Section):
+    """`[profiles.NAME]`; `allow_executables` None: any program of this user may call."""
+
+    protected: bool = False
+    mfa_max_age: Duration | None = None
+    allow_executables: Names | None = None
+    run_executables: Names = ()
+    relays: Names = ()
+
+
+class Settings(_Section):
+    """The whole of `config.toml`; `Settings()` is what an absent file means."""
+
+    listen: Listen = Listen()
+    aws: Aws = Aws()
+    sessions: Sessions = Sessions()
+    store: Store = Store()
+    prompt: Prompt = Prompt()
+    grants: GrantLimits = GrantLimits()
+    audit: AuditFiles = AuditFiles()
+    identities: dict[str, IdentitySettings] = {}
+    profiles: dict[str, ProfileSettings] = {}
+
+    def with_environment(self, environ: Mapping[str, str]) -> Settings:
+        """What the environment of `vaultd start` adds: proxy and CA where the file says none, VAULTD_STORE over it."""
+        aws = self.aws.model_copy(
+            update={
+                "https_proxy": self.aws.https_proxy or _either(environ, "HTTPS_PROXY", "https_proxy"),
+                "no_proxy": self.aws.no_proxy or _either(environ, "NO_PROXY", "no_proxy"),
+                "ca_bundle": self.aws.ca_bundle or environ.get("AWS_CA_BUNDLE") or None,
+            }
+        )
+        backend = environ.get("VAULTD_STORE") or self.store.backend
+        if backend not in {"auto", "keyring", "file"}:
+            raise Misconfigured(f"VAULTD_STORE={backend!r} is no store: set VAULTD_STORE=file or VAULTD_STORE=keyring")
+        return self.model_copy(update={"aws": aws, "store": self.store.model_copy(update={"backend": backend})})
+
+
+def _either(environ: Mapping[str, str], *names: str) -> str | None:
+    return next((environ[name] for name in names if environ.get(name)), None)
+
+
+def load_settings(text: str, *, path: str) -> Settings:
+    """Parse and check; raises Misconfigured naming `path`:line, the key and the nearest known key."""
+    try:
+        content = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as exc:
+        raise Misconfigured(_syntax_message(str(exc), path=path, lines=text.count("\n") + 1)) from exc
+    try:
+        return Settings.model_validate(content)
+    except ValidationError as exc:
+        raise Misconfigured(_message(exc, text=text, path=path)) from exc
+
+
+def _syntax_message(said: str, *, path: str, lines: int) -> str:
+    at = re.search(r" \(at (?:line (\d+), column \d+|end of document)\)$", said)
+    line = int(at[1]) if at and at[1] else lines
+    what = said[: at.start()] if at else said
+    return f'{path}:{line}: this is not TOML ({what}); write lines such as key = "value"'
+
+
+def _message(refusal: ValidationError, *, text: str, path: str) -> str:
+    """The first error only: one sentence, and the others show once it is mended."""
+    error = refusal.errors(include_url=False)[0]
+    keys = _as_written(error["loc"])
+    where = f"{path}:{_line_of(text, keys)}: {_spelled(keys)}"
+    if error["type"] == "extra_forbidden":
+        known = _known_keys(keys[:-1])
+        close = difflib.get_close_matches(keys[-1], known, n=1, cutoff=0.5)
+        return f"{where} is not a known key; write {close[0] if close else 'one of ' + ', '.join(known)}"
+    return f"{where} is refused: {_reason(error)}"
+
+
+def _as_written(loc: tuple[int | str, ...]) -> tuple[str, ...]:
+    """Pydantic's location without list positions: the keys that stand in the file."""
+    return tuple(part for part in loc if isinstance(part, str))
+
+
+_WANTED = {
+    "int_type": "write a whole number",
+    "bool_type": "write true or false",
+    "string_type": "write text in quotes",
+    "tuple_type": 'write a list such as ["name"]',
+    "model_type": "write it as a table of its own",
+    "dict_type": "write it as a table of its own",
+}
+
+
+def _reason(error: Mapping[str, Any]) -> str:
+    if error["type"] == "value_error":
+        return str(error["ctx"]["error"])
+    said = str(error["msg"]).removeprefix("Input should be ")
+    return _WANTED.get(error["type"], f"write {said}")
+
+
+def _spelled(keys: tuple[str, ...]) -> str:
+    return f"[{'.'.join(keys[:-1])}] {keys[-1]}" if len(keys) > 1 else f"[{keys[0]}]"
+
+
+def _known_keys(parents: tuple[str, ...]) -> list[str]:
+    if not parents:
+        return list(Settings.model_fields)
+    if parents[0] == "identities":
+        return list(IdentitySettings.model_fields)
+    if parents[0] == "profiles":
+        return list(ProfileSettings.model_fields)
+    section = getattr(Settings(), parents[0])
+    return list(type(section).model_fields)
+
+
+def _line_of(text: str, keys: tuple[str, ...]) -> int:
+    """The line where `keys` stand; the nearest enclosing table's where they are inside a value; else 1."""
+    table: tuple[str, ...] = ()
+    best, depth = 1, 0
+    for number, line in enumerate(text.splitlines(), start=1):
+        header, path = _keys_on(line)
+        if header:
+            table = path
+        here = path if header else (*table, *path)
+        if path and len(here) > depth and here == keys[: len(here)]:
+            best, depth = number, len(here)
+    return best
+
+
+def _keys_on(line: str) -> tuple[bool, tuple[str, ...]]:
+    """(is a table header, its keys) of one line, read by tomllib itself, which knows TOML's quoting."""
+    header = line.lstrip().startswith("[")
+    try:
+        found: object = tomllib.loads(line if header else line.partition("=")[0] + "=0")
+    except tomllib.TOMLDecodeError:
+        return header, ()
+    path: list[str] = []
+    while isinstance(found, dict) and found:
+        key, found = next(iter(found.items()))
+        path.append(key)
+    return header, tuple(path)
