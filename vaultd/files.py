@@ -278,7 +278,7 @@ class Files:
             while True:
                 self._fault("open", path)
                 descriptor = os.open(path, os.O_RDWR | os.O_CREAT | _SAFE, 0o600)
-                if not _try_flock(descriptor, path):
+                if not self._try_flock(descriptor, path):
                     return None
                 if _still_named(descriptor, path):
                     return Lock(descriptor)
@@ -293,6 +293,19 @@ class Files:
         return (found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size, found.st_ctime_ns)
 
     # ---- one system call a line ----
+
+    def _try_flock(self, descriptor: int, path: Path) -> bool:
+        try:
+            self._fault("flock", path)
+            _ours(descriptor, path)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            return False
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return True
 
     def _open(self, path: Path, flags: int) -> int | None:
         self._fault("open", path)
@@ -422,19 +435,6 @@ def _open_append(path: Path) -> tuple[int, bool]:
         return os.open(path, flags | os.O_CREAT, 0o600), True
 
 
-def _try_flock(descriptor: int, path: Path) -> bool:
-    try:
-        _ours(descriptor, path)
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        return False
-    except BaseException:
-        os.close(descriptor)
-        raise
-    return True
-
-
 def _still_named(descriptor: int, path: Path) -> bool:
     try:
         return os.path.samestat(os.fstat(descriptor), os.lstat(path))
@@ -453,7 +453,7 @@ def _check_ours(found: os.stat_result, path: Path) -> None:
         raise _refusal(path, f"is a {_kind(found.st_mode)}, not a file", f"rm -i {_q(path)}")
     if found.st_uid != os.geteuid():
         raise _refusal(path, "belongs to another user", f"rm -i {_q(path)}")
-    if found.st_nlink != 1:
+    if found.st_nlink > 1:  # 0: removed since it was opened, which is nobody's second name
         raise _refusal(path, "has a second name (a hard link)", f"rm -i {_q(path)}")
     if found.st_mode & _OTHERS:
         what = "written to" if found.st_mode & _OTHERS_WRITE else "read"
