@@ -33,7 +33,8 @@ class Front:
         self._released.set()
         self._released = asyncio.Event()
 
-    async def __call__(self, request: web.Request) -> web.StreamResponse:
+    async def serve(self, request: web.Request) -> web.StreamResponse:
+        """One AWS call."""
         body = await request.read()
         url = f"{request.scheme}://{request.host}{request.raw_path}"
         x, fault = self._emulator.receive(sigv4.read(request.method, url, request.headers, body))

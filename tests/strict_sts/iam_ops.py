@@ -1,4 +1,4 @@
-"""The IAM calls that a credential daemon makes: who am I, my keys, my devices (aws-facts §2); all else: InvalidAction."""
+"""The IAM calls that a credential daemon makes: who am I, my keys, my devices (aws-facts §2); else InvalidAction."""
 
 import base64
 import secrets

@@ -65,6 +65,11 @@ class Desk:
         """Lets go of hanging calls."""
 
     @property
+    def moto_url(self) -> str | None:
+        """The data plane's address, for another emulator to share; None without one."""
+        return None
+
+    @property
     def env(self) -> dict[str, str]:
         return dict.fromkeys(("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_STS", "AWS_ENDPOINT_URL_IAM"), self.url)
 
@@ -137,19 +142,22 @@ class StrictSts(Desk):
         self._runner: web.AppRunner | None = None
         self._moto: MotoPlane | None = None
 
-    @property
-    def moto_url(self) -> str | None:
-        return self._moto.url if self._moto else None
-
     async def __aenter__(self) -> Self:
-        options = self._options
+        try:
+            await self._start(self._options)
+        except BaseException:
+            await self.__aexit__(None, None, None)
+            raise
+        return self
+
+    async def _start(self, options: Options) -> None:
         if options.moto or options.with_moto:
             self._moto = MotoPlane(options.moto) if options.moto else await MotoPlane.start()
             await self._moto.seed(self._emulator.state.world.applications)
         self._front = Front(self._emulator, self._moto)
         app = web.Application(client_max_size=16 * 1024 * 1024)
         app.add_routes(Control(self._emulator, self._front.release).routes())
-        app.router.add_route("*", "/{any:.*}", self._front)
+        app.router.add_route("*", "/{any:.*}", self._front.serve)
         # handler_cancellation: a hanging call ends when its client leaves; fields: session tokens may have 8 KB
         self._runner = web.AppRunner(
             app,
@@ -163,7 +171,6 @@ class StrictSts(Desk):
         await web.TCPSite(self._runner, "127.0.0.1", options.port, ssl_context=_tls(options.tls)).start()
         scheme, host = ("https", "localhost") if options.tls else ("http", "127.0.0.1")
         self.url = f"{scheme}://{host}:{self._runner.addresses[0][1]}"
-        return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
@@ -173,6 +180,10 @@ class StrictSts(Desk):
             await self._runner.cleanup()
         if self._moto:
             await self._moto.stop()
+
+    @property
+    def moto_url(self) -> str | None:
+        return self._moto.url if self._moto else None
 
     def _release(self) -> None:
         if self._front:
@@ -214,6 +225,10 @@ class StrictStsThread(Desk):
             return action()
 
         return asyncio.run_coroutine_threadsafe(run(), self._loop).result(10)
+
+    @property
+    def moto_url(self) -> str | None:
+        return self._inner.moto_url
 
     def _release(self) -> None:
         self._inner._release()

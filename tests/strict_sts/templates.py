@@ -66,7 +66,7 @@ def read_yaml(path: Path) -> Any:
 
 
 def resources(path: Path, *, account: str, parameters: Mapping[str, str]) -> list[Resource]:
-    """Every resource of the template at `path`, as deployed to `account`. Raises ValueError naming what it can't read."""
+    """Every resource of the template at `path`, as deployed to `account`. ValueError names what it cannot read."""
     tree = read_yaml(path)
     return _Stack(path.name, tree, account, parameters).resources()
 
