@@ -28,6 +28,11 @@ class Secret:
             raise ValueError("the secret is empty or was wiped")
         return bytes(self._bytes)
 
+    def digits(self, count: int) -> Secret | None:
+        """Exactly `count` ASCII digits with blanks left out, or None: the shape of a token code, checked unrevealed."""
+        kept = self._bytes.translate(None, b" \t\r\n")
+        return Secret(bytes(kept)) if len(kept) == count and kept.isdigit() else None
+
     def wipe(self) -> None:
         """Overwrite and empty it."""
         self._bytes[:] = b"\0" * len(self._bytes)
