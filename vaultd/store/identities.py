@@ -1,0 +1,125 @@
+"""`identities.json`: which identities there are and under which item their key lies; no secret.
+
+Rule: pydantic reads and writes the file, frozen dataclasses leave this module. The keyring cannot list its items, so
+this index is the only list (security.md §3.1). What does not fit the model is an error that names file and field.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC
+from pathlib import Path
+from typing import Annotated, Literal, Self
+from uuid import UUID
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from vaultd.errors import Misconfigured
+from vaultd.files import Files
+from vaultd.model.credentials import Identity
+
+#: active: in use. pending: written, not yet swapped in. retired: swapped out, not yet deleted (aws-facts §2.1).
+State = Literal["active", "pending", "retired"]
+
+
+@dataclass(frozen=True, slots=True)
+class IndexEntry:
+    """One identity and where its key lies: item `uuid` of store `backend`, written at the store's `generation`."""
+
+    identity: Identity
+    uuid: str
+    backend: str
+    state: State = "active"
+    generation: int = 0
+
+
+class IdentityIndex:
+    """Loads and saves the whole index; each save is one atomic replace."""
+
+    def __init__(self, files: Files, path: Path) -> None:
+        self._files = files
+        self._path = path
+
+    def load(self) -> tuple[IndexEntry, ...]:
+        """The entries by name; none when there is no file. Raises FileRefused, Misconfigured."""
+        content = self._files.read(self._path)
+        if content is None:
+            return ()
+        try:
+            index = _Index.model_validate_json(content)
+        except ValidationError as exc:
+            raise self._misfit(exc) from exc
+        return tuple(sorted((line.entry() for line in index.identities), key=lambda entry: entry.identity.name))
+
+    def save(self, entries: tuple[IndexEntry, ...]) -> None:
+        """Replace the file. Raises Unwritable; the old index then stands."""
+        index = _Index(version=1, identities=[_Line.of(entry) for entry in entries])
+        self._files.replace(self._path, index.model_dump_json(indent=2).encode() + b"\n")
+
+    def _misfit(self, exc: ValidationError) -> Misconfigured:
+        first = exc.errors(include_input=False, include_url=False)[0]
+        field = ".".join(str(part) for part in first["loc"]) or "the file"
+        return Misconfigured(
+            f"{self._path}: {field}: {first['msg']}: restore the file from a backup, "
+            "or move it away and run `vault-client add IDENTITY`.",
+            path=str(self._path),
+            field=field,
+        )
+
+
+class _Line(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    uuid: UUID
+    name: Annotated[str, Field(min_length=1)]
+    account_id: Annotated[str, Field(pattern=r"^[0-9]{12}$")]
+    user_arn: Annotated[str, Field(pattern=r"^arn:[^:]+:iam::[0-9]{12}:")]
+    mfa_serial: str | None = None
+    key_ending: Annotated[str, Field(pattern=r"^[A-Z0-9]{4}$")]
+    created: AwareDatetime
+    backend: Annotated[str, Field(min_length=1)]
+    state: State
+    generation: Annotated[int, Field(ge=0)]
+
+    @classmethod
+    def of(cls, entry: IndexEntry) -> Self:
+        identity = entry.identity
+        return cls(
+            uuid=UUID(entry.uuid),
+            name=identity.name,
+            account_id=identity.account_id,
+            user_arn=identity.user_arn,
+            mfa_serial=identity.mfa_serial,
+            key_ending=identity.key_ending,
+            created=identity.created,
+            backend=entry.backend,
+            state=entry.state,
+            generation=entry.generation,
+        )
+
+    def entry(self) -> IndexEntry:
+        identity = Identity(
+            name=self.name,
+            account_id=self.account_id,
+            user_arn=self.user_arn,
+            mfa_serial=self.mfa_serial,
+            key_ending=self.key_ending,
+            created=self.created.astimezone(UTC),
+        )
+        return IndexEntry(identity, str(self.uuid), self.backend, self.state, self.generation)
+
+
+class _Index(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    version: Literal[1]
+    identities: list[_Line]
+
+    @model_validator(mode="after")
+    def _one_active_key_each(self) -> Self:
+        names = [line.name for line in self.identities if line.state == "active"]
+        if len(set(names)) != len(names):
+            raise ValueError("two active keys under one name")
+        if len({line.uuid for line in self.identities}) != len(self.identities):
+            raise ValueError("one uuid twice")
+        return self
