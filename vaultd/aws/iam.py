@@ -1,0 +1,30 @@
+"""IAM over botocore: what a bare key may call under a ForceMFA policy (aws-facts §0, §2.2).
+
+Rule: no UserName is ever sent: without it AWS means the caller, which is all that self-service policies allow.
+"""
+
+from __future__ import annotations
+
+from vaultd.aws.calls import Calls, Request
+from vaultd.aws.clients import Signer
+from vaultd.aws.translate import Called, unavailable
+from vaultd.model.credentials import IdentityKey
+from vaultd.model.partitions import Endpoint
+
+
+class BotoIam:
+    """The seam `Iam`."""
+
+    def __init__(self, *, calls: Calls) -> None:
+        self._calls = calls
+
+    async def mfa_devices(self, key: IdentityKey, *, endpoint: Endpoint) -> tuple[str, ...]:
+        """Every SerialNumber of the caller's own devices, FIDO included; a user has 8 at most, so one page."""
+        called = Called("ListMFADevices", key.identity, f"identity {key.identity}", region="")
+        signer = Signer(key.access_key_id, key.secret_access_key)
+        request = Request("iam", "list_mfa_devices", called, signer, dict)
+        reply = await self._calls.call(request, endpoint=endpoint)
+        devices = reply.get("MFADevices")
+        if not isinstance(devices, list):
+            raise unavailable(called, "the answer holds no list of devices, so it is not from AWS")
+        return tuple(str(device["SerialNumber"]) for device in devices if device.get("SerialNumber"))
