@@ -146,7 +146,7 @@ def test_every_flipped_byte_is_noticed(path: Path, caplog: pytest.LogCaptureFixt
         caplog.clear()
         broken = bytearray(content)
         broken[position] ^= 0x40
-        put(path, broken)
+        put(path, bytes(broken))
         log, found = opened(path)
         assert found == {}, position
         assert log.damaged
@@ -181,7 +181,7 @@ def test_records_do_not_move(path: Path, tmp_path: Path) -> None:
         put(path, head + forged)
         assert opened(path)[0].damaged
 
-    path.write_bytes(head + a + b + c)  # positive control
+    put(path, head + a + b + c)  # positive control
     assert not opened(path)[0].damaged
 
 
