@@ -6,6 +6,10 @@ import asyncio
 import heapq
 import itertools
 from datetime import UTC, datetime, timedelta
+from typing import Literal
+
+from vaultd.errors import Locked, StoreDamaged, VaultdError, WrongPassphrase
+from vaultd.model.secret import Secret
 
 START = datetime(2026, 11, 22, 12, 0, 0, tzinfo=UTC)
 
@@ -61,3 +65,88 @@ class FakeClock:
         if seconds > 0:
             self._boot += seconds
             self._now += timedelta(seconds=seconds)
+
+
+# ---- store: an IdentityStore in memory; may be shut, slow or broken on demand (owner: store) ----
+
+
+class FakeStore:
+    """The IdentityStore of engine/seams.py. `passphrase` set: behaves as the file store, shut until it is given.
+
+    `broken` is raised by every call while it is set; `calls` lists what was asked, as ("save", item).
+    """
+
+    def __init__(self, *, passphrase: str | None = None, there: bool = True) -> None:
+        self.items: dict[str, str] = {}
+        self.calls: list[tuple[str, str]] = []
+        self.broken: VaultdError | None = None
+        self.abandoned = False
+        self.generation = 1
+        self._passphrase = passphrase
+        self._there = there
+        self._open = passphrase is None
+
+    @property
+    def kind(self) -> Literal["keyring", "file"]:
+        return "keyring" if self._passphrase is None else "file"
+
+    @property
+    def backend(self) -> str:
+        return "secret-service" if self._passphrase is None else "file"
+
+    def needs_passphrase(self) -> bool:
+        return not self._open
+
+    def exists(self) -> bool:
+        return self._there
+
+    async def open(
+        self,
+        passphrase: Secret | None,
+        *,
+        create: bool = False,
+        accept_rollback: bool = False,
+        expected: bool = False,
+    ) -> None:
+        self._called("open", "")
+        if self._passphrase is not None:
+            if passphrase is None:
+                raise Locked("The file store is shut: run `vault-client unlock`.")
+            if self._there and passphrase.reveal() != self._passphrase:
+                raise WrongPassphrase("That passphrase does not open the store: run `vault-client unlock` again.")
+            self._create(passphrase, create=create, expected=expected)
+        self._open = True
+
+    async def load(self, item: str) -> Secret | None:
+        self._called("load", item)
+        value = self.items.get(item)
+        return None if value is None else Secret(value)
+
+    async def save(self, item: str, value: Secret) -> None:
+        self._called("save", item)
+        self.items[item] = value.reveal()
+        self.generation += 1
+
+    async def drop(self, item: str) -> None:
+        self._called("drop", item)
+        self.items.pop(item, None)
+        self.generation += 1
+
+    def close(self) -> None:
+        self._open = self._passphrase is None
+
+    def _create(self, passphrase: Secret, *, create: bool, expected: bool) -> None:
+        if self._there:
+            return
+        if expected:
+            raise StoreDamaged("The sealed store is missing: restore it from a backup, then run `vault-client unlock`.")
+        if not create:
+            raise Locked("There is no file store yet: run `vault-client unlock` to make one.")
+        self._passphrase, self._there = passphrase.reveal(), True
+
+    def _called(self, verb: str, item: str) -> None:
+        self.calls.append((verb, item))
+        if self.broken is not None:
+            raise self.broken
+        if verb != "open" and not self._open:
+            raise Locked("The file store is shut: run `vault-client unlock`.")
