@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import boto3
@@ -17,6 +18,19 @@ Keys = Mapping[str, Any]  # the Credentials of an STS answer
 def _session() -> boto3.Session:
     """One botocore loader for all clients: its models are read once."""
     return boto3.Session()
+
+
+class StillClock:
+    """Stands at ten seconds into a step: no test races a code's end."""
+
+    def __init__(self) -> None:
+        self._now = datetime(2026, 11, 22, 12, 0, 10, tzinfo=UTC)
+
+    def now(self) -> datetime:
+        return self._now
+
+    def advance(self, seconds: float) -> None:
+        self._now += timedelta(seconds=seconds)
 
 
 class Bench:
@@ -35,8 +49,9 @@ class Bench:
         **config: Any,
     ) -> Any:
         """A client with a session's keys, or the user's long-term key. One attempt, as vaultd's (aws-facts §1.3(6))."""
-        long_term = self.strict.key(user)
-        keys = keys or {"AccessKeyId": long_term.id, "SecretAccessKey": long_term.secret}
+        if keys is None:
+            long_term = self.strict.key(user)
+            keys = {"AccessKeyId": long_term.id, "SecretAccessKey": long_term.secret}
         config = {"retries": {"total_max_attempts": 1}, "proxies": {}, **config}
         return _session().client(
             service,  # type: ignore[call-overload]

@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 
-from tests.strict_sts.bench import Bench
+from tests.strict_sts.bench import Bench, StillClock
 from tests.strict_sts.live import StrictStsThread
 
 
 @pytest.fixture
 def strict() -> Iterator[StrictStsThread]:
-    with StrictStsThread() as running:
+    with StrictStsThread(clock=StillClock()) as running:
         yield running
 
 

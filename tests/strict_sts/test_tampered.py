@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.strict_sts.bench import Bench, outcome
+from tests.strict_sts.bench import Bench, StillClock, outcome
 from tests.strict_sts.live import StrictStsThread, role
 from tests.strict_sts.tampered import TAMPERS, UNDENIABLE, Tamper
 
@@ -91,7 +91,7 @@ def test_outcome(tamper: Tamper, tmp_path: Path, moto: str) -> None:
     """The scenario's outcome is what the templates say: `before` by the true ones, `after` by the tampered copy."""
     seen = []
     for templates in ({}, tamper.templates(tmp_path)):
-        with StrictStsThread(templates=templates, moto=moto) as strict:
+        with StrictStsThread(templates=templates, moto=moto, clock=StillClock()) as strict:
             seen.append(outcome(functools.partial(PROBES[tamper.probe], Bench(strict))))
 
     assert seen == [tamper.before, tamper.after]
