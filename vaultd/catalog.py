@@ -1,0 +1,284 @@
+"""config.toml + ~/.aws/config + the identities' names → one frozen, numbered Catalog (architecture.md §1).
+
+Rule: a GET reads the snapshot and never a file. The files are looked at (stat) at most once a second, and parsed again
+only when they changed; a broken file keeps the last good snapshot and `trouble` says so. Plans are built when first
+asked for, once per snapshot: 1,000 profiles cost a parse, not a thousand plans.
+"""
+
+from __future__ import annotations
+
+import configparser
+import io
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from vaultd.config import Settings
+from vaultd.errors import BadProfile, FileRefused, Misconfigured, UnknownProfile, VaultdError
+from vaultd.files import Files, Layout
+from vaultd.model import planner
+from vaultd.model.credentials import Identity
+from vaultd.model.endpoints import ENDPOINT_VARIABLES
+from vaultd.model.environment import slug
+from vaultd.model.plan import Overrides, Plan
+from vaultd.model.profiles import STATIC_KEYS, Profiles, parse
+from vaultd.model.text import shown
+
+_NO_OVERRIDES = Overrides()
+_LOOK_SECONDS = 1.0
+# Overrides carry policies of grants; their plans are dropped together before they could fill the memory.
+_MOST_PLANS = 4096
+
+#: A `[default]` with one of these is preferred to the container endpoint by SDKs (sdk-facts §1, remedy 3).
+_PREFERRED_KEYS = (
+    *sorted(STATIC_KEYS),
+    "sso_session",
+    "sso_start_url",
+    "sso_account_id",
+    "credential_process",
+    "role_arn",
+    "web_identity_token_file",
+    "login_session",
+)
+
+
+_SUMMARY = ("profile", "account_id", "role_arn", "identity", "mfa_serial")
+
+
+class Boottime(Protocol):
+    """The part of the Clock seam that a look needs."""
+
+    def boottime(self) -> float:
+        """Seconds that count suspend."""
+
+
+@dataclass(frozen=True, slots=True)
+class Catalog:
+    """One snapshot; implements model.plan.Plans. `fault` says why the file could not be read, or is empty."""
+
+    number: int
+    profiles: Profiles
+    rules: planner.Rules
+    identities: Mapping[str, Identity]
+    problems: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    fault: Misconfigured | None = None
+    _slugs: dict[str, str] = field(default_factory=dict, repr=False, compare=False)
+    _plans: dict[tuple[str, Overrides], Plan] = field(default_factory=dict, repr=False, compare=False)
+
+    def names(self) -> tuple[str, ...]:
+        """Every profile, in file order."""
+        return self.profiles.names()
+
+    def slug(self, profile: str) -> str:
+        """The profile's path segment under /v1/credentials/."""
+        return slug(profile)
+
+    def by_slug(self, slug: str) -> str | None:
+        """The profile of a path segment; None when there is none."""
+        if not self._slugs:
+            self._slugs.update((self.slug(name), name) for name in self.names())
+        return self._slugs.get(slug)
+
+    def plan(self, profile: str, overrides: Overrides = _NO_OVERRIDES) -> Plan:
+        """Raises UnknownProfile with the nearest names, UnknownIdentity, BadProfile naming file:line, BadRequest."""
+        key = (profile, overrides)
+        found = self._plans.get(key)
+        if found is None:
+            if len(self._plans) >= _MOST_PLANS:
+                self._plans.clear()
+            found = self._plans[key] = self._make(profile, overrides)
+        return found
+
+    def _make(self, profile: str, overrides: Overrides) -> Plan:
+        try:
+            return planner.make_plan(self.profiles, self.rules, self.identities, profile, overrides)
+        except UnknownProfile:
+            if self.fault is not None:  # it may stand in the part that cannot be read
+                raise type(self.fault)(self.fault.message) from None
+            raise
+
+    def summary(self, profile: str) -> dict[str, str | None]:
+        """The static part of interface.md §6's profile, also for a profile that cannot be planned; see `trouble_of`."""
+        try:
+            chain = self.profiles.chain(profile)
+        except VaultdError:
+            return {
+                **dict.fromkeys(("profile", "account_id", "role_arn", "identity", "mfa_serial")),
+                "profile": profile,
+            }
+        role = next((value for each in chain.profiles if (value := each.get("role_arn"))), None)
+        serial = next((value for each in chain.profiles if (value := each.get("mfa_serial"))), None)
+        known = self.identities.get(chain.identity)
+        listed = self.rules.identity_serials.get(chain.identity)
+        return {
+            "profile": shown(profile),
+            "account_id": planner.account_of(role.text) if role else known.account_id if known else None,
+            "role_arn": shown(role.text, limit=2048) if role else None,
+            "identity": shown(chain.identity),
+            "mfa_serial": shown(serial.text) if serial else listed or (known.mfa_serial if known else None),
+        }
+
+    def trouble_of(self, profile: str) -> VaultdError | None:
+        """Why the profile cannot be planned: what `list` shows beside it, and `explain` says."""
+        try:
+            self.plan(profile)
+        except VaultdError as exc:
+            return exc
+        return None
+
+    def default_warnings(self) -> tuple[str, ...]:
+        """A `[default]` that an SDK would prefer to the endpoint, each with its fix (interface.md §3)."""
+        return self.warnings
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What the files looked like when they were last read."""
+
+    config: tuple[int, ...] | None
+    credentials: tuple[int, ...] | None
+
+
+class CatalogWatch:
+    """Owns the current Catalog and replaces it when a file or the identities change."""
+
+    def __init__(
+        self,
+        *,
+        files: Files,
+        settings: Settings,
+        environ: Mapping[str, str],
+        config_path: Path,
+        identities: Callable[[], tuple[Identity, ...]],
+        clock: Boottime,
+        settings_path: Path | None = None,
+    ) -> None:
+        self._files = files
+        self._rules = rules_of(settings, environ, settings_file=settings_path.name if settings_path else "config.toml")
+        self._listed = tuple(settings.profiles)
+        self._config_path = config_path
+        self._credentials_path = Layout.aws_credentials(environ)
+        self._identities = identities
+        self._clock = clock
+        self.trouble: str | None = None
+        self._seen = self._stat()
+        self._looked = clock.boottime()
+        nothing = Profiles(config_path.name)
+        self._current = Catalog(number=0, profiles=nothing, rules=self._rules, identities={})
+        self.reload()
+
+    @property
+    def current(self) -> Catalog:
+        """The snapshot; no I/O."""
+        return self._current
+
+    def look(self) -> bool:
+        """Stat the files, at most once a second; True when there is a new snapshot, or a new `trouble`."""
+        now = self._clock.boottime()
+        if now - self._looked < _LOOK_SECONDS:
+            return False
+        self._looked = now
+        if self._stat() == self._seen:
+            return False
+        self.reload()
+        return True
+
+    def reload(self) -> None:
+        """Read everything now: a file changed, or an identity was added or removed."""
+        self._seen = self._stat()  # before reading: a change in between is seen by the next look
+        profiles, fault = self._current.profiles, None
+        try:
+            profiles = self._read()
+        except Misconfigured as exc:
+            fault = exc
+        self.trouble = fault.message if fault else None
+        if not profiles.names():
+            fault = fault or _no_profiles(self._config_path)
+        self._current = Catalog(
+            number=self._current.number + 1,
+            profiles=profiles,
+            rules=self._rules,
+            identities={each.name: each for each in self._identities()},
+            problems=(*profiles.problems, *self._unlisted(profiles)),
+            warnings=self._default_warnings(profiles),
+            fault=fault,
+        )
+
+    def _stat(self) -> _Seen:
+        return _Seen(self._files.stat_key(self._config_path), self._files.stat_key(self._credentials_path))
+
+    def _read(self) -> Profiles:
+        """Raises Misconfigured: not ours to read, not text, or not an AWS config file."""
+        content = self._files.read_config(self._config_path)
+        if content is None:
+            return Profiles(self._config_path.name)
+        try:
+            text = content.decode()
+        except UnicodeDecodeError as exc:
+            line = content.count(b"\n", 0, exc.start) + 1
+            raise BadProfile(
+                f"{self._config_path.name}:{line}: this is not UTF-8 text; save {self._config_path} as UTF-8."
+            ) from exc
+        return parse(text, file=self._config_path.name)
+
+    def _unlisted(self, profiles: Profiles) -> tuple[str, ...]:
+        """`[profiles.NAME]` of config.toml for a profile that is not there protects nothing: said, not guessed."""
+        return tuple(
+            f"{self._rules.settings_file} [profiles.{shown(name)}] names no profile of {self._config_path.name}; "
+            "correct the name, or remove the table."
+            for name in self._listed
+            if name not in profiles.profiles
+        )
+
+    def _default_warnings(self, profiles: Profiles) -> tuple[str, ...]:
+        found = []
+        default = profiles.profiles.get("default")
+        if default is not None:
+            key = next((each for each in _PREFERRED_KEYS if each in default.values), None)
+            if key:
+                found.append(_warning(self._config_path, key, "[profile NAME]"))
+        try:
+            content = self._files.read_config(self._credentials_path)
+        except FileRefused:
+            content = None  # not ours to read; an SDK may still read it, and doctor looks at it in the user's shell
+        if content and (key := _default_key(content)):
+            found.append(_warning(self._credentials_path, key, "[NAME]"))
+        return tuple(found)
+
+
+def rules_of(settings: Settings, environ: Mapping[str, str], *, settings_file: str = "config.toml") -> planner.Rules:
+    """What the planner needs of config.toml and of the daemon's environment."""
+    return planner.Rules(
+        mfa_duration=settings.sessions.mfa_duration,
+        role_session_name=settings.sessions.role_session_name,
+        region_fallback=settings.aws.sts_region_fallback,
+        endpoint_allow=settings.aws.endpoint_allow,
+        identity_regions={name: each.region for name, each in settings.identities.items() if each.region},
+        identity_serials={name: each.mfa_serial for name, each in settings.identities.items() if each.mfa_serial},
+        mfa_max_age={name: each.mfa_max_age for name, each in settings.profiles.items() if each.mfa_max_age},
+        environ={name: environ[name] for name in ENDPOINT_VARIABLES if environ.get(name)},
+        settings_file=settings_file,
+    )
+
+
+def _no_profiles(path: Path) -> Misconfigured:
+    return Misconfigured(f"{path} has no profile: write `[profile NAME]` with role_arn and source_profile into it")
+
+
+def _warning(path: Path, key: str, header: str) -> str:
+    return (
+        f"SDKs prefer the {key} of [default] in {path} to this shell's endpoint; rename that section to {header}, "
+        "or remove the line."
+    )
+
+
+def _default_key(content: bytes) -> str | None:
+    """Which key of `[default]` in a credentials file an SDK would prefer; no value outlives this call."""
+    parser = configparser.RawConfigParser(strict=False)
+    try:
+        parser.read_file(io.StringIO(content.decode(errors="replace"), newline=None))
+    except configparser.Error:
+        return None
+    return next((key for key in _PREFERRED_KEYS if parser.has_option("default", key)), None)

@@ -1,0 +1,300 @@
+"""Text of `~/.aws/config` → sections, profiles and their chains, with file:line for every value.
+
+Rule: read exactly as the AWS CLI reads it: configparser's lines, shell quoting in headers, one level of indented
+sub-sections (proven equal to botocore's own parse in tests/model/test_profiles.py). What the CLI does not have,
+`include_profile` and its like, is spelled as aws-vault spells it. Nothing is merged from `[default]`.
+"""
+
+from __future__ import annotations
+
+import configparser
+import io
+import shlex
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from vaultd.errors import BadProfile, UnknownProfile
+from vaultd.model.text import nearest, shown
+
+#: Their values are never kept: only that they stand there, and where (`HIDDEN` in their place).
+STATIC_KEYS = frozenset({"aws_access_key_id", "aws_secret_access_key", "aws_session_token"})
+HIDDEN = "set"
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """One value and the line it stands on; `nested` are the indented pairs of a sub-section such as `s3 =`."""
+
+    text: str
+    line: int
+    nested: Mapping[str, Value] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """One section as written. `header` is its text between the brackets, `name` the profile's or session's name."""
+
+    header: str
+    name: str
+    line: int
+    values: Mapping[str, Value]
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """A section with what its `include_profile` adds; `values` are the honoured and the unknown keys alike."""
+
+    name: str
+    line: int
+    values: Mapping[str, Value]
+
+    def get(self, key: str) -> Value | None:
+        """The value of a plain key; a sub-section or an empty value counts as absent, as in the CLI."""
+        value = self.values.get(key)
+        return value if value is not None and value.nested is None and value.text else None
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """From the profile asked for to the one whose source is the identity. `named_by` is the `source_profile` that
+    names it, None where the last profile is the identity itself.
+    """
+
+    profiles: tuple[Profile, ...]
+    identity: str
+    named_by: Value | None
+
+
+@dataclass(frozen=True, slots=True)
+class Profiles:
+    """Everything the file says. `file` is its name in messages, `problems` are sections that the CLI overlooks."""
+
+    file: str
+    profiles: Mapping[str, Section] = field(default_factory=dict)
+    sso_sessions: Mapping[str, Section] = field(default_factory=dict)
+    services: Mapping[str, Section] = field(default_factory=dict)
+    others: Mapping[str, Section] = field(default_factory=dict)
+    problems: tuple[str, ...] = ()
+
+    def names(self) -> tuple[str, ...]:
+        """Every profile, in file order."""
+        return tuple(self.profiles)
+
+    def at(self, line: int) -> str:
+        """`config:12`."""
+        return f"{self.file}:{line}"
+
+    def said(self, profile: str, key: str, value: Value) -> str:
+        """`config:12 [profile x] key=value`, the beginning of every message about a value."""
+        return f"{self.at(value.line)} [profile {shown(profile)}] {key}={shown(value.text)}"
+
+    def profile(self, name: str) -> Profile:
+        """Raises UnknownProfile with the nearest names, BadProfile for a loop or a gap in `include_profile`."""
+        section = self.profiles.get(name)
+        if section is None:
+            close = nearest(name, self.profiles)
+            raise UnknownProfile(f"There is no profile {shown(name)} in {self.file}.{close} Run `vault-client list`.")
+        if "include_profile" not in section.values:
+            return Profile(name, section.line, section.values)
+        merged: dict[str, Value] = {}
+        for each in self._included(section):
+            merged = {**each.values, **merged}
+        return Profile(name, section.line, merged)
+
+    def chain(self, name: str) -> Chain:
+        """Follow `source_profile` to the identity; raises BadProfile naming the members of a loop.
+
+        A source that names no section is an identity (interface.md, head). A profile that names itself is the
+        CLI's special case for static keys: here the identity of the same name.
+        """
+        walked = {name: self.profile(name)}
+        while True:
+            last = next(reversed(walked.values()))
+            source = last.get("source_profile")
+            if source is None or source.text == last.name:
+                return Chain(tuple(walked.values()), last.name, None)
+            if source.text in walked:
+                raise BadProfile(self._loop(last.name, "source_profile", source, list(walked)))
+            if source.text not in self.profiles:
+                return Chain(tuple(walked.values()), source.text, source)
+            walked[source.text] = self.profile(source.text)
+
+    def _included(self, section: Section) -> Iterator[Section]:
+        walked = [section.name]
+        yield section
+        while (wanted := section.values.get("include_profile")) is not None:
+            if wanted.text in walked:
+                raise BadProfile(self._loop(section.name, "include_profile", wanted, walked))
+            if wanted.text not in self.profiles:
+                raise BadProfile(
+                    f"{self.said(section.name, 'include_profile', wanted)}: there is no such profile."
+                    f"{nearest(wanted.text, self.profiles)} Correct the name, then run `vault-client explain "
+                    f"{shown(walked[0])}`."
+                )
+            section = self.profiles[wanted.text]
+            walked.append(section.name)
+            yield section
+
+    def _loop(self, profile: str, key: str, value: Value, walked: list[str]) -> str:
+        members = [*walked[walked.index(value.text) :], value.text]
+        ring = " → ".join(shown(each) for each in members)
+        return (
+            f"{self.said(profile, key, value)}: the loop {ring} ends in no identity; point one of them at an identity "
+            f"and run `vault-client explain {shown(profile)}`."
+        )
+
+
+def parse(text: str, *, file: str = "config") -> Profiles:
+    """Raises BadProfile naming file:line where the AWS CLI would refuse the whole file."""
+    kinds: dict[str, dict[str, Section]] = {"profile": {}, "sso-session": {}, "services": {}, "": {}}
+    problems: list[str] = []
+    for section in _sections(text, file):
+        kind = _kind(section.header)
+        if kind and section.name == "" and not _named(section.header):
+            problems.append(
+                f"{file}:{section.line} [{shown(section.header)}] is overlooked by the AWS CLI and by vaultd; "
+                f'write [{kind} NAME], with quotes around a name of several words: [{kind} "team prod"].'
+            )
+            continue
+        kinds[kind].pop(section.name, None)
+        kinds[kind][section.name] = section
+    return Profiles(file, kinds["profile"], kinds["sso-session"], kinds["services"], kinds[""], tuple(problems))
+
+
+def _kind(header: str) -> str:
+    """By prefix, as botocore.configloader.build_profile_map decides; `[default]` needs no `profile`."""
+    if header == "default":
+        return "profile"
+    return next((kind for kind in ("profile", "sso-session", "services") if header.startswith(kind)), "")
+
+
+def _named(header: str) -> list[str]:
+    """[name] of `profile name`; nothing where the CLI sees no name: unbalanced quotes, one word, three words."""
+    try:
+        words = shlex.split(header)
+    except ValueError:
+        return []
+    return words[1:] if len(words) == 2 else []
+
+
+def _name(header: str) -> str:
+    if header == "default" or not _kind(header):
+        return header
+    return next(iter(_named(header)), "")
+
+
+# ---- configparser with line numbers ----
+
+
+class _Feed:
+    """Lines for configparser, remembering the number of the one it holds."""
+
+    def __init__(self, text: str) -> None:
+        self._lines = io.StringIO(text, newline=None)  # universal newlines, as the CLI's open() has
+        self.line = 0
+
+    def __iter__(self) -> Iterator[str]:
+        for number, line in enumerate(self._lines, start=1):
+            self.line = number
+            yield line
+
+
+class _Numbered(dict[str, Any]):
+    """The `dict_type` of one parse: notes on which line each section and key was first set, and its continuations.
+
+    configparser stores a key at the moment it reads its line, as a list to which continuation lines are appended.
+    """
+
+    feed: _Feed
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: dict[str, int] = {}
+        self.parts: dict[str, _Parts] = {}
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        if key not in self:
+            self.lines[key] = self.feed.line
+        if type(value) is list:
+            value = self.parts[key] = _Parts(value, self.feed)
+        super().__setitem__(key, value)
+
+
+class _Parts(list[str]):
+    """A value's lines as configparser collects them, each with its number."""
+
+    def __init__(self, values: list[str], feed: _Feed) -> None:
+        super().__init__(values)
+        self._feed = feed
+        self.numbers = [feed.line] * len(values)
+
+    def append(self, value: str) -> None:
+        self.numbers.append(self._feed.line)
+        super().append(value)
+
+
+class _Parser(configparser.RawConfigParser):
+    """RawConfigParser as botocore uses it, with the numbers of `_Numbered`."""
+
+    _sections: dict[str, _Numbered]
+    _defaults: _Numbered
+
+    def __init__(self, feed: _Feed) -> None:
+        super().__init__(dict_type=type("_Lines", (_Numbered,), {"feed": feed}))
+
+    def line(self, section: str) -> int:
+        """Of the header."""
+        found: _Numbered = self._sections  # type: ignore[assignment]  # dict_type makes all of them
+        return found.lines[section]
+
+    def place(self, section: str, option: str) -> tuple[int, _Parts]:
+        """(line, parts) of an option; `[DEFAULT]` is configparser's own and shows in every section, as in the CLI."""
+        home = self._sections[section]
+        holder = home if option in home else self._defaults
+        return holder.lines[option], holder.parts[option]
+
+
+def _sections(text: str, file: str) -> Iterator[Section]:
+    feed = _Feed(text)
+    parser = _Parser(feed)
+    try:
+        parser.read_file(feed, source=file)
+    except configparser.Error as exc:
+        raise BadProfile(_unreadable(exc, file=file, line=feed.line)) from exc
+    for header in parser.sections():
+        values: dict[str, Value] = {}
+        for option in parser.options(header):
+            line, parts = parser.place(header, option)
+            content = parser.get(header, option)
+            nested = _nested(parts, file) if content.startswith("\n") else None
+            values[option] = Value(HIDDEN if option in STATIC_KEYS else content, line, nested)
+        yield Section(header, _name(header), parser.line(header), values)
+
+
+def _nested(parts: _Parts, file: str) -> dict[str, Value]:
+    """The indented `key = value` lines; one without `=` makes the CLI refuse the whole file."""
+    found: dict[str, Value] = {}
+    for part, number in zip(parts, parts.numbers, strict=True):
+        for line in part.splitlines():
+            if not (bare := line.strip()):
+                continue
+            key, equals, value = bare.partition("=")
+            if not equals:
+                raise BadProfile(f"{file}:{number}: this indented line has no `=`; write it as `key = value`.")
+            found[key.strip()] = Value(value.strip(), number)
+    return found
+
+
+def _unreadable(exc: configparser.Error, *, file: str, line: int) -> str:
+    """One sentence for what configparser refuses; never its own text, which repeats the line (it may hold a key)."""
+    if isinstance(exc, configparser.DuplicateOptionError):
+        where = f"{file}:{exc.lineno} [{shown(exc.section)}]"
+        return f"{where}: the key {shown(exc.option)} stands there twice; remove one of the two."
+    if isinstance(exc, configparser.DuplicateSectionError):
+        return f"{file}:{exc.lineno}: the section [{shown(exc.section)}] stands there twice; join the two."
+    if isinstance(exc, configparser.MissingSectionHeaderError):
+        return f"{file}:{exc.lineno}: this line comes before any section; write `[default]` or `[profile NAME]` above."
+    if isinstance(exc, configparser.ParsingError) and exc.errors:
+        return f"{file}:{exc.errors[0][0]}: this line is neither `[section]` nor `key = value`; write one of them."
+    return f"{file}:{line}: this file cannot be read as an AWS config file; correct the line."
