@@ -232,11 +232,11 @@ class Home:
         """Run a command without a terminal in this home."""
         done = subprocess.run(
             command,
-            env={**self.env, **environment},
+            env={**self.env, **(environment or {})},
             input=stdin,
             capture_output=True,
             text=True,
-            timeout=timeout,
+            timeout=DEADLINE * 2,
             cwd=self.directory,
             check=False,
             start_new_session=True,
@@ -244,7 +244,7 @@ class Home:
         return Ran(done.returncode, done.stdout, done.stderr)
 
     def client(self, *arguments: str, stdin: str = "", **environment: str) -> Ran:
-        return self.run("vault-client", *arguments, stdin=stdin, **environment)
+        return self.run("vault-client", *arguments, stdin=stdin, environment=environment)
 
     def add(self, emulator: Emulator, name: str = "identity") -> Ran:
         """Store franklin's key by `add --stdin`."""
