@@ -155,9 +155,8 @@ def story(shell: Shell, aws: str) -> None:
     must(said.count("mfa.answer") == 1, "the audit log shows one answered question")
     must("python" in said or "aws" in said, "the audit log names the process that asked")
     made = [call["op"] for call in calls(aws)[since:]]
-    print(
-        f"\nThe embedded AWS counted: {made.count('GetSessionToken')} GetSessionToken, {made.count('AssumeRole')} AssumeRole"
-    )
+    codes, roles = made.count("GetSessionToken"), made.count("AssumeRole")
+    print(f"\nThe embedded AWS counted: {codes} GetSessionToken, {roles} AssumeRole")
     must(codes == 1, "one MFA session was made")
     must(roles == 1, "one role session was made")
 

@@ -243,7 +243,7 @@ class Home:
         )
         return Ran(done.returncode, done.stdout, done.stderr)
 
-    def client(self, *arguments: str, stdin: str = "", **environment: str) -> Ran:
+    def client(self, *arguments: str, stdin: str = "", environment: Mapping[str, str] | None = None) -> Ran:
         return self.run("vault-client", *arguments, stdin=stdin, environment=environment)
 
     def add(self, emulator: Emulator, name: str = "identity") -> Ran:
