@@ -17,11 +17,13 @@ from typing import Protocol
 from vaultd.config import Settings
 from vaultd.errors import BadProfile, FileRefused, Misconfigured, UnknownProfile, VaultdError
 from vaultd.files import Files, Layout
-from vaultd.model import planner
 from vaultd.model.credentials import Identity
+from vaultd.model.draft import Rules
 from vaultd.model.endpoints import ENDPOINT_VARIABLES
 from vaultd.model.environment import slug
+from vaultd.model.partitions import account_of
 from vaultd.model.plan import Overrides, Plan
+from vaultd.model.planner import make_plan
 from vaultd.model.profiles import STATIC_KEYS, Profiles, parse
 from vaultd.model.text import shown
 
@@ -59,7 +61,7 @@ class Catalog:
 
     number: int
     profiles: Profiles
-    rules: planner.Rules
+    rules: Rules
     identities: Mapping[str, Identity]
     problems: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
@@ -93,7 +95,7 @@ class Catalog:
 
     def _make(self, profile: str, overrides: Overrides) -> Plan:
         try:
-            return planner.make_plan(self.profiles, self.rules, self.identities, profile, overrides)
+            return make_plan(self.profiles, self.rules, self.identities, profile, overrides)
         except UnknownProfile:
             if self.fault is not None:  # it may stand in the part that cannot be read
                 raise type(self.fault)(self.fault.message) from None
@@ -114,7 +116,7 @@ class Catalog:
         listed = self.rules.identity_serials.get(chain.identity)
         return {
             "profile": shown(profile),
-            "account_id": planner.account_of(role.text) if role else known.account_id if known else None,
+            "account_id": account_of(role.text) if role else known.account_id if known else None,
             "role_arn": shown(role.text, limit=2048) if role else None,
             "identity": shown(chain.identity),
             "mfa_serial": shown(serial.text) if serial else listed or (known.mfa_serial if known else None),
@@ -248,9 +250,9 @@ class CatalogWatch:
         return tuple(found)
 
 
-def rules_of(settings: Settings, environ: Mapping[str, str], *, settings_file: str = "config.toml") -> planner.Rules:
+def rules_of(settings: Settings, environ: Mapping[str, str], *, settings_file: str = "config.toml") -> Rules:
     """What the planner needs of config.toml and of the daemon's environment."""
-    return planner.Rules(
+    return Rules(
         mfa_duration=settings.sessions.mfa_duration,
         role_session_name=settings.sessions.role_session_name,
         region_fallback=settings.aws.sts_region_fallback,

@@ -91,6 +91,12 @@ def parse_arn(text: str) -> Arn | None:
     return Arn(match[1], match[2], match[3], match[4]) if match else None
 
 
+def account_of(role_arn: str) -> str | None:
+    """The 12 digits of a role's ARN, in every partition."""
+    arn = parse_arn(role_arn)
+    return arn.account_id if arn else None
+
+
 def sts_region(*, configured: str | None, fallback: str | None, partition: str) -> tuple[str, str | None]:
     """(region to call STS in, the one other to try when STS is switched off there).
 
