@@ -1,0 +1,260 @@
+"""The identities: their index in memory, their keys while unlocked, adding, removing, finding their MFA device.
+
+Rules
+- A key is verified with GetCallerIdentity before it is stored; root's and temporary keys are refused.
+- Write order (security.md §3.1): new item → read back (the store does) → index → drop the old item. Removal drops the
+  key first: a kill in between leaves a line without a key, never a key without a line.
+- The device is AWS's answer or what the user said, never made up from the user name (aws-facts §2.2).
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Any, Protocol
+from uuid import uuid4
+
+from vaultd.engine.seams import Clock, Iam, IdentityStore, Sts
+from vaultd.errors import BadRequest, IdentityBroken, IdentityExists, RoleDenied, UnknownIdentity, VaultdError
+from vaultd.keeper import codec
+from vaultd.model.credentials import Identity, IdentityKey
+from vaultd.model.partitions import Endpoint, parse_arn
+from vaultd.model.text import nearest, shown
+
+log = logging.getLogger(__name__)
+
+
+class Entry(Protocol):
+    """One line of the index: the identity, and the item `uuid` of store `backend` that holds its key."""
+
+    @property
+    def identity(self) -> Identity:
+        """Whose key it is."""
+
+    @property
+    def uuid(self) -> str:
+        """The item's name."""
+
+    @property
+    def backend(self) -> str:
+        """`keyring` or `file`."""
+
+    @property
+    def state(self) -> str:
+        """`active` for the key in use (aws-facts §2.1 for the others)."""
+
+
+class Index(Protocol):
+    """`identities.json`, loaded and saved whole (store/identities.py). `entries` are of its own class."""
+
+    def load(self) -> tuple[Entry, ...]:
+        """Raises FileRefused, Misconfigured."""
+
+    def save(self, entries: tuple[Any, ...]) -> None:
+        """Raises Unwritable; the old index then stands."""
+
+
+#: (identity, uuid, backend) → a line of the index's own class
+MakeEntry = Callable[[Identity, str, str], Entry]
+
+
+class Identities:
+    """The index and the keys. `store` is None while shut."""
+
+    def __init__(self, *, index: Index, make_entry: MakeEntry, sts: Sts, iam: Iam, clock: Clock) -> None:
+        self._index = index
+        self._make_entry = make_entry
+        self._sts = sts
+        self._iam = iam
+        self._clock = clock
+        self._entries: tuple[Entry, ...] = ()
+        self._keys: dict[str, IdentityKey] = {}
+        self.store: IdentityStore | None = None
+
+    @property
+    def recorded(self) -> frozenset[str]:
+        """The backends that the index names."""
+        return frozenset(entry.backend for entry in self._entries)
+
+    def load(self) -> None:
+        """Read the index."""
+        self._entries = self._index.load()
+
+    def close(self) -> None:
+        """Forget keys and store."""
+        self._keys.clear()
+        self.store = None
+
+    def all(self) -> tuple[Identity, ...]:
+        """The identities in use, by name."""
+        found = (entry.identity for entry in self._entries if entry.state == "active")
+        return tuple(sorted(found, key=lambda identity: identity.name))
+
+    def identity(self, name: str) -> Identity:
+        """Raises UnknownIdentity."""
+        return self._entry(name).identity
+
+    async def key(self, name: str) -> IdentityKey:
+        """The key of `name`, from the store at its first use. Raises UnknownIdentity, IdentityBroken, KeyringBusy."""
+        entry = self._entry(name)
+        if (held := self._keys.get(entry.uuid)) is not None:
+            return held
+        store = self._open_store()
+        item = await store.load(_item(entry.uuid))
+        if item is None:
+            raise IdentityBroken(
+                f"the store holds no key for identity {shown(name)}; run `vault-client add {shown(name)} --replace`"
+            )
+        key = codec.key_of(item, identity=entry.identity, uuid=entry.uuid)
+        if self.store is store:  # not closed meanwhile
+            self._keys[entry.uuid] = key
+        return key
+
+    async def add(self, key: IdentityKey, *, endpoint: Endpoint, mfa_serial: str | None, replace: bool) -> Identity:
+        """Verify, find the device, store, index."""
+        store = self._open_store()
+        old = self._replaceable(key.identity, replace=replace)
+        arn = await self._verified(key, endpoint=endpoint)
+        same_user = old is not None and old.identity.user_arn == arn
+        fallback = old.identity.mfa_serial if old is not None and same_user else None
+        serial = _checked_serial(mfa_serial) or await self._one_device(key, endpoint=endpoint, fallback=fallback)
+        identity = _identity(key, arn=arn, serial=serial, created=self._clock.now())
+        await self._store_key(store, key, identity, replace=replace)
+        return identity
+
+    async def remove(self, name: str) -> None:
+        """Drop key, then line."""
+        entry = self._entry(name)
+        await self._open_store().drop(_item(entry.uuid))
+        self._keys.pop(entry.uuid, None)
+        self._save(tuple(each for each in self._entries if each.uuid != entry.uuid))
+
+    async def detect(self, name: str, *, endpoint: Endpoint) -> Sequence[str]:
+        """The usable serials of `name`'s user."""
+        return await self._devices(await self.key(name), endpoint=endpoint)
+
+    def _replaceable(self, name: str, *, replace: bool) -> Entry | None:
+        old = self._find(name)
+        if old is not None and not replace:
+            name = shown(name)
+            raise IdentityExists(f"identity {name} exists; run `vault-client add {name} --replace` to replace its key")
+        return old
+
+    async def _store_key(self, store: IdentityStore, key: IdentityKey, identity: Identity, *, replace: bool) -> None:
+        uuid = str(uuid4())
+        await store.save(_item(uuid), codec.key_item(key, uuid=uuid))
+        try:
+            old = self._replaceable(identity.name, replace=replace)  # again: another `add` may have come first
+            others = tuple(each for each in self._entries if old is None or each.uuid != old.uuid)
+            self._save((*others, self._make_entry(identity, uuid, store.kind)))
+        except VaultdError:
+            await store.drop(_item(uuid))
+            raise
+        if self.store is store:
+            self._keys[uuid] = key
+        if old is not None:
+            self._keys.pop(old.uuid, None)
+            await _drop_old(store, old.uuid)
+
+    async def _verified(self, key: IdentityKey, *, endpoint: Endpoint) -> str:
+        """The ARN of the user whose key it is. Raises BadRequest, IdentityBroken."""
+        if not re.fullmatch(r"[A-Z0-9]{16,128}", key.access_key_id):
+            raise BadRequest("AccessKeyId has not the shape of an access key id; run `vault-client add` again")
+        if key.access_key_id.startswith("ASIA"):
+            raise BadRequest(
+                "AccessKeyId is a temporary key (ASIA…), which would be dead within hours; create an access key for "
+                "your IAM user and run `vault-client add` with that"
+            )
+        try:
+            arn = await self._sts.caller_identity(key, endpoint=endpoint)
+        except IdentityBroken as exc:
+            name = shown(key.identity)
+            raise IdentityBroken(
+                f"AWS does not accept that key for identity {name}; check key id and secret and run "
+                f"`vault-client add {name}` again"
+            ) from exc
+        parsed = parse_arn(arn)
+        if parsed is None or not parsed.resource.startswith("user/"):
+            raise BadRequest(
+                f"AccessKeyId belongs to {shown(arn)}, which is no IAM user (root cannot assume roles); create an IAM "
+                "user and run `vault-client add` with a key of that"
+            )
+        return arn
+
+    async def _one_device(self, key: IdentityKey, *, endpoint: Endpoint, fallback: str | None) -> str | None:
+        """The one usable device, None for none; a refusal to tell is no reason not to store the key."""
+        try:
+            serials = await self._devices(key, endpoint=endpoint)
+        except RoleDenied as exc:
+            log.info("skip mfa-detection identity=%s reason=%s", shown(key.identity), exc.kind)
+            return fallback
+        if len(serials) > 1:
+            name = shown(key.identity)
+            raise BadRequest(
+                f"MfaSerial: the user of identity {name} has several MFA devices: "
+                f"{', '.join(shown(serial) for serial in serials)}; run `vault-client add {name} --mfa-serial ARN`",
+                mfa_serials=[shown(serial) for serial in serials],
+            )
+        return serials[0] if serials else None
+
+    async def _devices(self, key: IdentityKey, *, endpoint: Endpoint) -> tuple[str, ...]:
+        found = await self._iam.mfa_devices(key, endpoint=endpoint)
+        return tuple(serial for serial in found if _usable(serial))
+
+    def _save(self, entries: tuple[Entry, ...]) -> None:
+        entries = tuple(sorted(entries, key=lambda entry: entry.identity.name))
+        self._index.save(entries)
+        self._entries = entries
+
+    def _entry(self, name: str) -> Entry:
+        if (found := self._find(name)) is not None:
+            return found
+        near = nearest(name, (identity.name for identity in self.all()))
+        raise UnknownIdentity(
+            f"no key is stored for identity {shown(name)}.{near} Run `vault-client add {shown(name)}`"
+        )
+
+    def _find(self, name: str) -> Entry | None:
+        return next((each for each in self._entries if each.identity.name == name and each.state == "active"), None)
+
+    def _open_store(self) -> IdentityStore:
+        if self.store is None:
+            raise AssertionError  # the keeper asks only while it is open
+        return self.store
+
+
+def _item(uuid: str) -> str:
+    return f"identity:{uuid}"
+
+
+def _usable(serial: str) -> bool:
+    """`:mfa/` ARNs and the bare serials of hardware; FIDO devices never work with STS (aws-facts §1.1, §2.2)."""
+    return ":mfa/" in serial or not serial.startswith("arn:")
+
+
+def _checked_serial(serial: str | None) -> str | None:
+    if serial is None or _usable(serial):
+        return serial
+    what = "a FIDO device, which STS cannot use" if ":u2f/" in serial else "not the ARN of an MFA device"
+    raise BadRequest(f"MfaSerial: {shown(serial)} is {what}; run `vault-client add` with --mfa-serial arn:…:mfa/NAME")
+
+
+def _identity(key: IdentityKey, *, arn: str, serial: str | None, created: datetime) -> Identity:
+    return Identity(
+        name=key.identity,
+        account_id=arn.split(":")[4],
+        user_arn=arn,
+        mfa_serial=serial,
+        key_ending=key.access_key_id[-4:],
+        created=created.replace(microsecond=0),
+    )
+
+
+async def _drop_old(store: IdentityStore, uuid: str) -> None:
+    """The new key stands; an old item that cannot be dropped now is one nobody reads."""
+    try:
+        await store.drop(_item(uuid))
+    except VaultdError as exc:
+        log.warning("drop old-key failed error=%s", exc.kind)

@@ -1,0 +1,376 @@
+"""DaemonKeeper: open, mint, note, close; the only holder of identity keys, MFA sessions and the data key.
+
+Rules (architecture.md §3, §6.6, §7)
+- Nothing secret goes up but role sessions, and an MFA session only for a profile without role.
+- Each call carries the epoch it began in; what lands after a lock is dropped and answered Locked.
+- `close` is one turn without an await: epoch, keys, sessions first, then what touches the disk.
+- The keeper owns facts, not policy: when to ask, renew or retry is the broker's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import builtins
+import logging
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from vaultd.engine.seams import (
+    Clock,
+    Head,
+    Iam,
+    IdentityStore,
+    Minted,
+    MintMfa,
+    MintRole,
+    MintServed,
+    Note,
+    Opened,
+    SealedLog,
+    Sts,
+)
+from vaultd.errors import (
+    BadRequest,
+    IdentityBroken,
+    KeyringBusy,
+    Locked,
+    SessionRejected,
+    Throttled,
+    Unwritable,
+    VaultdError,
+)
+from vaultd.files import Files
+from vaultd.keeper import codec
+from vaultd.keeper.codes import Codes, Sent, six_digits
+from vaultd.keeper.custody import Identities, Index, MakeEntry
+from vaultd.keeper.notes import living_notes, seal_head, seal_note
+from vaultd.keeper.opening import Kind, Shut, Stores
+from vaultd.keeper.records import Records
+from vaultd.keeper.sessions import MfaSessions
+from vaultd.model.credentials import Identity, IdentityKey, MfaHandle, MfaSession, RoleSession
+from vaultd.model.partitions import Endpoint
+from vaultd.model.secret import Secret
+
+log = logging.getLogger(__name__)
+
+_DATA_KEY = "data-key"
+_LOCKED = "vaultd is locked; run `vault-client unlock`"
+
+
+class DaemonKeeper:
+    """The seams `Keeper` and `Custody` in this process.
+
+    `locked_marker` is the file of interface.md §7 that keeps a locked daemon locked over a restart.
+    """
+
+    def __init__(
+        self,
+        *,
+        stores: Stores,
+        sealed_log: SealedLog,
+        index: Index,
+        make_entry: MakeEntry,
+        sts: Sts,
+        iam: Iam,
+        clock: Clock,
+        files: Files,
+        locked_marker: Path,
+        persist: bool = True,
+    ) -> None:
+        self._stores = stores
+        self._sts = sts
+        self._clock = clock
+        self._files = files
+        self._marker = locked_marker
+        self._persist = persist
+        self._records = Records(sealed_log)
+        self._codes = Codes(records=self._records, clock=clock)
+        self._sessions = MfaSessions(records=self._records, clock=clock, persist=persist)
+        self._identities = Identities(index=index, make_entry=make_entry, sts=sts, iam=iam, clock=clock)
+        self._store: IdentityStore | None = None
+        self._opening: asyncio.Future[None] | None = None
+        self._epoch = 0
+
+    # ---- open and close ----
+
+    async def open(
+        self, *, passphrase: Secret | None = None, unlock: bool = False, accept_rollback: bool = False
+    ) -> Opened:
+        """See the seam. Open already: the handles again, without the notes, which only a start needs."""
+        while self._opening is not None:
+            await asyncio.wait({self._opening})
+        if self._store is not None:
+            return Opened(self._epoch, self._store.kind, locked=False, handles=self._sessions.handles)
+        self._opening = opening = asyncio.get_running_loop().create_future()
+        try:
+            return await self._open(passphrase, unlock=unlock, accept_rollback=accept_rollback)
+        finally:
+            self._opening = None
+            opening.set_result(None)
+
+    async def _open(self, passphrase: Secret | None, *, unlock: bool, accept_rollback: bool) -> Opened:
+        epoch = self._epoch
+        self._identities.load()
+        recorded = self._identities.recorded
+        if not unlock and self._files.read(self._marker) is not None:
+            return self._shut(self._stores.expected(recorded), _LOCKED)
+        try:
+            store = await self._stores.open(recorded, passphrase=passphrase, accept_rollback=accept_rollback)
+            if isinstance(store, Shut):
+                return self._shut(store.kind, store.reason)
+            data_key = await _data_key(store)
+        except KeyringBusy as exc:
+            if unlock:
+                raise
+            return self._shut("keyring", exc.message)
+        if epoch != self._epoch:
+            store.close()
+            return self._shut(store.kind, _LOCKED)
+        return self._opened(store, data_key, unlock=unlock)
+
+    def _shut(self, kind: Kind, reason: str) -> Opened:
+        return Opened(self._epoch, kind, locked=True, reason=reason)
+
+    def _opened(self, store: IdentityStore, data_key: Secret, *, unlock: bool) -> Opened:
+        """In one turn: either all of it is open or none."""
+        try:
+            living = self._records.open(data_key)
+        except VaultdError:
+            store.close()
+            raise
+        self._store = self._identities.store = store
+        self._codes.open(data_key, living)
+        self._sessions.open(living)
+        notes, head = living_notes(self._records, living, now=self._clock.now(), persist=self._persist)
+        warnings = self._unmark() if unlock else []
+        if self._records.damaged:
+            warnings.append(
+                "sessions.sealed was damaged and is kept as sessions.sealed.damaged; run `vault-client mfa` to sign in "
+                "again"
+            )
+        log.info("open store kind=%s sessions=%d", store.kind, len(self._sessions.handles))
+        return Opened(
+            self._epoch,
+            store.kind,
+            locked=False,
+            handles=self._sessions.handles,
+            notes=notes,
+            head=head,
+            warnings=tuple(warnings),
+        )
+
+    def _unmark(self) -> builtins.list[str]:
+        try:
+            self._files.remove(self._marker)
+        except Unwritable as exc:
+            return [f"vaultd is unlocked now but will start locked: {exc.message}"]
+        return []
+
+    async def close(self, head: Head | None, *, lock: bool = True) -> int:
+        """Keys and sessions go first; the head is sealed with the log's key, which goes next; then the marker."""
+        self._epoch += 1
+        store, self._store = self._store, None
+        self._identities.close()
+        self._sessions.close()
+        self._codes.close()
+        if store is not None:
+            store.close()
+            with suppress(Unwritable):  # told by records; a head not sealed is a tail that cannot be attested
+                seal_head(self._records, head)
+            self._records.close()
+        if lock:
+            self._mark()
+        log.info("close store lock=%s epoch=%d", lock, self._epoch)
+        return self._epoch
+
+    def _mark(self) -> None:
+        try:
+            self._files.replace(self._marker, b"locked\n")
+        except VaultdError as exc:  # locked all the same, until a restart
+            log.warning("write locked-marker failed error=%s", exc.message)
+
+    # ---- mint ----
+
+    async def mint(self, order: MintMfa | MintRole | MintServed) -> Minted:
+        """One session, or the error; Locked when a lock came first, whatever the call brought."""
+        epoch = self._live()
+        try:
+            return await self._minted(order, epoch)
+        except VaultdError as exc:
+            if epoch != self._epoch and not isinstance(exc, Locked):
+                raise Locked(_LOCKED) from exc
+            raise
+
+    async def _minted(self, order: MintMfa | MintRole | MintServed, epoch: int) -> Minted:
+        if isinstance(order, MintMfa):
+            return Minted(handle=await self._mint_mfa(order, epoch))
+        if isinstance(order, MintRole):
+            session = await self._mint_role(order, epoch)
+            self._still(epoch)
+            return Minted(session=session)
+        return Minted(session=self._mint_served(order))
+
+    async def _mint_mfa(self, order: MintMfa, epoch: int) -> MfaHandle:
+        key = await self._key(order.identity, epoch)
+        code, sent = self._spend(order.mfa_serial, order.token_code)
+        try:
+            session = await self._sts.session_token(
+                key,
+                endpoint=order.endpoint,
+                duration=order.duration,
+                mfa_serial=order.mfa_serial,
+                token_code=code,
+            )
+        except Throttled:
+            self._throttled(sent, epoch)
+            raise
+        self._still(epoch)
+        self._sessions.put(session, region=order.endpoint.region)
+        return session.handle
+
+    async def _mint_role(self, order: MintRole, epoch: int) -> RoleSession:
+        source = await self._source(order, epoch)
+        code, sent = self._spend(order.mfa_serial, order.token_code)
+        try:
+            return await self._sts.assume_role(
+                source,
+                endpoint=order.endpoint,
+                duration=order.duration,
+                role=order.role,
+                mfa_serial=order.mfa_serial,
+                token_code=code,
+            )
+        except Throttled:
+            self._throttled(sent, epoch)
+            raise
+        except SessionRejected as exc:
+            self._still(epoch)
+            if isinstance(order.source, MfaHandle):
+                await self._rejected(order, order.source, exc, epoch)
+            raise
+
+    async def _source(self, order: MintRole, epoch: int) -> IdentityKey | MfaSession | RoleSession:
+        if order.source is None:
+            return await self._key(order.identity, epoch)
+        if order.token_code is not None:
+            raise BadRequest("token_code goes with an identity key only; run `vault-client explain PROFILE`")
+        return self._session(order.source) if isinstance(order.source, MfaHandle) else order.source
+
+    async def _rejected(self, order: MintRole, handle: MfaHandle, exc: SessionRejected, epoch: int) -> None:
+        """Rows 9 and 10: the MFA session is dead. Row 10 may be the key's own death, which no code mends: probe it."""
+        log.warning("drop mfa-session identity=%s expired=%s", handle.identity, exc.details.get("expired"))
+        self._sessions.drop(lambda each: each == handle)
+        if exc.details.get("expired"):
+            return
+        key = await self._key(order.identity, epoch)
+        try:
+            await self._sts.caller_identity(key, endpoint=order.endpoint)
+        except IdentityBroken:
+            raise
+        except VaultdError as probe:
+            log.info("probe identity-key undecided identity=%s error=%s", handle.identity, probe.kind)
+
+    def _mint_served(self, order: MintServed) -> RoleSession:
+        session = self._session(order.handle)
+        return RoleSession(
+            access_key_id=session.access_key_id,
+            secret_access_key=session.secret_access_key,
+            session_token=session.session_token,
+            issued=session.handle.issued,
+            expiration=session.handle.expiration,
+            account_id=self._identities.identity(order.handle.identity).account_id,
+        )
+
+    def _spend(self, serial: str | None, code: Secret | None) -> tuple[Secret | None, Sent | None]:
+        """The code as it is sent, written down as sent; both None for a call without one."""
+        if (serial is None) != (code is None):
+            raise BadRequest("mfa_serial and token_code go together; run `vault-client explain PROFILE`")
+        if serial is None or code is None:
+            return None, None
+        digits = six_digits(code)
+        return digits, self._codes.spend(serial, digits)
+
+    def _throttled(self, sent: Sent | None, epoch: int) -> None:
+        if sent is not None and epoch == self._epoch:
+            again = self._codes.unmark(sent)
+            log.info("throttle code serial=%s again=%s", sent.serial, again)
+
+    def _session(self, handle: MfaHandle) -> MfaSession:
+        found = self._sessions.find(handle)
+        if found is None:
+            raise SessionRejected("that MFA session was dropped; run `vault-client mfa`", expired=True)
+        return found
+
+    async def _key(self, name: str, epoch: int) -> IdentityKey:
+        key = await self._identities.key(name)
+        self._still(epoch)
+        return key
+
+    # ---- note ----
+
+    async def note(self, note: Note) -> None:
+        """Seal or drop a record; raises Locked, Unwritable."""
+        self._live()
+        if note.kind == "drop_mfa":
+            self._sessions.drop(lambda handle: handle.identity == note.cell)
+            self._records.compact()
+        else:
+            seal_note(self._records, note, persist=self._persist)
+
+    # ---- custody ----
+
+    def list(self) -> tuple[Identity, ...]:
+        """The index, by name."""
+        return self._identities.all()
+
+    async def add(
+        self, key: IdentityKey, *, endpoint: Endpoint, mfa_serial: str | None = None, replace: bool = False
+    ) -> Identity:
+        """See the seam."""
+        epoch = self._live()
+        before = next((each for each in self.list() if each.name == key.identity), None)
+        identity = await self._identities.add(key, endpoint=endpoint, mfa_serial=mfa_serial, replace=replace)
+        if before is not None and before.user_arn != identity.user_arn and epoch == self._epoch:
+            self._sessions.drop(lambda handle: handle.identity == identity.name)  # another user's sessions
+        return identity
+
+    async def remove(self, name: str) -> None:
+        """Drop key, index line and MFA sessions."""
+        epoch = self._live()
+        await self._identities.remove(name)
+        self._still(epoch)
+        self._sessions.drop(lambda handle: handle.identity == name)
+        self._records.compact()
+
+    async def detect(self, name: str, *, endpoint: Endpoint) -> Sequence[str]:
+        """The usable MFA serials."""
+        self._live()
+        return await self._identities.detect(name, endpoint=endpoint)
+
+    # ---- shared ----
+
+    def _live(self) -> int:
+        """The epoch; raises Locked while shut."""
+        if self._store is None:
+            raise Locked(_LOCKED)
+        return self._epoch
+
+    def _still(self, epoch: int) -> None:
+        """Raises Locked when the keeper was closed since `epoch`."""
+        if epoch != self._epoch:
+            raise Locked(_LOCKED)
+
+
+async def _data_key(store: IdentityStore) -> Secret:
+    """The data key of this home, made at the first open."""
+    try:
+        item = await store.load(_DATA_KEY)
+        if item is not None:
+            return codec.data_key_of(item)
+        made = codec.new_data_key()
+        await store.save(_DATA_KEY, codec.data_key_item(made))
+    except VaultdError:
+        store.close()
+        raise
+    return made

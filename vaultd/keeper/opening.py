@@ -1,0 +1,111 @@
+"""Which store holds the keys, and how far it opens without a person.
+
+Rules (interface.md §1, §2; security.md §3.1)
+- `auto` is the store that the identities are recorded in, else an encrypted file that exists, else the OS keyring,
+  else a new encrypted file. What was chosen once is never switched silently.
+- A missing `secrets.sealed` while identities are recorded in it is damage, never a reason for a new one.
+- A file store without passphrase, and a keyring that does not answer, leave the daemon locked with a reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from typing import Literal
+
+from vaultd.engine.seams import IdentityStore
+from vaultd.errors import StoreDamaged, StoreUnavailable
+from vaultd.model.secret import Secret
+from vaultd.model.text import shown
+
+Kind = Literal["keyring", "file"]
+Choice = Literal["auto", "keyring", "file"]
+
+
+@dataclass(frozen=True, slots=True)
+class Shut:
+    """The store stays shut, and why: one sentence that ends in what to type."""
+
+    kind: Kind
+    reason: str
+
+
+class Stores:
+    """The stores of this home, each made once; `choice` is `[store] backend` or VAULTD_STORE."""
+
+    def __init__(self, makers: Mapping[Kind, Callable[[], IdentityStore]], *, choice: Choice) -> None:
+        self._makers = makers
+        self._choice = choice
+        self._made: dict[Kind, IdentityStore] = {}
+
+    def expected(self, recorded: AbstractSet[str]) -> Kind:
+        """The kind that `open` would try first, without asking a keyring anything."""
+        return self._settled(recorded) or "keyring"
+
+    async def open(
+        self, recorded: AbstractSet[str], *, passphrase: Secret | None, accept_rollback: bool = False
+    ) -> IdentityStore | Shut:
+        """`recorded`: the backends that the index names. Raises StoreUnavailable, StoreDamaged, StoreRolledBack,
+        WrongPassphrase, KeyringBusy, FileRefused.
+        """
+        kind = self._settled(recorded)
+        if kind != "file":
+            opened = await self._keyring(recorded)
+            if opened is not None:
+                return opened
+        return await self._file(recorded, passphrase, accept_rollback=accept_rollback)
+
+    def _settled(self, recorded: AbstractSet[str]) -> Kind | None:
+        """The kind where it is settled already; None: auto, and nothing was ever stored."""
+        kind: Kind | None = None if self._choice == "auto" else self._choice
+        if kind is None and len(recorded) == 1:
+            kind = "file" if "file" in recorded else "keyring"
+        if kind is not None and recorded - {kind}:
+            was = shown(", ".join(sorted(recorded)))
+            raise StoreUnavailable(
+                f"backend changed: the identities are in the {was} store and `[store] backend` says {kind}; set it "
+                "back in config.toml, or remove the identities under the old one first, and run `vaultd restart`"
+            )
+        if kind is None and self._store("file").exists():
+            kind = "file"
+        return kind
+
+    async def _keyring(self, recorded: AbstractSet[str]) -> IdentityStore | Shut | None:
+        """None where `auto` goes on to the file."""
+        try:
+            store = self._store("keyring")
+            await store.open(None)
+        except StoreUnavailable as exc:
+            if recorded:
+                return Shut("keyring", exc.message)
+            if self._choice == "auto":
+                return None
+            raise
+        return store
+
+    async def _file(
+        self, recorded: AbstractSet[str], passphrase: Secret | None, *, accept_rollback: bool
+    ) -> IdentityStore | Shut:
+        store = self._store("file")
+        new = not store.exists()
+        if new and "file" in recorded:
+            raise StoreDamaged(
+                "secrets.sealed is missing while identities.json lists identities in it; restore it from a backup, or "
+                "move identities.json away and run `vault-client add IDENTITY`"
+            )
+        if store.needs_passphrase() and not passphrase:
+            return Shut("file", _no_passphrase(new=new))
+        await store.open(passphrase, create=new, accept_rollback=accept_rollback)
+        return store
+
+    def _store(self, kind: Kind) -> IdentityStore:
+        if kind not in self._made:
+            self._made[kind] = self._makers[kind]()
+        return self._made[kind]
+
+
+def _no_passphrase(*, new: bool) -> str:
+    if new:
+        return "keys will be kept in an encrypted file that has no passphrase yet; set one with `vault-client unlock`"
+    return "the encrypted file store is shut; run `vault-client unlock`"

@@ -1,0 +1,65 @@
+"""The MFA sessions: in memory while unlocked, sealed before anyone uses them.
+
+Rule: one per identity, device and region; a new one takes the old one's place. With `persist` off nothing is sealed,
+and a restart asks again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from vaultd.engine.seams import Clock
+from vaultd.keeper import codec
+from vaultd.keeper.records import Records
+from vaultd.model.credentials import SERVE_FLOOR, MfaHandle, MfaSession
+
+_PREFIX = "mfa:"
+
+
+class MfaSessions:
+    """MFA sessions by record key."""
+
+    def __init__(self, *, records: Records, clock: Clock, persist: bool) -> None:
+        self._records = records
+        self._clock = clock
+        self._persist = persist
+        self._held: dict[str, MfaSession] = {}
+
+    @property
+    def handles(self) -> tuple[MfaHandle, ...]:
+        """Of every session, the oldest first."""
+        return tuple(sorted((each.handle for each in self._held.values()), key=lambda handle: handle.issued))
+
+    def open(self, living: Mapping[str, bytes]) -> None:
+        """Take back what still lives; the rest leaves the log."""
+        floor = self._clock.now() + SERVE_FLOOR
+        for key in [key for key in living if key.startswith(_PREFIX)]:
+            found = codec.mfa_of(living[key])
+            if self._persist and found is not None and found[0].handle.expiration > floor:
+                self._held[key] = found[0]
+            else:
+                self._records.keep(key, None)
+
+    def close(self) -> None:
+        """Forget them; the log remembers."""
+        self._held.clear()
+
+    def put(self, session: MfaSession, *, region: str) -> None:
+        """Seal, then hold. A full disk is no reason to waste the code that it cost."""
+        handle = session.handle
+        key = f"{_PREFIX}{handle.identity}:{handle.mfa_serial or ''}:{region}"
+        if self._persist:
+            self._records.keep(key, codec.mfa_record(session, region=region))
+        self._held[key] = session
+
+    def find(self, handle: MfaHandle) -> MfaSession | None:
+        """The session that `handle` means."""
+        return next((each for each in self._held.values() if each.handle == handle), None)
+
+    def drop(self, wanted: Callable[[MfaHandle], bool]) -> bool:
+        """Forget those whose handle is `wanted`; True when there was one. The caller compacts."""
+        keys = [key for key, each in self._held.items() if wanted(each.handle)]
+        for key in keys:
+            del self._held[key]
+            self._records.keep(key, None)
+        return bool(keys)
