@@ -1,0 +1,285 @@
+"""Questions to the person at this terminal: codes, keys and passphrases, and the daemon's question beside them.
+
+Rules
+- While a code is asked here, `GET /v1/prompts/{id}?wait&attend` stays open: the daemon counts this terminal as an
+  asker, and learns by its end that it went away. Answered elsewhere: the line is cleared and the command goes on.
+- Only Ctrl-C cancels (DELETE, which starts the daemon's cool-down). A terminal that goes away, or Ctrl-D, just leaves.
+- Nothing typed is echoed, and what was typed before the question is thrown away (security.md §4, terminal driver). A
+  code is six digits, or it is not sent: people paste passphrases into code prompts.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import sys
+import termios
+import time
+from contextlib import suppress
+
+from vault_client.errors import NEEDS_PERSON, Refusal, Stop
+from vault_client.tables import clean, epoch
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import FrameType
+    from typing import Any, Self
+
+    from vault_client.link import Connection, Link
+
+_CLEAR = "\r\x1b[K"
+_ASK = "MFA code: "
+_LINE_LIMIT = 64 * 1024
+_LOCAL_FLAGS = 3
+
+#: Questions one command goes through before it gives up: a daemon that asks for ever must not trap anybody.
+ROUNDS = 10
+
+
+class Terminal:
+    """The controlling terminal, else stdin and stderr when both are one; silent while it is open."""
+
+    def __init__(self, source: int, target: int, *, owned: bool) -> None:
+        self._source = source
+        self._target = target
+        self._owned = owned
+        self._saved = termios.tcgetattr(source)
+        self._previous = signal.signal(signal.SIGTERM, _leave)
+        quiet = termios.tcgetattr(source)
+        quiet[_LOCAL_FLAGS] = quiet[_LOCAL_FLAGS] & ~termios.ECHO | termios.ICANON | termios.ISIG
+        termios.tcsetattr(source, termios.TCSAFLUSH, quiet)
+
+    @classmethod
+    def find(cls) -> Terminal | None:
+        """None where there is no person to ask."""
+        try:
+            device = os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+        except OSError:
+            device = None
+        try:
+            if device is not None:
+                return cls(device, device, owned=True)
+            if os.isatty(0) and os.isatty(2):
+                return cls(0, 2, owned=False)
+        except termios.error:  # hung up between the two calls
+            if device is not None:
+                os.close(device)
+        return None
+
+    def fileno(self) -> int:
+        """For select."""
+        return self._source
+
+    def write(self, text: str) -> None:
+        """Show `text`; a terminal that is gone shows nothing."""
+        try:
+            os.write(self._target, text.encode("utf-8", "replace"))
+        except OSError as exc:
+            raise _gone() from exc
+
+    def line(self) -> str:
+        """What was typed up to Enter; raises Stop for Ctrl-D and for a terminal that is gone."""
+        typed = bytearray()
+        while not typed.endswith(b"\n"):
+            try:
+                piece = os.read(self._source, 4096)
+            except OSError:
+                piece = b""
+            if not piece or len(typed) > _LINE_LIMIT:
+                raise _gone()
+            typed += piece
+        try:
+            return typed.decode("utf-8").rstrip("\r\n")
+        except UnicodeDecodeError:
+            raise Stop("what was typed is not UTF-8 text: type the command again") from None
+
+    def ask(self, question: str) -> str:
+        """One silent line."""
+        self.write(question)
+        answer = self.line()
+        self.write("\n")
+        return answer
+
+    def close(self) -> None:
+        """The terminal as it was."""
+        with suppress(termios.error):  # it is gone, and so is its state
+            termios.tcsetattr(self._source, termios.TCSAFLUSH, self._saved)
+        signal.signal(signal.SIGTERM, self._previous)
+        if self._owned:
+            os.close(self._source)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _leave(signum: int, _frame: FrameType | None) -> None:
+    sys.exit(128 + signum)  # through `close`, so that the shell gets its echo back
+
+
+def _gone() -> Stop:
+    return Stop("the question was left unanswered: type `vault-client mfa` when the code is at hand", NEEDS_PERSON)
+
+
+def six_digits(typed: str) -> str | None:
+    """The code without its spaces, or None for what is no code; ASCII digits only."""
+    code = "".join(typed.split())
+    return code if len(code) == 6 and code.isascii() and code.isdigit() else None
+
+
+def settled(
+    link: Link, method: str, path: str, body: dict[str, Any] | None, *, token_code: str | None, carried: bool = True
+) -> Any:
+    """The answer of a call that may need a code: ask, post the code, repeat (interface.md §6). A `--token-code` travels
+    in the body where the call takes one (`carried`), so that the daemon sends it only if it is needed.
+    """
+    if token_code is not None and carried:
+        body = {**(body or {}), "token_code": token_code}
+    for _ in range(ROUNDS):
+        try:
+            return link.call(method, path, body)
+        except Refusal as refusal:
+            if refusal.prompt is None:
+                raise
+            if token_code is None:
+                ask(link, refusal.prompt)
+            elif carried:
+                raise Stop(refusal.message, 1) from None
+            else:
+                carried = True  # one code is sent once
+                post(link, refusal.prompt, token_code)
+    raise Stop(f"{ROUNDS} questions were answered and another is open: look at `vault-client status`")
+
+
+def post(link: Link, prompt: dict[str, Any], token_code: str) -> None:
+    """Answer a question with the code of --token-code; a wrong one is exit 1 (interface.md §3)."""
+    try:
+        link.call("POST", f"/v1/prompts/{prompt['id']}", {"token_code": token_code})
+    except Refusal as refusal:
+        if refusal.status != 404:  # 404: answered elsewhere meanwhile, so the call will do
+            raise Stop(refusal.message, 1 if refusal.status < 500 else refusal.exit_status) from None
+
+
+def ask(link: Link, prompt: dict[str, Any]) -> None:
+    """Returns when the question is answered, here or elsewhere; raises Stop when it is not."""
+    terminal = Terminal.find()
+    if terminal is None:
+        identity = clean(prompt.get("identity"))
+        raise Stop(
+            f"{clean(prompt.get('profile')) or identity} needs a code of {clean(prompt.get('mfa_serial'))} and there "
+            f"is no terminal to ask on: type `vault-client mfa {identity}` in one, or give --token-code CODE",
+            NEEDS_PERSON,
+        )
+    with terminal:
+        try:
+            _converse(link, terminal, prompt)
+        except KeyboardInterrupt:
+            terminal.write("\n")
+            _cancel(link, prompt)
+            raise Stop("cancelled: type `vault-client mfa` when the code is at hand") from None
+
+
+def _cancel(link: Link, prompt: dict[str, Any]) -> None:
+    with suppress(Stop):  # it is over already, or the daemon is: nothing is left to cancel
+        link.call("DELETE", f"/v1/prompts/{prompt['id']}")
+
+
+def headline(prompt: dict[str, Any]) -> str:
+    """Who asks and for what, profile first (security.md §4, anti-phishing text); at most 200 characters."""
+    parts = ["vaultd", clean(prompt.get("profile") or prompt.get("identity"))]
+    if prompt.get("requester"):
+        parts.append(f"requested by {clean(prompt['requester'])}")
+    text = " · ".join(parts)
+    ending = f" · code for {clean(prompt.get('mfa_serial'))}"
+    room = 200 - len(ending)
+    return (text if len(text) <= room else text[: room - 1] + "…") + ending
+
+
+def _converse(link: Link, terminal: Terminal, prompt: dict[str, Any]) -> None:
+    terminal.write(headline(prompt) + "\n" + _ASK)
+    watch = link.open("GET", f"/v1/prompts/{prompt['id']}?wait&attend")
+    sources: list[Terminal | Connection] = [terminal, watch]
+    try:
+        while True:
+            ready, _, _ = select.select(sources, [], [])
+            if watch in ready:
+                terminal.write(_CLEAR)
+                _over(watch, prompt, terminal)
+                return
+            if _typed(link, terminal, prompt):
+                return
+    finally:
+        watch.close()
+
+
+def _over(watch: Connection, prompt: dict[str, Any], terminal: Terminal) -> None:
+    try:
+        outcome = watch.reply().get("outcome")
+    except Refusal as refusal:
+        if refusal.status != 404:
+            raise
+        outcome = "answered"  # over before we came; the repeated call tells how
+    if outcome == "answered":
+        terminal.write("answered elsewhere\n")
+        return
+    raise over(prompt, outcome)
+
+
+def over(prompt: dict[str, Any], outcome: object) -> Stop:
+    """Why a question ended without an answer."""
+    identity = clean(prompt.get("identity"))
+    if outcome == "cancelled":
+        return Stop(f"the question for {identity} was cancelled elsewhere: type `vault-client mfa {identity}`")
+    return Stop(
+        f"nobody answered the question for {identity} in time: type `vault-client mfa {identity}`", NEEDS_PERSON
+    )
+
+
+def _typed(link: Link, terminal: Terminal, prompt: dict[str, Any]) -> bool:
+    """True when the line that was typed ended the question."""
+    code = six_digits(terminal.line())
+    terminal.write("\n")
+    if code is None:
+        terminal.write(f"a code is six digits, so nothing was sent: type the one that the device shows\n{_ASK}")
+        return False
+    try:
+        link.call("POST", f"/v1/prompts/{prompt['id']}", {"token_code": code})
+    except Refusal as refusal:
+        if refusal.status == 404:
+            return True
+        terminal.write(_again(refusal) + "\n" + _ASK)
+        return False
+    return True
+
+
+def _again(refusal: Refusal) -> str:
+    """The sentence before the next try; raises what no further code can mend."""
+    if refusal.prompt is not None:
+        left = refusal.prompt.get("attempts_left")
+        return f"AWS refused that code as invalid ({left} left): type the next one that the device shows"
+    if refusal.code == "CodeSpent":
+        wait = refusal.body.get("retry_after_seconds")
+        return f"that code was used before: wait {wait} seconds and type the next one"
+    if refusal.code == "InvalidCode":
+        return "a code is six digits, so nothing was sent: type the one that the device shows"
+    raise refusal
+
+
+def wait_elsewhere(link: Link, prompt: dict[str, Any]) -> None:
+    """Wait, without being an asker, until somebody answered; Stop 3 when nobody did before the question expired."""
+    expires = epoch(prompt.get("expires_at"))
+    left = 120.0 if expires is None else max(1.0, expires - time.time() + 5.0)
+    watch = link.open("GET", f"/v1/prompts/{prompt['id']}?wait", seconds=left)
+    try:
+        outcome = watch.reply().get("outcome")
+    except Refusal as refusal:
+        if refusal.status != 404:
+            raise
+        outcome = "answered"
+    finally:
+        watch.close()
+    if outcome != "answered":
+        raise Stop(over(prompt, outcome).message, NEEDS_PERSON)

@@ -1,0 +1,274 @@
+"""The command line: which commands there are, what each takes, and the one place that turns a Stop into an exit status.
+
+Rules
+- A command's module is imported when that command runs; argparse is not, because its import and one parser cost
+  a third of the budget of a command (3 × `python -I -c pass`, interface.md §3). getopt reads the options.
+- A command line that cannot be meant is exit 2 and names the way to the help; nothing was asked or sent by then.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from vault_client import __version__
+from vault_client.errors import USAGE, Refusal, Stop
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from vault_client.link import Link
+
+_OPTIONS = {
+    "all": "every grant",
+    "duration=D": "ask AWS for sessions of this length: 45m, 2h (a new MFA code may be needed above 1h)",
+    "env": "static keys in the environment, for tools that know no endpoint; they end with the session",
+    "follow": "go on as lines are written (also -f)",
+    "format=F": "env (default), json, process, ini, dotenv, powershell or fish",
+    "from-credentials-file": "take the key from the section of that name in ~/.aws/credentials",
+    "from-env": "take the key from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+    "imds": "the EC2 metadata endpoint instead (not there yet)",
+    "json": "one JSON object on stdout, for scripts",
+    "mfa-serial=ARN": "the MFA device, where it cannot be detected",
+    "profile=P": "only this profile's lines",
+    "region=R": "this region instead of the profile's",
+    "replace": "replace the key that is stored under that name",
+    "shell=S": "bash, zsh, sh, fish or pwsh, where the calling shell is not recognised",
+    "stdin": "read it from stdin instead of the terminal",
+    "token-code=CODE": "the MFA code, if one is needed; - reads one line of stdin",
+    "watch": "redraw until Ctrl-C",
+}
+
+
+class Command:
+    """One row of the table. `call` is module:function; `operands` are those of the usage line."""
+
+    __slots__ = ("call", "most", "name", "operands", "options", "summary", "tail")
+
+    def __init__(self, name: str, operands: str, options: str, call: str, summary: str) -> None:
+        self.name = name
+        self.operands = operands
+        self.options = options.split()
+        self.call = call
+        self.summary = summary
+        self.tail = "--" in operands
+        self.most = 0 if not operands else 1
+
+    @property
+    def least(self) -> int:
+        """How many operands there must be."""
+        return 0 if not self.operands or self.operands.startswith("[") else 1
+
+
+_TABLE = (
+    Command("add", "IDENTITY", "replace stdin from-env from-credentials-file mfa-serial=ARN json", "keys:add",
+            "store a long-term access key: asks for it, verifies it with AWS, finds its MFA device"),
+    Command("identities", "", "json", "keys:identities", "list the stored keys"),
+    Command("remove", "IDENTITY", "", "keys:remove", "forget a key, its sessions and the grants that need it"),
+    Command("use", "PROFILE", "imds region=R duration=D shell=S token-code=CODE", "point:use",
+            'point this shell at a profile: eval "$(vault-client use PROFILE)", or typed bare for a subshell'),
+    Command("unuse", "", "shell=S", "point:unuse", 'undo use: eval "$(vault-client unuse)"'),
+    Command("exec", "PROFILE -- CMD…", "imds env region=R duration=D token-code=CODE", "point:exec_command",
+            "become CMD with a profile in its environment, until CMD ends"),
+    Command("list", "", "json", "show:list_profiles", "every profile: account, role, identity, MFA, session state"),
+    Command("status", "", "json watch", "show:status", "the daemon, its sessions, grants and open questions"),
+    Command("explain", "PROFILE", "json", "show:explain", "how a profile gets its session, step by step"),
+    Command("mfa", "[IDENTITY]", "token-code=CODE", "sessions:mfa", "answer the open MFA question, or open a session"),
+    Command("refresh", "PROFILE", "token-code=CODE", "sessions:refresh", "get a new session now"),
+    Command("clear", "[PROFILE]", "", "sessions:clear", "drop a profile's sessions, or all, MFA sessions too"),
+    Command("lock", "", "", "sessions:lock", "forget keys and sessions in memory and serve nothing"),
+    Command("unlock", "", "stdin", "sessions:unlock", "open the store again"),
+    Command("grants", "", "json", "show:grants", "who holds a token, for which profile, since when, last use"),
+    Command("revoke", "[GRANT]", "all", "sessions:revoke", "end a grant, or all of them"),
+    Command("export", "PROFILE", "format=F token-code=CODE", "carry:export", "print a session's keys"),
+    Command("credential-process", "PROFILE", "", "carry:credential_process",
+            "for credential_process in ~/.aws/config: never asks here, waits until somebody answered"),
+    Command("log", "", "follow json profile=P", "show:log", "the audit log: who was given what, and why not"),
+)  # fmt: skip
+COMMANDS = {command.name: command for command in _TABLE}
+
+#: Of the contract, and not there yet.
+LATER = ("login", "doctor", "rotate", "import", "shell-init", "completion", "prompt")
+
+
+class Call:
+    """One command line, read: operands, options, and the way to the daemon, opened when first needed."""
+
+    def __init__(
+        self, *, operands: list[str], tail: list[str], options: dict[str, str], environ: Mapping[str, str]
+    ) -> None:
+        self.operands = operands
+        self.tail = tail
+        self.environ = environ
+        self._options = options
+        self._link: Link | None = None
+
+    def flag(self, name: str) -> bool:
+        """Was --name given?"""
+        return name in self._options
+
+    def value(self, name: str) -> str | None:
+        """The value of --name."""
+        return self._options.get(name)
+
+    @property
+    def link(self) -> Link:
+        """The daemon. Nothing is connected before the first call."""
+        if self._link is None:
+            from vault_client.link import Link
+            from vault_client.places import Places
+
+            self._link = Link(Places(self.environ))
+        return self._link
+
+    @property
+    def token_code(self) -> str | None:
+        """The code of --token-code, checked for its shape here so that a pasted passphrase goes nowhere."""
+        given = self.value("token-code")
+        if given is None:
+            return None
+        code = "".join((sys.stdin.readline(4096) if given == "-" else given).split())
+        if len(code) != 6 or not code.isascii() or not code.isdigit():
+            raise Stop("--token-code is not six digits, so nothing was sent: give the code that the device shows")
+        return code
+
+    @staticmethod
+    def out(text: str) -> None:
+        """To stdout, whatever bytes a file name or a value holds."""
+        sys.stdout.flush()
+        sys.stdout.buffer.write(text.encode("utf-8", "surrogateescape"))
+        sys.stdout.buffer.flush()
+
+    def json(self, body: object) -> None:
+        """The daemon's own object, for scripts."""
+        import json
+
+        self.out(json.dumps(body, indent=2) + "\n")
+
+    @staticmethod
+    def say(text: str) -> None:
+        """A sentence for the person, on stderr: stdout may be meant for eval or a pipe."""
+        say(text)
+
+
+def say(text: str) -> None:
+    """`vault-client: TEXT` on stderr; text from elsewhere cannot move the cursor."""
+    from vault_client.tables import clean
+
+    sys.stderr.write("\n".join(f"vault-client: {clean(line)}" for line in text.split("\n")) + "\n")
+    sys.stderr.flush()
+
+
+def run(arguments: list[str], environ: Mapping[str, str] = os.environ) -> int:
+    """The whole program; returns the exit status of interface.md §3."""
+    try:
+        return _run(arguments, environ)
+    except Stop as stop:
+        say(stop.message)
+        return _exit_of(stop)
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # `vault-client log | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+
+
+def _exit_of(stop: Stop) -> int:
+    # A question that nobody here was asked about: whoever raised it could not ask (interface.md §3, exit 3).
+    if isinstance(stop, Refusal) and stop.code == "MfaRequired":
+        return 3
+    return stop.exit_status
+
+
+def _run(arguments: list[str], environ: Mapping[str, str]) -> int:
+    if not arguments:
+        sys.stderr.write(overview())
+        return USAGE
+    name, *rest = arguments
+    if name in {"-h", "--help", "help"}:
+        Call.out(overview())
+        return 0
+    if name in {"-V", "--version"}:
+        Call.out(f"vault-client {__version__}\n")
+        return 0
+    command = COMMANDS.get(name)
+    if command is None:
+        raise _no_such(name)
+    if "--help" in _ours(rest) or "-h" in _ours(rest):
+        Call.out(usage(command))
+        return 0
+    call = _read(command, rest, environ)
+    return _function(command)(call)
+
+
+def _function(command: Command) -> Callable[[Call], int]:
+    module, _, function = command.call.partition(":")
+    found: Callable[[Call], int] = getattr(__import__(f"vault_client.{module}", fromlist=[function]), function)
+    return found
+
+
+def _ours(rest: list[str]) -> list[str]:
+    return rest[: rest.index("--")] if "--" in rest else rest
+
+
+def _read(command: Command, rest: list[str], environ: Mapping[str, str]) -> Call:
+    import getopt
+
+    ours, tail = _ours(rest), rest[len(_ours(rest)) + 1 :]
+    long = [option.partition("=")[0] + ("=" if "=" in option else "") for option in command.options]
+    try:
+        pairs, operands = getopt.gnu_getopt(ours, "f" if "follow" in long else "", long)
+    except getopt.GetoptError as exc:
+        raise _misread(command, exc.msg) from None
+    if not command.tail:
+        operands, tail = operands + tail, []
+    _check_operands(command, operands, tail)
+    options = {"follow" if option == "-f" else option[2:]: value for option, value in pairs}
+    return Call(operands=operands, tail=tail, options=options, environ=environ)
+
+
+def _check_operands(command: Command, operands: list[str], tail: list[str]) -> None:
+    if command.tail and not tail:
+        raise _misread(command, "no CMD after --")
+    if len(operands) < command.least:
+        raise _misread(command, f"{command.operands.split()[0]} is missing")
+    if len(operands) > command.most:
+        raise _misread(command, f"{operands[command.most]} is one too many")
+    for operand in operands:
+        if not operand or not operand.isprintable():
+            raise _misread(command, "a name is empty or has characters that cannot be shown")
+
+
+def _misread(command: Command, why: str) -> Stop:
+    return Stop(f"{command.name}: {why}: type `vault-client {command.name} --help`", USAGE)
+
+
+def _no_such(name: str) -> Stop:
+    if name in LATER:
+        return Stop(f"{name} is not there yet in {__version__}: `vault-client --help` lists what is", USAGE)
+    import difflib
+
+    close = difflib.get_close_matches(name, COMMANDS, n=2)
+    meant = f" (did you mean {' or '.join(close)}?)" if close else ""
+    return Stop(f"there is no command {name}{meant}: type `vault-client --help`", USAGE)
+
+
+def overview() -> str:
+    """`vault-client --help`."""
+    rows = "\n".join(f"  {command.name:<20}{command.summary}" for command in _TABLE)
+    return (
+        "usage: vault-client COMMAND …\n\nPoints shells, commands and tools at AWS profiles that vaultd keeps fresh.\n\n"
+        f"{rows}\n\nEach has --help. Also: vault-client --version.\n"
+        "Exit status: 0 ok, 1 refused, 2 usage, 3 a person is needed and no terminal is there, 69 vaultd is\n"
+        "not running, 75 try again later, 78 a configuration file needs a change; exec ends with the command's own.\n"
+    )
+
+
+def usage(command: Command) -> str:
+    """`vault-client COMMAND --help`."""
+    first, dashes, last = command.operands.partition(" -- ")
+    brackets = " ".join(f"[--{option.replace('=', ' ')}]" for option in command.options)
+    line = " ".join(part for part in ("usage: vault-client", command.name, first, brackets) if part)
+    rows = "".join(f"  --{option.replace('=', ' '):<24}{_OPTIONS[option]}\n" for option in command.options)
+    return f"{line}{dashes}{last}\n\n{command.summary}\n" + (f"\n{rows}" if rows else "")

@@ -1,0 +1,208 @@
+"""`add`, `identities` and `remove`: long-term access keys on their way into the daemon's store.
+
+Rule: a secret key comes from the terminal without echo, from stdin, the environment or the AWS credentials file, never
+from argv, and goes nowhere but over the peer-checked socket.
+"""
+
+# pathlib may not load at start-up (architecture.md §2), so os.path it is.
+# ruff: noqa: PTH123
+from __future__ import annotations
+
+import os
+import sys
+
+from vault_client.ask import Terminal
+from vault_client.cli import Call
+from vault_client.errors import NEEDS_PERSON, USAGE, Refusal, Stop
+from vault_client.link import quoted
+from vault_client.places import aws_credentials
+from vault_client.tables import Ink, clean, local, table
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+_KEY_ID = "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+
+
+def add(call: Call) -> int:
+    """Store a key under IDENTITY. One that exists is refused before a secret is asked for."""
+    name = call.operands[0]
+    source = _source(call)
+    if not call.flag("replace"):
+        _refuse_existing(call, name)
+    key = source(call)
+    body = {"name": name, **_checked(key), "replace": call.flag("replace")}
+    if serial := call.value("mfa-serial") or key.get("MfaSerial"):
+        body["MfaSerial"] = serial
+    identity = _stored(call, body)
+    if call.flag("json"):
+        call.json(identity)
+    call.say(f"stored {identity['name']}: {identity.get('user_arn')}, {_device(identity)}")
+    for warning in identity.get("warnings") or ():
+        call.say(f"warning: {warning}")
+    if call.flag("from-credentials-file"):
+        path = aws_credentials(call.environ)
+        call.say(f"the key is still in {path} in clear: delete its section [{name}] there")
+    call.say("next: vault-client list shows the profiles; vault-client use PROFILE points this shell at one")
+    return 0
+
+
+def _source(call: Call) -> Callable[[Call], dict[str, str]]:
+    sources = {"stdin": _from_stdin, "from-env": _from_env, "from-credentials-file": _from_file}
+    given = [name for name in sources if call.flag(name)]
+    if len(given) > 1:
+        raise Stop(f"add: --{given[0]} and --{given[1]} exclude each other: choose one", USAGE)
+    return sources[given[0]] if given else _from_terminal
+
+
+def _refuse_existing(call: Call, name: str) -> None:
+    for identity in call.link.call("GET", "/v1/identities")["identities"]:
+        if identity["name"] == name:
+            raise Stop(
+                f"{name} is stored already (key …{identity.get('access_key_id')}): to put another key in its place, "
+                f"type `vault-client add {name} --replace`"
+            )
+
+
+def _stored(call: Call, body: dict[str, Any]) -> dict[str, Any]:
+    """The stored identity. Where AWS lists several devices, the person chooses one (aws-facts §2.2)."""
+    try:
+        return _post(call, body)
+    except Refusal as refusal:
+        serials = refusal.body.get("mfa_serials")
+        if not isinstance(serials, list) or not serials:
+            raise
+        terminal = Terminal.find()
+        if terminal is None:
+            raise
+        return _post(call, {**body, "MfaSerial": _choice([str(serial) for serial in serials], terminal)})
+
+
+def _post(call: Call, body: dict[str, Any]) -> dict[str, Any]:
+    stored: dict[str, Any] = call.link.call("POST", "/v1/identities", body)
+    return stored
+
+
+def _choice(serials: list[str], terminal: Terminal) -> str:
+    with terminal:
+        rows = "".join(f"  {number}  {clean(serial)}\n" for number, serial in enumerate(serials, 1))
+        terminal.write(f"several MFA devices are registered:\n{rows}")
+        while True:
+            typed = terminal.ask("number of the one to use: ").strip()
+            if typed.isascii() and typed.isdigit() and 1 <= int(typed) <= len(serials):
+                return serials[int(typed) - 1]
+            terminal.write(f"type a number from 1 to {len(serials)}\n")
+
+
+def _device(identity: dict[str, Any]) -> str:
+    serial = identity.get("mfa_serial")
+    return f"MFA device {serial}" if serial else "no MFA device"
+
+
+def _from_terminal(call: Call) -> dict[str, str]:
+    terminal = Terminal.find()
+    if terminal is None:
+        raise Stop(
+            f"there is no terminal to ask for the key on: type `vault-client add {call.operands[0]}` in one, or give "
+            f"the key as JSON with --stdin",
+            NEEDS_PERSON,
+        )
+    with terminal:
+        terminal.write(f"The access key of {clean(call.operands[0])}; what you type is not shown.\n")
+        key_id = terminal.ask("Access key ID: ").strip()
+        _check_key_id(key_id)  # before the secret is typed
+        return {"AccessKeyId": key_id, "SecretAccessKey": terminal.ask("Secret access key: ").strip()}
+
+
+def _from_stdin(_: Call) -> dict[str, str]:
+    import json
+
+    try:
+        body = json.loads(sys.stdin.read(64 * 1024))
+    except ValueError:
+        body = None
+    known = {"AccessKeyId", "SecretAccessKey", "MfaSerial"}
+    if not isinstance(body, dict) or not all(isinstance(value, str) for value in body.values()) or set(body) - known:
+        raise Stop('stdin is not one JSON object {"AccessKeyId", "SecretAccessKey", "MfaSerial"?}: correct it and try '
+                   "again", USAGE)  # fmt: skip
+    return body
+
+
+def _from_env(call: Call) -> dict[str, str]:
+    if call.environ.get("AWS_SESSION_TOKEN"):
+        raise Stop("AWS_SESSION_TOKEN is set, so the key in the environment is a temporary one: set a long-term key, "
+                   "or type it without --from-env")  # fmt: skip
+    return {
+        "AccessKeyId": call.environ.get("AWS_ACCESS_KEY_ID", ""),
+        "SecretAccessKey": call.environ.get("AWS_SECRET_ACCESS_KEY", ""),
+    }
+
+
+def _from_file(call: Call) -> dict[str, str]:
+    import configparser
+
+    path, name = aws_credentials(call.environ), call.operands[0]
+    parser = configparser.RawConfigParser(default_section="\0", strict=False)
+    try:
+        with open(path, encoding="utf-8") as lines:
+            parser.read_file(lines)
+    except (OSError, UnicodeDecodeError, configparser.Error) as exc:
+        why = exc.strerror if isinstance(exc, OSError) else "it is not an INI file"
+        raise Stop(f"{path} cannot be read ({why}): correct it, or type the key without --from-credentials-file",
+                   78) from None  # fmt: skip
+    if not parser.has_section(name):
+        found = ", ".join(clean(section) for section in parser.sections()) or "none"
+        raise Stop(f"{path} has no section [{name}] (it has: {found}): name one of them, or type the key in")
+    section = parser[name]
+    if section.get("aws_session_token"):
+        raise Stop(f"[{name}] in {path} holds a temporary key: name a section with a long-term one")
+    return {
+        "AccessKeyId": section.get("aws_access_key_id", ""),
+        "SecretAccessKey": section.get("aws_secret_access_key", ""),
+        **({"MfaSerial": section["mfa_serial"]} if section.get("mfa_serial") else {}),
+    }
+
+
+def _checked(key: dict[str, str]) -> dict[str, str]:
+    key_id, secret = key.get("AccessKeyId", "").strip(), key.get("SecretAccessKey", "").strip()
+    _check_key_id(key_id)
+    if not secret or not secret.isascii() or any(char.isspace() for char in secret):
+        raise Stop("the secret access key is missing or has characters that no AWS key has: copy it again and retry")
+    return {"AccessKeyId": key_id, "SecretAccessKey": secret}
+
+
+def _check_key_id(key_id: str) -> None:
+    if key_id.startswith("ASIA"):
+        raise Stop("that is a temporary key (ASIA…), which ends by itself: give the user's long-term key (AKIA…)")
+    if not 16 <= len(key_id) <= 128 or any(char not in _KEY_ID for char in key_id):
+        raise Stop("that is no access key ID (16 or more capital letters and digits): copy it again and retry")
+
+
+def identities(call: Call) -> int:
+    """A table of the stored keys."""
+    body = call.link.call("GET", "/v1/identities")
+    if call.flag("json"):
+        call.json(body)
+        return 0
+    if not body["identities"]:
+        call.say("no key is stored: type `vault-client add IDENTITY`")
+        return 0
+    rows = [
+        (each["name"], each.get("account_id"), each.get("user_arn"), each.get("mfa_serial"),
+         f"…{each.get('access_key_id') or '????'}", local(each.get("created")))
+        for each in body["identities"]
+    ]  # fmt: skip
+    heads = ("IDENTITY", "ACCOUNT", "USER", "MFA DEVICE", "KEY", "STORED")
+    call.out(table(heads, rows, Ink(sys.stdout, os.environ)))
+    return 0
+
+
+def remove(call: Call) -> int:
+    """Forget a key."""
+    name = call.operands[0]
+    call.link.call("DELETE", f"/v1/identities/{quoted(name)}")
+    call.say(f"removed {name}, its sessions and the grants that needed it; the key itself still works at AWS until it "
+             f"is deleted there")  # fmt: skip
+    return 0

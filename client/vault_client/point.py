@@ -1,0 +1,263 @@
+"""`use`, `unuse` and `exec`: a grant made, and its variables put where the caller's tools will find them.
+
+Rules
+- The daemon's answer says what to set and unset; only what depends on this process's own environment is decided here:
+  the proxies' exceptions, and a region that the user chose (interface.md §3).
+- No token leaves before the kernel said that the port it is good for is ours (security.md §1 T3).
+- `exec` looks for CMD before it asks for anything, then becomes it: no process of ours stays.
+"""
+
+# pathlib may not load at start-up (architecture.md §2), so os.path it is.
+# ruff: noqa: PTH110, PTH113, PTH118, PTH119, PTH123
+from __future__ import annotations
+
+import os
+import sys
+
+from vault_client import shell as shells
+from vault_client.ask import settled
+from vault_client.cli import Call
+from vault_client.errors import USAGE, Refusal, Stop
+from vault_client.link import check_listener, quoted
+from vault_client.tables import clean, local
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+#: A subshell's own grant, so that `unuse` in it knows that only `exit` undoes it.
+SUBSHELL = "VAULTD_SUBSHELL"
+_EXCEPTIONS = ("NO_PROXY", "no_proxy")
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_COERCED = frozenset({"C.UTF-8", "C.utf8", "UTF-8"})
+
+
+def use(call: Call) -> int:
+    """Lines to evaluate when stdout is not a terminal, else a subshell."""
+    _no_imds(call)
+    body = _grant_body(call, kind="shell")
+    if sys.stdout.isatty():
+        return _subshell(call, body)
+    shell = shells.calling(call.environ, call.value("shell"))
+    grant = _granted(call, body)
+    variables = _variables(call.environ, grant)
+    region = None if call.value("region") else variables.get("AWS_REGION")
+    if region:
+        decided_there = (*shells.REGION, "VAULTD_REGION")
+        variables = {name: value for name, value in variables.items() if name not in decided_there}
+    lines = shells.use_lines(shell, variables=variables, unset=grant["unset"], region=region)
+    call.out(lines)
+    _announce(call, grant, f"undo it with: {shell.undo}")
+    return 0
+
+
+def unuse(call: Call) -> int:
+    """The way back; the shell's grant ends, so that children that still hold its token lose access."""
+    grant = call.environ.get("VAULTD_GRANT", "")
+    shell = shells.calling(call.environ, call.value("shell"))
+    if grant and call.environ.get(SUBSHELL) == grant:
+        if not sys.stdout.isatty():
+            call.out("exit\n")
+        call.say("this is a subshell of `vault-client use`: type exit to leave it")
+        return 0
+    if sys.stdout.isatty():
+        call.say(f"a command cannot change its shell: type {shell.undo}")
+        return USAGE
+    call.out(shells.unuse_lines(shell))
+    if grant:
+        _revoke(call, grant)
+    return 0
+
+
+def exec_command(call: Call) -> int:
+    """Become CMD. Returns only by raising."""
+    _no_imds(call)
+    program = find_program(call.tail[0], call.environ)
+    grant = _granted(call, _grant_body(call, kind="exec"))
+    environment = _environment(call, grant)
+    if call.flag("env"):
+        environment = _static(call, grant, environment)
+    else:
+        _warn(call, grant)
+    _become(call, grant, program, call.tail, environment)
+    return 126
+
+
+def _no_imds(call: Call) -> None:
+    if call.flag("imds"):
+        raise Stop("--imds is not there yet: leave it out, and the container endpoint is used", USAGE)
+
+
+def _grant_body(call: Call, *, kind: str) -> dict[str, Any]:
+    body: dict[str, Any] = {"profile": call.operands[0], "kind": kind}
+    if region := call.value("region"):
+        body["region"] = region
+    if (duration := call.value("duration")) is not None:
+        body["duration_seconds"] = _seconds(duration)
+    return body
+
+
+def _seconds(text: str) -> int:
+    count, unit = text[:-1], text[-1:]
+    if unit not in _UNITS or not (count.isascii() and count.isdigit()):
+        raise Stop(f"--duration {text} is no length of time: write it as 45m or 2h", USAGE)
+    seconds = int(count) * _UNITS[unit]
+    if not 900 <= seconds <= 43200:
+        raise Stop(f"--duration {text} is not what AWS allows: choose from 15m to 12h", USAGE)
+    return seconds
+
+
+def _granted(call: Call, body: dict[str, Any]) -> dict[str, Any]:
+    grant: dict[str, Any] = settled(call.link, "POST", "/v1/grants", body, token_code=call.token_code)
+    try:
+        _check_grant(grant)
+    except Stop:
+        _revoke(call, str(grant.get("id")))
+        raise
+    return grant
+
+
+def _check_grant(grant: dict[str, Any]) -> None:
+    for name in (*grant["set"], *grant["unset"]):
+        if not (name.isascii() and name.isidentifier()):
+            raise Stop(f"vaultd sent the variable name {clean(name)}, which no shell takes: type `vaultd restart`")
+    url = grant["set"].get("AWS_CONTAINER_CREDENTIALS_FULL_URI", "")
+    scheme, _, rest = url.partition("://")
+    host, _, port = rest.partition("/")[0].partition(":")
+    if scheme != "http" or host != "127.0.0.1" or not port.isdigit():
+        raise Stop("vaultd sent an address that is not on 127.0.0.1, so it was not used: type `vaultd restart`")
+    check_listener(int(port))
+
+
+def _revoke(call: Call, grant: str) -> None:
+    try:
+        call.link.call("DELETE", f"/v1/grants/{quoted(grant)}")
+    except Refusal:
+        pass  # it is over already
+    except Stop as stop:
+        call.say(stop.message)
+
+
+def _variables(environ: Mapping[str, str], grant: dict[str, Any]) -> dict[str, str]:
+    """What to set, with the proxies' exceptions extended rather than replaced, and VAULTD_REGION for a --region."""
+    variables: dict[str, str] = dict(grant["set"])
+    for name, other in (_EXCEPTIONS, _EXCEPTIONS[::-1]):
+        # Programs read one of the two spellings: a new one must not hide what the other says.
+        present = environ.get(name) or environ.get(other) or ""
+        variables[name] = _extended(present, variables.get(name, "127.0.0.1,localhost"))
+    if region := variables.get("AWS_REGION"):
+        variables["VAULTD_REGION"] = region
+    return variables
+
+
+def _extended(present: str, wanted: str) -> str:
+    entries = [entry.strip() for entry in present.split(",") if entry.strip()]
+    if "*" in entries:
+        return present
+    return ",".join([*entries, *(entry for entry in wanted.split(",") if entry not in entries)])
+
+
+def _environment(call: Call, grant: dict[str, Any]) -> dict[str, str]:
+    """This process's environment as CMD or the subshell gets it."""
+    environment = _uncoerced(dict(call.environ))
+    variables = _variables(call.environ, grant)
+    chosen = _chosen_region(call.environ)
+    if chosen and not call.value("region"):
+        variables.pop("VAULTD_REGION", None)
+        for name in shells.REGION:
+            if name in variables:
+                variables[name] = environment.get(name) or chosen
+    ours = () if chosen else shells.REGION
+    for name in (SUBSHELL, "VAULTD_REGION", *ours, *grant["unset"]):
+        environment.pop(name, None)
+    return {**environment, **variables}
+
+
+def _chosen_region(environ: Mapping[str, str]) -> str:
+    """The region that the user set, or nothing where none is set or an outer `use` did."""
+    found = [environ.get(name, "") for name in shells.REGION]
+    return "" if set(found) == {environ.get("VAULTD_REGION", "")} else found[0] or found[1]
+
+
+def _uncoerced(environment: dict[str, str]) -> dict[str, str]:
+    """Without the LC_CTYPE that Python gives itself in a C locale (PEP 538): CMD must not see it."""
+    if environment.get("LC_CTYPE") in _COERCED and sys.platform.startswith("linux"):
+        try:
+            with open("/proc/self/environ", "rb") as given:
+                if not any(line.startswith(b"LC_CTYPE=") for line in given.read().split(b"\0")):
+                    del environment["LC_CTYPE"]
+        except OSError:
+            pass  # a restricted /proc: the variable is harmless
+    return environment
+
+
+def _static(call: Call, grant: dict[str, Any], environment: dict[str, str]) -> dict[str, str]:
+    """Keys instead of the endpoint. The grant ends at once: nobody holds its token, and it would pin the session."""
+    path = f"/v1/profiles/{quoted(call.operands[0])}/credentials"
+    keys = settled(call.link, "GET", path, None, token_code=call.token_code, carried=False)
+    _revoke(call, grant["id"])
+    for name in (*shells.CONTAINER, "AWS_EC2_METADATA_DISABLED", "VAULTD_GRANT"):
+        environment.pop(name, None)
+    environment["AWS_ACCESS_KEY_ID"] = keys["AccessKeyId"]
+    environment["AWS_SECRET_ACCESS_KEY"] = keys["SecretAccessKey"]
+    environment["AWS_SESSION_TOKEN"] = keys["Token"]
+    environment["AWS_CREDENTIAL_EXPIRATION"] = keys["Expiration"]
+    return environment
+
+
+def find_program(command: str, environ: Mapping[str, str]) -> str:
+    """The file that CMD means: 127 when there is none, 126 when it may not be run (as every shell says it)."""
+    if "/" in command:
+        candidates = [command]
+    else:
+        candidates = [os.path.join(part or ".", command) for part in environ.get("PATH", os.defpath).split(":")]
+    blocked = None
+    for candidate in candidates:
+        if os.path.isfile(candidate) and os.access(candidate, os.X_OK):
+            return candidate
+        if os.path.exists(candidate) and (blocked is None) and ("/" in command or os.path.isfile(candidate)):
+            blocked = candidate
+    if blocked is not None:
+        raise Stop(f"{blocked} is not executable: type chmod +x {blocked} if it should be", 126)
+    raise Stop(f"{command} was not found: check its name and PATH, then type it again", 127)
+
+
+def _become(call: Call, grant: dict[str, Any], program: str, arguments: list[str], environment: dict[str, str]) -> None:
+    import signal
+
+    for name in ("SIGPIPE", "SIGXFSZ"):  # Python ignores these two, and execve would pass that on
+        signal.signal(getattr(signal, name), signal.SIG_DFL)
+    sys.stdout.flush()
+    try:
+        os.execve(program, arguments, environment)  # noqa: S606 - becoming CMD is what exec is
+    except OSError as exc:
+        _revoke(call, grant["id"])
+        missing = isinstance(exc, FileNotFoundError)  # a script whose interpreter is gone, too
+        raise Stop(f"{program} cannot be run ({exc.strerror}): check its first line and mode, then type it again",
+                   127 if missing else 126) from exc  # fmt: skip
+
+
+def _subshell(call: Call, body: dict[str, Any]) -> int:
+    chosen = call.value("shell") or call.environ.get("SHELL") or "/bin/sh"
+    program = find_program(chosen, call.environ)
+    grant = _granted(call, {**body, "pid": os.getpid()})
+    environment = _environment(call, grant)
+    environment[SUBSHELL] = grant["id"]
+    _announce(call, grant, "this is a subshell, type exit to leave it")
+    _become(call, grant, program, [os.path.basename(program)], environment)
+    return 126
+
+
+def _announce(call: Call, grant: dict[str, Any], ending: str) -> None:
+    role = str(grant.get("role_arn") or "").rpartition("/")[2]
+    where = " ".join(part for part in (f"account {grant.get('account_id')}" if grant.get("account_id") else "",
+                                       f"role {role}" if role else "") if part)  # fmt: skip
+    details = ", ".join(part for part in (where, f"session until {local(grant.get('expiration'))}") if part)
+    call.say(f"using {grant['profile']} ({details}, kept fresh); {ending}")
+    _warn(call, grant)
+
+
+def _warn(call: Call, grant: dict[str, Any]) -> None:
+    for warning in grant.get("warnings") or ():
+        call.say(f"warning: {warning}")

@@ -1,0 +1,143 @@
+"""`mfa`, `refresh`, `clear`, `lock`, `unlock` and `revoke`: commands that change what the daemon holds."""
+
+# pathlib may not load at start-up (architecture.md §2), so os.path it is.
+# ruff: noqa: PTH110
+from __future__ import annotations
+
+import os
+import sys
+import time
+
+from vault_client.ask import Terminal, ask, post, settled
+from vault_client.cli import Call
+from vault_client.errors import NEEDS_PERSON, USAGE, Refusal, Stop
+from vault_client.link import quoted
+from vault_client.tables import local
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+
+def mfa(call: Call) -> int:
+    """Answer the oldest open question, or open an MFA session ahead of time."""
+    token_code = call.token_code
+    body: dict[str, Any] = {"identity": call.operands[0]} if call.operands else {}
+    if token_code is not None:
+        body["token_code"] = token_code
+    prompt = _opened(call, body)
+    if "id" not in prompt:
+        until = f" until {local(prompt['expiration'])}" if prompt.get("expiration") else ""
+        call.say(f"the MFA session lives already{until}" if prompt.get("live") else "the MFA session is open")
+        return 0
+    if token_code is not None:
+        post(call.link, prompt, token_code)
+    else:
+        ask(call.link, prompt)
+    call.say(f"the MFA session of {prompt['identity']} is open: its profiles need no code for now")
+    return 0
+
+
+def _opened(call: Call, body: dict[str, Any]) -> dict[str, Any]:
+    try:
+        answer: dict[str, Any] = call.link.call("POST", "/v1/prompts", body)
+    except Refusal as refusal:
+        if refusal.prompt is None:
+            raise
+        if "token_code" in body:  # it was sent, and AWS refused it
+            raise Stop(refusal.message, 1) from None
+        return refusal.prompt
+    return answer.get("prompt") or answer
+
+
+def refresh(call: Call) -> int:
+    """A new role session; a new MFA session only if the old no longer serves."""
+    name = call.operands[0]
+    path = f"/v1/profiles/{quoted(name)}/refresh"
+    profile = settled(call.link, "POST", path, {}, token_code=call.token_code)
+    call.say(f"{name} has a new session until {local(profile.get('expiration'))}")
+    return 0
+
+
+def clear(call: Call) -> int:
+    """Drop sessions."""
+    if call.operands:
+        call.link.call("DELETE", f"/v1/sessions?profile={quoted(call.operands[0])}")
+        call.say(f"dropped the sessions of {call.operands[0]}; the next use makes a new one")
+    else:
+        call.link.call("DELETE", "/v1/sessions")
+        call.say("dropped all sessions, MFA sessions too; the next use asks for a code")
+    return 0
+
+
+def lock(call: Call) -> int:
+    """Serve nothing until `unlock`."""
+    call.link.call("POST", "/v1/lock", {})
+    call.say("locked: nothing is served until `vault-client unlock`. Keys that were handed out live until they expire")
+    return 0
+
+
+def unlock(call: Call) -> int:
+    """Open the store: with the passphrase of the file store, else by asking the OS keyring."""
+    status = call.link.call("GET", "/v1/status")
+    body: dict[str, str] = {}
+    if call.flag("stdin"):
+        body["passphrase"] = _stdin_line()
+    elif not status.get("locked"):
+        call.say("it is not locked")
+        return 0
+    elif str(status.get("store", "")).startswith("file"):
+        body["passphrase"] = _passphrase(new=not os.path.exists(call.link.places.store))
+    call.link.call("POST", "/v1/unlock", body)
+    call.say("unlocked: sessions that still live are served again")
+    return 0
+
+
+def _stdin_line() -> str:
+    line = sys.stdin.readline(64 * 1024)
+    passphrase = line.removesuffix("\n")
+    if not passphrase:
+        raise Stop("stdin is empty: give the passphrase as one line", USAGE)
+    return passphrase
+
+
+def _passphrase(*, new: bool) -> str:
+    terminal = Terminal.find()
+    if terminal is None:
+        raise Stop("there is no terminal to ask for the passphrase on: type `vault-client unlock` in one, or give it "
+                   "with --stdin", NEEDS_PERSON)  # fmt: skip
+    with terminal:
+        if not new:
+            return _not_empty(terminal.ask("Passphrase of vaultd's store: "))
+        first = _not_empty(terminal.ask("New passphrase for vaultd's store: "))
+        if terminal.ask("The same again: ") != first:
+            raise Stop("the two differ, so no store was made: type `vault-client unlock` again")
+        return first
+
+
+def _not_empty(passphrase: str) -> str:
+    if not passphrase:
+        raise Stop("an empty passphrase is none, so nothing was sent: type `vault-client unlock` again")
+    return passphrase
+
+
+def revoke(call: Call) -> int:
+    """End one grant, or all."""
+    if call.flag("all") == bool(call.operands):
+        raise Stop("revoke: give one GRANT or --all: `vault-client grants` lists them", USAGE)
+    if call.operands:
+        call.link.call("DELETE", f"/v1/grants/{quoted(call.operands[0])}")
+        call.say(f"revoked {call.operands[0]}; keys that it was handed live until they expire")
+        return 0
+    call.link.call("DELETE", "/v1/grants")
+    call.say("revoked every grant; keys that were handed out live until they expire. To end them at AWS at once, "
+             "attach this policy to the roles or users:")  # fmt: skip
+    call.json(_deny_before(time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())))
+    return 0
+
+
+def _deny_before(moment: str) -> dict[str, Any]:
+    """IAM cannot end a session, but it can deny what was issued before a moment (security.md §1)."""
+    condition = {"DateLessThan": {"aws:TokenIssueTime": moment}}
+    deny = {"Effect": "Deny", "Action": "*", "Resource": "*", "Condition": condition}
+    return {"Version": "2012-10-17", "Statement": [deny]}

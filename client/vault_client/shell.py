@@ -1,0 +1,251 @@
+"""The lines that a shell evaluates: `use`, `unuse` and `export`, for sh (bash, zsh, dash, ksh), fish and PowerShell.
+
+Rules (interface.md §3, `use`)
+- What `use` replaces is kept in unexported shell variables, by reference and never by value (`_vaultd_old_NAME=$NAME`):
+  an old secret key never passes through this program's output. A variable that was unset has no `_vaultd_old_NAME`.
+- The shell itself decides whether it is in use already (`_vaultd_saved`), because only it sees its unexported
+  variables: a second `use` puts the originals back first and does not save its own values over them.
+- Every line ends in `;`, so that `eval $(…)` without quotes, which joins the lines, still works.
+- A value is quoted whatever it holds.
+"""
+
+# pathlib may not load at start-up (architecture.md §2), so os.path it is.
+# ruff: noqa: PTH119, PTH123
+from __future__ import annotations
+
+import os
+
+from vault_client.errors import USAGE, Stop
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+#: Set or unset by the shell lines of any grant, so that `unuse` needs no memory of the grant (interface.md §3).
+CONTAINER = (
+    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+    "AWS_CONTAINER_AUTHORIZATION_TOKEN",
+    "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
+)
+IMDS = (
+    "AWS_EC2_METADATA_SERVICE_ENDPOINT",
+    "AWS_METADATA_ENDPOINT",
+    "AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE",
+    "AWS_EC2_METADATA_V1_DISABLED",
+)
+#: Ours alone. VAULTD_REGION repeats a region that we chose, which tells it from one that the user set.
+OURS = (*CONTAINER, *IMDS, "AWS_EC2_METADATA_DISABLED", "VAULTD_PROFILE", "VAULTD_GRANT", "VAULTD_REGION")
+REGION = ("AWS_REGION", "AWS_DEFAULT_REGION")
+SHADOWING = (
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "AWS_SECURITY_TOKEN",
+    "AWS_CREDENTIAL_EXPIRATION",
+    "AWS_PROFILE",
+    "AWS_DEFAULT_PROFILE",
+    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+    "AWS_WEB_IDENTITY_TOKEN_FILE",
+    "AWS_ROLE_ARN",
+    "AWS_ROLE_SESSION_NAME",
+)
+MANAGED = (*OURS, *REGION, "NO_PROXY", "no_proxy", *SHADOWING)
+
+
+class Posix:
+    """bash, zsh, dash, ksh and sh: nothing that POSIX does not have."""
+
+    undo = 'eval "$(vault-client unuse)"'
+
+    def quote(self, value: str) -> str:
+        """Single quotes, inside which only a single quote is special."""
+        return "'" + value.replace("'", "'\\''") + "'"
+
+    def set(self, name: str, value: str) -> str:
+        """An exported variable."""
+        return f"export {name}={self.quote(value)};"
+
+    def unset(self, name: str) -> str:
+        """No such variable any more."""
+        return f"unset {name};"
+
+    def save(self, names: Iterable[str]) -> list[str]:
+        """Keep the originals at the first `use`; at a later one put them back."""
+        kept = [f'[ -z "${{{name}+x}}" ] || _vaultd_old_{name}=${name};' for name in names]
+        return ['if [ -z "${_vaultd_saved+x}" ]; then', *kept, "_vaultd_saved=1;", "else", *self._back(names), "fi;"]
+
+    def restore(self, names: Iterable[str], *, otherwise: Iterable[str]) -> list[str]:
+        """Put the originals back and forget them; a shell that kept none only drops `otherwise`."""
+        forget = [f"unset _vaultd_old_{name};" for name in names]
+        drop = [self.unset(name) for name in otherwise]
+        head = 'if [ -n "${_vaultd_saved+x}" ]; then'
+        return [head, *self._back(names), *forget, "unset _vaultd_saved;", "else", *drop, "fi;"]
+
+    def region(self, region: str) -> list[str]:
+        """The profile's region, unless the user set one: then both names say the user's."""
+        ours = " ".join(self.set(name, region) for name in (*REGION, "VAULTD_REGION"))
+        free = '[ "${AWS_REGION:-}/${AWS_DEFAULT_REGION:-}" = "${VAULTD_REGION:-}/${VAULTD_REGION:-}" ]'
+        return [
+            f"if {free}; then {ours}",
+            'elif [ -z "${AWS_REGION:-}" ]; then export AWS_REGION="$AWS_DEFAULT_REGION";',
+            'elif [ -z "${AWS_DEFAULT_REGION:-}" ]; then export AWS_DEFAULT_REGION="$AWS_REGION"; fi;',
+        ]
+
+    def _back(self, names: Iterable[str]) -> list[str]:
+        return [
+            f'if [ -n "${{_vaultd_old_{name}+x}}" ]; then export {name}="$_vaultd_old_{name}"; else unset {name}; fi;'
+            for name in names
+        ]
+
+
+class Fish:
+    """fish. A universal variable is shadowed by an unexported global one, never erased: that would lose it for good."""
+
+    undo = "vault-client unuse | source"
+
+    def quote(self, value: str) -> str:
+        """Single quotes, inside which a backslash escapes itself and the quote."""
+        return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+    def set(self, name: str, value: str) -> str:
+        """An exported global variable."""
+        return f"set -gx {name} {self.quote(value)};"
+
+    def unset(self, name: str) -> str:
+        """Gone from the global scope; what is left of it in the universal one is hidden from children."""
+        return f"set -eg {name}; set -q {name}; and set -gu {name};"
+
+    def save(self, names: Iterable[str]) -> list[str]:
+        """Keep the originals at the first `use`; at a later one put them back."""
+        kept = [f"set -q {name}; and set -g _vaultd_old_{name} ${name};" for name in names]
+        return ["if not set -q _vaultd_saved;", *kept, "set -g _vaultd_saved 1;", "else;", *self._back(names), "end;"]
+
+    def restore(self, names: Iterable[str], *, otherwise: Iterable[str]) -> list[str]:
+        """Put the originals back and forget them; a shell that kept none only drops `otherwise`."""
+        forget = [f"set -eg _vaultd_old_{name};" for name in names]
+        drop = [self.unset(name) for name in otherwise]
+        return [
+            "if set -q _vaultd_saved;",
+            *self._back(names),
+            *forget,
+            "set -eg _vaultd_saved;",
+            "else;",
+            *drop,
+            "end;",
+        ]
+
+    def region(self, region: str) -> list[str]:
+        """The profile's region, unless the user set one: then both names say the user's."""
+        ours = " ".join(self.set(name, region) for name in (*REGION, "VAULTD_REGION"))
+        return [
+            f'if test "$AWS_REGION/$AWS_DEFAULT_REGION" = "$VAULTD_REGION/$VAULTD_REGION"; {ours}',
+            'else if test -z "$AWS_REGION"; set -gx AWS_REGION "$AWS_DEFAULT_REGION";',
+            'else if test -z "$AWS_DEFAULT_REGION"; set -gx AWS_DEFAULT_REGION "$AWS_REGION"; end;',
+        ]
+
+    def _back(self, names: Iterable[str]) -> list[str]:
+        return [
+            f"set -eg {name}; if set -q _vaultd_old_{name}; and not set -q {name}; "
+            f"set -gx {name} $_vaultd_old_{name}; end;"
+            for name in names
+        ]
+
+
+class PowerShell:
+    """PowerShell: one statement a line, because `| Invoke-Expression` takes them one by one."""
+
+    undo = "vault-client unuse | Out-String | Invoke-Expression"
+
+    def quote(self, value: str) -> str:
+        """Single quotes; PowerShell takes the typographic ones for quotes too, so each is doubled."""
+        return "'" + "".join(char * 2 if char in "'‘’‚‛" else char for char in value) + "'"
+
+    def set(self, name: str, value: str) -> str:
+        """An environment variable."""
+        return f"$env:{name} = {self.quote(value)};"
+
+    def unset(self, name: str) -> str:
+        """No such environment variable any more."""
+        return f"Remove-Item -ErrorAction SilentlyContinue Env:{name};"
+
+    def save(self, names: Iterable[str]) -> list[str]:
+        """Keep the originals at the first `use`; at a later one put them back."""
+        kept = [f"if (Test-Path Env:{name}) {{ $global:_vaultd_old_{name} = $env:{name} }};" for name in names]
+        done = "$global:_vaultd_saved = 1"
+        head = "if (-not (Test-Path Variable:global:_vaultd_saved))"
+        return [f"{head} {{ {' '.join(kept)} {done} }} else {{ {' '.join(self._back(names))} }};"]
+
+    def restore(self, names: Iterable[str], *, otherwise: Iterable[str]) -> list[str]:
+        """Put the originals back and forget them; a shell that kept none only drops `otherwise`."""
+        forget = "Remove-Variable -Scope Global -ErrorAction SilentlyContinue _vaultd_old_*, _vaultd_saved"
+        drop = " ".join(self.unset(name) for name in otherwise)
+        back = " ".join(self._back(names))
+        return [f"if (Test-Path Variable:global:_vaultd_saved) {{ {back} {forget} }} else {{ {drop} }};"]
+
+    def region(self, region: str) -> list[str]:
+        """The profile's region, unless the user set one: then both names say the user's."""
+        ours = " ".join(self.set(name, region) for name in (*REGION, "VAULTD_REGION"))
+        free = '"$env:AWS_REGION/$env:AWS_DEFAULT_REGION" -eq "$env:VAULTD_REGION/$env:VAULTD_REGION"'
+        first = "elseif (-not $env:AWS_REGION) { $env:AWS_REGION = $env:AWS_DEFAULT_REGION }"
+        second = "elseif (-not $env:AWS_DEFAULT_REGION) { $env:AWS_DEFAULT_REGION = $env:AWS_REGION };"
+        return [f"if ({free}) {{ {ours} }} {first} {second}"]
+
+    def _back(self, names: Iterable[str]) -> list[str]:
+        return [
+            f"if (Test-Path Variable:global:_vaultd_old_{name}) {{ $env:{name} = $global:_vaultd_old_{name} }} "
+            f"else {{ {self.unset(name)} }};"
+            for name in names
+        ]
+
+
+if TYPE_CHECKING:
+    Dialect = Posix | Fish | PowerShell
+
+NAMES = ("bash", "zsh", "sh", "fish", "pwsh")
+_POSIX = frozenset({"bash", "zsh", "sh", "dash", "ash", "ksh", "mksh", "busybox"})
+
+
+def dialect(name: str) -> Dialect | None:
+    """How to write for the program called `name`, or None for one that we do not know."""
+    if name in _POSIX:
+        return Posix()
+    if name == "fish":
+        return Fish()
+    return PowerShell() if name in {"pwsh", "powershell"} else None
+
+
+def calling(environ: Mapping[str, str], chosen: str | None) -> Dialect:
+    """The shell that will evaluate the lines: --shell, else the parent process, else $SHELL, else sh."""
+    if chosen is not None:
+        found = dialect(os.path.basename(chosen))
+        if found is None:
+            raise Stop(f"--shell {chosen}: the shells known are {', '.join(NAMES)}; choose one of them", USAGE)
+        return found
+    parent = _parent_name()
+    if parent in {"csh", "tcsh"}:
+        raise Stop(f"no lines can be written for {parent}: type `vault-client use PROFILE` bare, for a subshell", USAGE)
+    return dialect(parent) or dialect(os.path.basename(environ.get("SHELL", ""))) or Posix()
+
+
+def _parent_name() -> str:
+    try:
+        with open(f"/proc/{os.getppid()}/comm", encoding="utf-8", errors="replace") as comm:
+            return comm.read().strip()
+    except OSError:  # macOS, or a hidden /proc
+        return ""
+
+
+def use_lines(shell: Dialect, *, variables: Mapping[str, str], unset: Iterable[str], region: str | None) -> str:
+    """Save or put back, then point at the grant. `region` is the profile's, to be set unless the user set one."""
+    names = [*MANAGED, *(name for name in variables if name not in MANAGED)]
+    lines = shell.save(names)
+    lines += [shell.unset(name) for name in unset]
+    lines += [shell.set(name, value) for name, value in variables.items()]
+    if region:
+        lines += shell.region(region)
+    return "\n".join(lines) + "\n"
+
+
+def unuse_lines(shell: Dialect) -> str:
+    """The way back. A shell that is in use only by inheritance drops what points at vaultd."""
+    return "\n".join(shell.restore(MANAGED, otherwise=OURS)) + "\n"

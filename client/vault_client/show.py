@@ -1,0 +1,251 @@
+"""`list`, `status`, `explain`, `grants` and `log`: what the daemon knows, for people and (--json) for scripts."""
+
+from __future__ import annotations
+
+import os
+import select
+import sys
+import time
+
+from vault_client.cli import Call
+from vault_client.errors import Stop
+from vault_client.link import quoted
+from vault_client.tables import Ink, ago, clean, epoch, local, peer_text, skew, span, table
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import Any
+
+_STATES = {"mfa_required": "needs a code", "none": "none yet"}
+_STEPS = {
+    "mfa_session": "GetSessionToken with an MFA code",
+    "session_token": "GetSessionToken without MFA",
+    "assume_role": "AssumeRole",
+    "assume_role_with_code": "AssumeRole with an MFA code",
+}
+_CLEAR_SCREEN = "\x1b[H\x1b[2J"
+
+
+def _ink() -> Ink:
+    return Ink(sys.stdout, os.environ)
+
+
+def list_profiles(call: Call) -> int:
+    """Every profile of the AWS config file."""
+    body = call.link.call("GET", "/v1/profiles")
+    if call.flag("json"):
+        call.json(body)
+    elif not body["profiles"]:
+        call.say("there is no profile: write one to ~/.aws/config (`vault-client explain PROFILE` then tells its plan)")
+    else:
+        call.out(_profiles(body["profiles"], _ink()))
+    return 0
+
+
+def _profiles(profiles: list[dict[str, Any]], ink: Ink) -> str:
+    rows = [
+        (each["profile"], each.get("account_id"), str(each.get("role_arn") or "").rpartition("/")[2],
+         each.get("identity"), str(each.get("mfa_serial") or "").rpartition("/")[2], each["state"], _left(each))
+        for each in profiles
+    ]  # fmt: skip
+    heads = ("PROFILE", "ACCOUNT", "ROLE", "IDENTITY", "MFA", "SESSION", "LEFT")
+    return table(heads, rows, ink, state=5)
+
+
+def _left(profile: dict[str, Any]) -> str:
+    seconds = profile.get("seconds_left")
+    return span(seconds) if isinstance(seconds, (int, float)) and seconds > 0 else ""
+
+
+def grants(call: Call) -> int:
+    """Who holds a token."""
+    body = call.link.call("GET", "/v1/grants")
+    if call.flag("json"):
+        call.json(body)
+    elif not body["grants"]:
+        call.say("nobody holds a token: `vault-client use PROFILE` or `vault-client exec PROFILE -- CMD` makes one")
+    else:
+        call.out(_grants(body["grants"], _ink()))
+    return 0
+
+
+def _grants(rows: list[dict[str, Any]], ink: Ink) -> str:
+    now = time.time()
+    cells = [
+        (each["id"], each["profile"], each["kind"], peer_text(each.get("peer")), local(each.get("created")),
+         ago(each.get("last_used"), now), _until(each.get("expires"), now))
+        for each in rows
+    ]  # fmt: skip
+    return table(("GRANT", "PROFILE", "KIND", "HELD BY", "SINCE", "LAST USE", "ENDS IN"), cells, ink)
+
+
+def _until(stamp: object, now: float) -> str:
+    at = epoch(stamp)
+    return "" if at is None else span(at - now)
+
+
+def status(call: Call) -> int:
+    """The daemon at a glance; --watch redraws when something happens, and once a second on a terminal."""
+    if call.flag("watch"):
+        return _watch(call)
+    body = call.link.call("GET", "/v1/status")
+    if call.flag("json"):
+        call.json(body)
+    else:
+        call.out(status_text(body, _ink()))
+    return 0
+
+
+def _watch(call: Call) -> int:
+    stream = call.link.open("GET", "/v1/events")
+    terminal = sys.stdout.isatty()
+    last = ""
+    try:
+        stream.events()
+        while True:
+            body = call.link.call("GET", "/v1/status")
+            shown = _line_of(body) if call.flag("json") else status_text(body, _ink())
+            if shown != last:
+                call.out((_CLEAR_SCREEN if terminal and not call.flag("json") else "") + shown)
+                last = shown
+            if not stream.pending:
+                select.select([stream], [], [], 1.0 if terminal else 5.0)
+            _drain(stream)
+    finally:
+        stream.close()
+
+
+def _line_of(body: object) -> str:
+    import json
+
+    return json.dumps(body) + "\n"
+
+
+def _drain(stream: Any) -> None:
+    while stream.pending or select.select([stream], [], [], 0)[0]:
+        if stream.event() is None:
+            raise Stop("vaultd has stopped: type `vaultd start`", 69)
+
+
+def status_text(body: dict[str, Any], ink: Ink) -> str:
+    """Store, lock, clock, then what is open and what is wrong, then the tables."""
+    lines = [_first_line(body, ink)]
+    if text := skew(body.get("clock_skew_seconds")):
+        lines.append(ink.paint(f"{text}: AWS refuses signatures from 15 minutes on, so set the clock", "bad"))
+    if lost := body.get("lost_audit_lines"):
+        lines.append(ink.paint(f"{lost} audit lines could not be written: free space for {body.get('log')}", "bad"))
+    trouble = body.get("trouble")
+    troubles = trouble if isinstance(trouble, list) else [trouble] if trouble else []
+    lines += [ink.paint(clean(each), "bad") for each in troubles]
+    lines += [_question(each) for each in _rows(body, "prompts")]
+    lines.append(_identities(body))
+    text = "\n".join(lines) + "\n"
+    if profiles := _rows(body, "profiles"):
+        text += "\n" + _profiles(profiles, ink) + _errors(profiles, ink)
+    if held := _rows(body, "grants"):
+        text += "\n" + _grants(held, ink)
+    return text
+
+
+def _identities(body: dict[str, Any]) -> str:
+    names = [clean(each.get("name") if isinstance(each, dict) else each) for each in _list(body, "identities")]
+    return f"identities: {', '.join(names) or 'none: type `vault-client add IDENTITY`'}"
+
+
+def _list(body: dict[str, Any], name: str) -> list[Any]:
+    found = body.get(name)
+    return found if isinstance(found, list) else []
+
+
+def _rows(body: dict[str, Any], name: str) -> list[dict[str, Any]]:
+    return [each for each in _list(body, name) if isinstance(each, dict)]
+
+
+def _first_line(body: dict[str, Any], ink: Ink) -> str:
+    state = ink.paint("locked: type `vault-client unlock`", "locked") if body.get("locked") else "unlocked"
+    where = f"pid {body.get('pid')} · http://127.0.0.1:{body.get('port')}"
+    return f"vaultd {clean(body.get('version'))} · {where} · store {clean(body.get('store'))} · {state}"
+
+
+def _question(prompt: dict[str, Any]) -> str:
+    who = f" (asked by {clean(prompt['requester'])})" if prompt.get("requester") else ""
+    about, identity = clean(prompt.get("profile")), clean(prompt.get("identity"))
+    return f"{about or identity} waits for a code{who}: type `vault-client mfa {identity}`"
+
+
+def _errors(profiles: Iterable[dict[str, Any]], ink: Ink) -> str:
+    return "".join(
+        ink.paint(f"{clean(each['profile'])}: {clean(each['last_error'].get('message'))}", "bad") + "\n"
+        for each in profiles
+        if isinstance(each.get("last_error"), dict)
+    )
+
+
+def explain(call: Call) -> int:
+    """The plan step by step, each value's source, and what would go wrong."""
+    plan = call.link.call("GET", f"/v1/profiles/{quoted(call.operands[0])}/plan")
+    if call.flag("json"):
+        call.json(plan)
+        return 0
+    ink = _ink()
+    lines = [ink.paint(f"{clean(plan['profile'])} of identity {clean(plan.get('identity'))}", "heading")]
+    for number, step in enumerate(plan["steps"], 1):
+        lines += _step(number, step)
+    problems = plan.get("problems") or []
+    lines += ["", "what would go wrong:"] if problems else ["", "nothing is known that would go wrong"]
+    lines += [ink.paint(f"  - {clean(problem)}", "bad") for problem in problems]
+    call.out("\n".join(lines) + "\n")
+    return 0
+
+
+def _step(number: int, step: dict[str, Any]) -> list[str]:
+    kind = clean(_STEPS.get(step["kind"], step["kind"]))
+    values = step.get("values") or ()
+    return [
+        f"{number}. {kind}, signed with the {clean(step.get('source')).replace('_', ' ')}",
+        *(f"     {clean(each.get('field')):<22}{clean(each.get('value')):<48}  {clean(each.get('source'))}"
+          for each in values),
+    ]  # fmt: skip
+
+
+def log(call: Call) -> int:
+    """The audit log; -f goes on with what happens."""
+    profile = call.value("profile")
+    query = f"?profile={quoted(profile)}" if profile else ""
+    follow = call.flag("follow")
+    # Subscribed before the past is read, so that no line falls between the two.
+    stream = call.link.open("GET", "/v1/events") if follow else None
+    body = call.link.call("GET", f"/v1/audit{query}")
+    if call.flag("json") and not follow:
+        call.json(body)
+        return 0
+    show = _line_of if call.flag("json") else audit_line
+    for event in body["events"]:
+        call.out(show(event))
+    if stream is not None:
+        _follow(call, stream, show, seen=max((each.get("seq") or 0 for each in body["events"]), default=0))
+    return 0
+
+
+def _follow(call: Call, stream: Any, show: Callable[[Any], str], *, seen: int) -> None:
+    profile = call.value("profile")
+    try:
+        stream.events()
+        while (event := stream.event()) is not None:
+            if (event.get("seq") or seen + 1) > seen and profile in {None, event.get("profile")}:
+                call.out(show(event))
+    finally:
+        stream.close()
+    raise Stop("vaultd has stopped: type `vaultd start`", 69)
+
+
+def audit_line(event: dict[str, Any]) -> str:
+    """One event: when, what, for which profile, by whom, and why."""
+    about = event.get("profile") or event.get("identity")
+    parts = [clean(event.get("time")), f"{clean(event.get('event')):<18}", clean(about) or "-"]
+    if isinstance(event.get("peer"), dict):
+        parts.append(peer_text(event["peer"]))
+    parts += [f"{name}={clean(event[name])}" for name in ("decision", "reason", "grant", "access_key_id", "count")
+              if event.get(name) not in {None, ""}]  # fmt: skip
+    return "  ".join(parts) + "\n"
