@@ -5,10 +5,15 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
+from collections import Counter
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 from vaultd.errors import Locked, StoreDamaged, VaultdError, WrongPassphrase
+from vaultd.model.credentials import IdentityKey, MfaHandle, MfaSession, RoleSession
+from vaultd.model.partitions import Endpoint
+from vaultd.model.plan import RoleParameters
 from vaultd.model.secret import Secret
 
 START = datetime(2026, 11, 22, 12, 0, 0, tzinfo=UTC)
@@ -107,6 +112,7 @@ class FakeStore:
         create: bool = False,
         accept_rollback: bool = False,
         expected: bool = False,
+        seen: int = 0,
     ) -> None:
         self._called("open", "")
         if self._passphrase is not None:
@@ -150,3 +156,124 @@ class FakeStore:
             raise self.broken
         if verb != "open" and not self._open:
             raise Locked("The file store is shut: run `vault-client unlock`.")
+
+
+# ---- aws: STS and IAM that answer from a script (owner: keeper) ----
+
+
+@dataclass(frozen=True)
+class StsCall:
+    """One call as the fake saw it; `code` is the code itself, which only a fake may keep."""
+
+    operation: str
+    key_id: str
+    serial: str | None = None
+    code: str | None = None
+    role_arn: str | None = None
+    region: str = ""
+
+
+class FakeSts:
+    """The Sts of engine/seams.py: fresh sessions by the clock, after the errors planted with `fail`.
+
+    `hold()` makes calls wait until `release()`: a flight that is under way.
+    """
+
+    def __init__(self, clock: FakeClock, *, arn: str = "arn:aws:iam::123456789012:user/franklin") -> None:
+        self.arn = arn
+        self.calls: list[StsCall] = []
+        self.skew: float | None = None
+        self._clock = clock
+        self._errors: dict[str, list[VaultdError]] = {}
+        self._gate: asyncio.Event | None = None
+        self._order = itertools.count(1)
+
+    def fail(self, operation: str, *errors: VaultdError) -> None:
+        """The next calls of `operation` raise these, one each."""
+        self._errors.setdefault(operation, []).extend(errors)
+
+    def hold(self) -> None:
+        self._gate = asyncio.Event()
+
+    def release(self) -> None:
+        assert self._gate is not None
+        self._gate.set()
+        self._gate = None
+
+    def counts(self) -> Counter[str]:
+        return Counter(call.operation for call in self.calls)
+
+    async def session_token(
+        self,
+        key: IdentityKey,
+        *,
+        endpoint: Endpoint,
+        duration: timedelta,
+        mfa_serial: str | None,
+        token_code: Secret | None,
+    ) -> MfaSession:
+        code = token_code.reveal() if token_code else None
+        issued = self._clock.now()
+        call = StsCall("session_token", key.access_key_id, mfa_serial, code, region=endpoint.region)
+        number = await self._called(call)
+        handle = MfaHandle(key.identity, mfa_serial, issued=issued, expiration=issued + duration)
+        return MfaSession(handle, f"ASIAFAKEMFA{number:05}", Secret(f"mfa-secret-{number}"), Secret(f"mfa-{number}"))
+
+    async def assume_role(
+        self,
+        source: IdentityKey | MfaSession | RoleSession,
+        *,
+        endpoint: Endpoint,
+        duration: timedelta,
+        role: RoleParameters,
+        mfa_serial: str | None = None,
+        token_code: Secret | None = None,
+    ) -> RoleSession:
+        code = token_code.reveal() if token_code else None
+        issued = self._clock.now()
+        number = await self._called(
+            StsCall("assume_role", source.access_key_id, mfa_serial, code, role.role_arn, endpoint.region)
+        )
+        return RoleSession(
+            access_key_id=f"ASIAFAKEROLE{number:04}",
+            secret_access_key=Secret(f"role-secret-{number}"),
+            session_token=Secret(f"role-token-{number}"),
+            issued=issued,
+            expiration=issued + duration,
+            account_id=role.role_arn.split(":")[4],
+            role_arn=role.role_arn,
+            role_session_name=role.role_session_name,
+            aws_request_id=f"request-{number}",
+        )
+
+    async def caller_identity(self, key: IdentityKey | MfaSession, *, endpoint: Endpoint) -> str:
+        await self._called(StsCall("caller_identity", key.access_key_id, region=endpoint.region))
+        return self.arn
+
+    def clock_skew(self) -> float | None:
+        return self.skew
+
+    async def _called(self, call: StsCall) -> int:
+        self.calls.append(call)
+        errors = self._errors.get(call.operation)
+        error = errors.pop(0) if errors else None
+        if self._gate is not None:
+            await self._gate.wait()
+        if error is not None:
+            raise error
+        return next(self._order)
+
+
+class FakeIam:
+    """The Iam of engine/seams.py: the serials it was given, or the error."""
+
+    def __init__(self, *serials: str) -> None:
+        self.serials = serials
+        self.error: VaultdError | None = None
+        self.calls = 0
+
+    async def mfa_devices(self, key: IdentityKey, *, endpoint: Endpoint) -> tuple[str, ...]:
+        self.calls += 1
+        if self.error is not None:
+            raise self.error
+        return self.serials

@@ -213,14 +213,34 @@ class IdentityStore(Protocol):
     @property
     def kind(self) -> Literal["keyring", "file"]: ...
 
+    @property
+    def backend(self) -> str:
+        """The id that the index records: `file`, or the keyring's."""
+
+    @property
+    def generation(self) -> int:
+        """Of the version read or written last; 0 where a store has none."""
+
     def needs_passphrase(self) -> bool:
         """True for the file store while it is shut."""
 
     def exists(self) -> bool:
         """True when it holds something already (the sealed file is there); the keyring says True."""
 
-    async def open(self, passphrase: Secret | None, *, create: bool = False, accept_rollback: bool = False) -> None:
-        """Raises WrongPassphrase; `create` makes a new sealed file where none is."""
+    async def open(
+        self,
+        passphrase: Secret | None,
+        *,
+        create: bool = False,
+        accept_rollback: bool = False,
+        expected: bool = False,
+        seen: int = 0,
+    ) -> None:
+        """Raises WrongPassphrase; `create` makes a new sealed file where none is.
+
+        `expected`: the index lists items of this store, so its absence is StoreDamaged, whatever `create` says.
+        `seen`: the highest generation that the index has seen; an older sealed file is StoreRolledBack.
+        """
 
     async def load(self, item: str) -> Secret | None: ...
 
