@@ -39,6 +39,12 @@ class Knobs:
         return Knobs(**fields)
 
 
+# What CI runs the scenarios under: both readings of the two that change most (scenarios §4.2).
+READINGS: tuple[Mapping[str, bool], ...] = tuple(
+    {"direct_mfa_visible_to_identity_policy": visible, "code_consumed_when_denied": consumed}
+    for visible in (True, False)
+    for consumed in (True, False)
+)
 CHOICES: Mapping[str, tuple[str, ...]] = {
     "region_disabled_scope": ("auto", "role", "caller", "both"),
     "denied_style": ("bare", "2021", "2026"),

@@ -177,7 +177,7 @@ class StrictSts(Desk):
     ) -> None:
         self._release()
         if self._runner:
-            await self._runner.cleanup()
+            await _closed(self._runner)
         if self._moto:
             await self._moto.stop()
 
@@ -232,6 +232,17 @@ class StrictStsThread(Desk):
 
     def _release(self) -> None:
         self._inner._release()
+
+
+async def _closed(runner: web.AppRunner) -> None:
+    """A kept TLS connection waits for a goodbye that never comes: what outlives the clean-up is aborted."""
+    server = runner.server
+    transports = [each.transport for each in server.connections if each.transport] if server else []
+    await runner.cleanup()
+    for transport in transports:
+        transport.abort()
+    for _ in range(3):  # connection_lost runs in the loop's next turns
+        await asyncio.sleep(0)
 
 
 def _tls(files: tuple[Path, Path] | None) -> ssl.SSLContext | None:

@@ -63,7 +63,7 @@ def _region(state: State, change: Change) -> None:
 
 
 def _user(state: State, change: Change) -> None:
-    user = add_user(state.world, change["arn"])
+    user = state.world.users.get(change["arn"]) or add_user(state.world, change["arn"])
     names = {group.name: arn for arn, group in state.world.groups.items() if group.account == user.account}
     user.groups |= {names[name] for name in change.get("groups", ())}
 

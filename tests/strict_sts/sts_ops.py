@@ -15,7 +15,7 @@ from tests.strict_sts import limits
 from tests.strict_sts.calls import Exchange
 from tests.strict_sts.clocks import stamp
 from tests.strict_sts.policy import Decision, Policy, decide_trust, parse
-from tests.strict_sts.replies import AwsError, invalid_action
+from tests.strict_sts.replies import AwsError, invalid_action, validation
 from tests.strict_sts.sessions import FEDERATED, GST, GST_MFA, LONG_TERM, ROLE, Credential
 from tests.strict_sts.state import (
     State,
@@ -256,6 +256,10 @@ def _session_policies(state: State, x: Exchange) -> tuple[Policy, ...]:
     arns = limits.listed(x.params, "PolicyArns", ".arn")
     if unknown := [arn for arn in arns if arn not in state.world.managed]:
         raise AwsError(400, "ValidationError", f"The specified session policy {unknown[0]} does not exist.")
+    if len(arns) > 10:
+        raise validation(
+            "Value at 'policyArns' failed to satisfy constraint: Member must have length less than or equal to 10"
+        )
     given = tuple(state.world.managed[arn] for arn in arns)
     if "Policy" not in x.params:
         return given

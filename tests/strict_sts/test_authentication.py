@@ -3,11 +3,12 @@
 import re
 import urllib.error
 import urllib.request
+from typing import Any
 
 import pytest
 
 from tests.strict_sts.bench import Bench, message, outcome
-from tests.strict_sts.live import StrictSts, StrictStsThread
+from tests.strict_sts.live import SERIAL, StrictSts, StrictStsThread
 from tests.strict_sts.sessions import GST_MFA
 
 
@@ -120,6 +121,27 @@ def test_new_key_propagates_service_by_service(bench: Bench) -> None:
     assert seen() == ("allowed", "InvalidClientTokenId")
     bench.strict.clock.advance(8)
     assert seen() == ("allowed", "allowed")
+
+
+def test_order(bench: Bench) -> None:
+    """Signature before skew before expiry, key before all; parameter limits before the code is touched (scenarios §4.2)."""
+    keys = dict(bench.mfa(DurationSeconds=900))
+    bench.strict.clock.advance(901)
+    bench.strict.wire_skew(1000)
+    wrong = keys | {"SecretAccessKey": "wrong"}
+    seen = [message(lambda: identity(bench, wrong)), message(lambda: identity(bench, keys))]
+    bench.strict.wire_skew(0)
+    seen.append(message(lambda: identity(bench, keys)))
+    bench.strict.revoke(akid=keys["AccessKeyId"], as_="invalid")
+    seen.append(message(lambda: identity(bench, wrong)))
+
+    starts = ("The request signature", "Signature expired", "The security token included in the request is expired")
+    assert all(text.startswith(start) for text, start in zip(seen, starts, strict=False))
+    assert seen[3] == "The security token included in the request is invalid."
+
+    shown: dict[str, Any] = {"SerialNumber": SERIAL, "TokenCode": bench.strict.totp()}
+    assert outcome(lambda: bench.assume("WebAdmin", RoleSessionName="a b", **shown)) == "ValidationError"
+    assert outcome(lambda: bench.assume("WebAdmin", **shown)) == "allowed"
 
 
 def test_unsigned(strict: StrictStsThread) -> None:

@@ -107,8 +107,10 @@ def test_lists(bench: Bench) -> None:
 
 
 def test_added_user(bench: Bench) -> None:
-    """A user with a path, in the tutorial's groups (F2): `user/${aws:username}` does not match such an ARN, so at AWS too
-    GetUser and ListMFADevices are denied to him, and only GetCallerIdentity tells who he is.
+    """A user with a path, in the tutorial's groups (F2).
+
+    `user/${aws:username}` does not match such an ARN, at AWS neither: GetUser and ListMFADevices are denied to him, and
+    only GetCallerIdentity tells who he is.
     """
     bench.strict.mutate(
         user={"arn": USER, "groups": ["Everyone", "WebAdmin"]},
