@@ -137,14 +137,17 @@ class SealedFile:
         header = self._header(content)
         keys = await self._derived(header.kdf, header.salt, passphrase)
         try:
-            self._items(content, header, keys)
-            self._check_generation(header, seen=seen, accept_rollback=accept_rollback)
+            items = self._items(content, header, keys)
+            newest = self._newest(header, seen=seen, accept_rollback=accept_rollback)
         except VaultdError:
             keys.wipe()
             raise
         self.close()
-        self._state = _Opened(keys, header)
-        self._remember(header)
+        self._state = _Opened(keys, replace(header, generation=newest))
+        if newest == header.generation:
+            self._remember(header)
+        else:  # accepted: one generation above all that was ever seen, or the next start would refuse it again
+            self._write(items)
 
     async def load(self, item: str) -> Secret | None:
         """Read the file and open the item; None when there is none of that name."""
@@ -246,16 +249,19 @@ class SealedFile:
 
     # ---- the generation ----
 
-    def _check_generation(self, header: Header, *, seen: int, accept_rollback: bool) -> None:
-        if accept_rollback:
-            return
-        known = self._seen()
-        if known is None:
-            newest, same_file = seen, True
-        else:
-            newest, same_file = max(seen, known.generation), known.file == header.uuid.hex()
-        if not same_file or header.generation < newest:
+    def _newest(self, header: Header, *, seen: int, accept_rollback: bool) -> int:
+        """The highest generation known of: the file's own, unless an older file was accepted."""
+        try:
+            known = self._seen()
+        except StoreRolledBack:
+            if not accept_rollback:
+                raise
+            known = None
+        newest = max(seen, header.generation, known.generation if known else 0)
+        same_file = known is None or known.file == header.uuid.hex()
+        if not accept_rollback and (newest > header.generation or not same_file):
             raise self._rolled_back(header, newest)
+        return newest
 
     def _seen(self) -> _Seen | None:
         content = self._files.read(self._seen_path)
