@@ -124,7 +124,7 @@ def test_new_key_propagates_service_by_service(bench: Bench) -> None:
 
 
 def test_order(bench: Bench) -> None:
-    """Signature before skew before expiry, key before all; parameter limits before the code is touched (scenarios §4.2)."""
+    """Key, signature, skew, expiry in that order; parameter limits before the code is touched (scenarios §4.2)."""
     keys = dict(bench.mfa(DurationSeconds=900))
     bench.strict.clock.advance(901)
     bench.strict.wire_skew(1000)
