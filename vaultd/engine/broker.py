@@ -1,0 +1,262 @@
+"""The broker: plans in, sessions out; it owns the cells and the flights.
+
+Rules
+- An old session that still lives is served whatever becomes of its renewal (interface.md §4).
+- Nobody waits here for a person: a call that needs a code opens the question and raises MfaRequired with it.
+- A request waits for a flight and never owns one; it may leave at any time (architecture.md §8).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+
+from vaultd.engine.asking import Asking
+from vaultd.engine.cells import Cells, device_key
+from vaultd.engine.chains import Chain, Chains
+from vaultd.engine.desk import Desk, Question
+from vaultd.engine.flights import Flight, Flights, within
+from vaultd.engine.notes import Notes
+from vaultd.engine.renewals import DEADLINE_SECONDS, Recorder, Renewals, again, outcome_error
+from vaultd.engine.seams import Clock, Custody, Keeper, Note, Opened
+from vaultd.engine.states import ProfileState, States
+from vaultd.engine.tending import IDLE_SECONDS, Tending
+from vaultd.engine.wishes import Wish
+from vaultd.errors import Locked, MfaRequired, StsUnavailable, VaultdError
+from vaultd.model import steps
+from vaultd.model.credentials import SERVE_FLOOR, RoleSession
+from vaultd.model.partitions import Endpoint
+from vaultd.model.plan import Plan
+from vaultd.model.secret import Secret
+from vaultd.model.text import shown
+
+#: Code, denial, lost flight, late code: after so many turns the flight's own error is the answer.
+TURNS = 5
+
+log = logging.getLogger(__name__)
+
+
+class Broker:
+    """Sessions by plan. `jitter` gives numbers in [0, 1)."""
+
+    def __init__(
+        self,
+        *,
+        keeper: Keeper,
+        custody: Custody,
+        clock: Clock,
+        desk: Desk,
+        audit: Recorder,
+        mfa_duration: timedelta,
+        jitter: Callable[[], float],
+    ) -> None:
+        self._keeper = keeper
+        self._clock = clock
+        self._notes = Notes(keeper)
+        self._cells = Cells(clock=clock, notes=self._notes, jitter=jitter)
+        self._flights = Flights()
+        self._chains = Chains(cells=self._cells, mfa_duration=mfa_duration)
+        self._renewals = Renewals(
+            keeper=keeper,
+            custody=custody,
+            clock=clock,
+            cells=self._cells,
+            flights=self._flights,
+            audit=audit,
+            chains=self._chains,
+        )
+        self._asking = Asking(
+            desk=desk,
+            renewals=self._renewals,
+            chains=self._chains,
+            cells=self._cells,
+            clock=clock,
+            audit=audit,
+            mfa_duration=mfa_duration,
+        )
+        self._tending = Tending(
+            cells=self._cells, flights=self._flights, renewals=self._renewals, chains=self._chains, asking=self._asking
+        )
+        self._states = States(cells=self._cells, chains=self._chains, asking=self._asking)
+        self.locked = True
+
+    @property
+    def epoch(self) -> int:
+        """Grows with every lock; an outcome of an older one is dropped."""
+        return self._flights.epoch
+
+    def restore(self, opened: Opened) -> None:
+        """Take over what `Keeper.open` brought."""
+        self.locked = opened.locked
+        self._flights.epoch = max(self._flights.epoch, opened.epoch)
+        if not opened.locked:
+            self._cells.restore(opened)
+
+    # ---- serving ----
+
+    def peek(self, plan: Plan) -> RoleSession | None:
+        """HOT PATH: the session if it may be served now, without a wait; else None."""
+        cell = self._cells.table.get(plan.steps[-1].fingerprint)
+        if cell is None or (session := cell.session) is None:
+            return None
+        return session if session.expiration - self._clock.now() >= SERVE_FLOOR else None
+
+    def used(self, plan: Plan) -> None:
+        """A session of this plan was served: begin its renewal when it is due. Costs one comparison when it is not."""
+        cell = self._cells.table.get(plan.steps[-1].fingerprint)
+        if cell is not None and steps.due(cell, self._clock.now()):
+            self.tend(plan)
+
+    async def session(
+        self,
+        plan: Plan,
+        *,
+        requester: str,
+        wait: float | None = None,
+        asks: bool = True,
+        token_code: Secret | None = None,
+    ) -> RoleSession:
+        """A servable session of `plan`; waits `wait` seconds (None: until the flight lands), never for a person.
+
+        `token_code` is sent only if a code turns out to be needed. Raises MfaRequired (with the prompt, unless `asks`
+        is False or a cool-down runs), TooManyAttempts (terminals only), Locked, RoleDenied, IdentityBroken,
+        StsUnavailable, CodeRefused.
+        """
+        held = self.peek(plan)
+        if held is not None:
+            self.used(plan)
+            return held
+        deadline = None if wait is None else self._clock.boottime() + wait
+        return await self._obtain(Wish(plan, requester, deadline, asks), token_code)
+
+    async def refresh(self, plan: Plan, *, requester: str, token_code: Secret | None = None) -> RoleSession:
+        """A new last step, past refusals and back-off; a new MFA session only if the old no longer serves."""
+        if self._asking.take_answered(plan.last.fingerprint):
+            return await self.session(plan, requester=requester, token_code=token_code)
+        return await self._obtain(Wish(plan, requester, None, asks=True, forced=True), token_code)
+
+    async def _obtain(self, wish: Wish, token_code: Secret | None) -> RoleSession:
+        plan, error = wish.plan, StsUnavailable("No session could be made: type `vault-client status`.")
+        outcome: VaultdError = error
+        for _ in range(TURNS):
+            self._refuse_locked()
+            if not wish.forced and (held := self.peek(plan)) is not None:
+                return held
+            chain = self._chains.of(plan)
+            self._refuse_known(wish, chain)
+            needed = self._chains.code_step(chain, len(chain) - 1)
+            if needed is None:
+                flight = self._fly(wish, chain)
+                if not await within(self._clock, {flight}, self._left(wish)):
+                    raise self._too_slow(plan)
+                if not flight.cancelled() and isinstance(made := flight.result(), RoleSession):
+                    return made
+                outcome = outcome_error(flight)
+                if not isinstance(outcome, MfaRequired) and not flight.cancelled():
+                    raise outcome
+                continue
+            if token_code is None:
+                raise self._asking.required(wish, needed)
+            await self._asking.answer_unasked(wish, needed, token_code)
+            token_code = None
+            wish = replace(wish, forced=wish.forced and needed.kind == "mfa_session")
+        raise outcome
+
+    def _fly(self, wish: Wish, chain: Chain) -> Flight:
+        """Join or begin the flight of the last step. An SDK request does not push against a back-off."""
+        last = chain[-1]
+        cell, boot = self._cells.get(last.fingerprint), self._clock.boottime()
+        flying = self._flights.get(last.fingerprint)
+        if flying is None and wish.deadline is not None and steps.pause(cell, boot) > 0 and cell.failure is not None:
+            raise again(cell.failure.error)
+        return flying or self._renewals.renew(chain, len(chain) - 1)
+
+    def _left(self, wish: Wish) -> float | None:
+        return None if wish.deadline is None else wish.deadline - self._clock.boottime()
+
+    def _too_slow(self, plan: Plan) -> VaultdError:
+        """Not done in time: AWS's own reason where there is one already (D3)."""
+        failure = self._cells.get(plan.last.fingerprint).failure
+        if failure is not None:
+            return again(failure.error)
+        return StsUnavailable(
+            f"AWS was not done in time with a session for {shown(plan.profile)}: try again, "
+            "or type `vault-client status`."
+        )
+
+    def _refuse_locked(self) -> None:
+        if self.locked:
+            raise Locked("vaultd is locked: type `vault-client unlock`.")
+
+    def _refuse_known(self, wish: Wish, chain: Chain) -> None:
+        """The negative cache: final errors of the last step, of its device, or of the key itself."""
+        if wish.forced:
+            return
+        keys = [chain[-1].fingerprint, device_key(chain[0].identity, None)]
+        if self._chains.code_step(chain, len(chain) - 1) is not None:
+            keys.append(self._chains.device(chain[0]))
+        for key in keys:
+            known = steps.refusal(self._cells.get(key), self._clock.boottime())
+            if known is not None:
+                raise again(known)
+
+    async def open_mfa(self, identity: str, mfa_serial: str, endpoint: Endpoint, *, requester: str) -> Question | None:
+        """`vault-client mfa` ahead of time: the question, or None while the MFA session opens all that it should."""
+        self._refuse_locked()
+        return self._asking.open_mfa(identity, mfa_serial, endpoint, requester=requester)
+
+    def tend(self, plan: Plan) -> float:
+        """Begin what is due for an active plan; the seconds until it is worth another look, at most 30."""
+        return IDLE_SECONDS if self.locked else self._tending.tend(plan)
+
+    def state(self, plan: Plan) -> ProfileState:
+        """What `status` shows; no I/O."""
+        return self._states.of(plan, locked=self.locked)
+
+    # ---- dropping ----
+
+    async def clear(self, plan: Plan | None) -> None:
+        """Drop a profile's role sessions, or everything with the MFA sessions, from the disk too; raises Unwritable."""
+        if plan is None:
+            keys = self._cells.keys_of()
+        else:
+            keys = list({plan.last.fingerprint, *self._cells.keys_of(profile=plan.profile)})
+        notes = self._drop(keys)
+        await self._notes.flushed()
+        for note in notes:
+            await self._keeper.note(note)
+
+    def forget_identity(self, name: str) -> None:
+        """The identity was removed, or has another key: its sessions and refusals go."""
+        self._chains.forget(name)
+        for note in self._drop(self._cells.keys_of(identity=name)):
+            self._notes.put(note)
+
+    def _drop(self, keys: list[str]) -> list[Note]:
+        self._flights.cancel(keys)
+        notes: dict[tuple[str, str], Note] = {}
+        for key in keys:
+            cell = self._cells.get(key)
+            self._cells.clear(key)
+            if cell.handle is not None:
+                notes["drop_mfa", cell.handle.identity] = Note(kind="drop_mfa", cell=cell.handle.identity)
+            elif cell.session is not None:
+                notes["drop", key] = Note(kind="drop", cell=key)
+        return list(notes.values())
+
+    async def lock(self) -> None:
+        """Flow 6, the engine's side: one turn, no await. The keeper is closed by the caller."""
+        self.locked = True
+        self._flights.epoch += 1
+        self._flights.cancel()
+        self._cells.lock()
+        self._notes.forget()
+        self._asking.lock()
+
+    async def stop(self) -> None:
+        """Flow 7: no new flights; those with a code have 10 s to land, then the notes are written."""
+        self.locked = True
+        await self._flights.drain(self._clock, DEADLINE_SECONDS)
+        await self._notes.flushed()

@@ -1,0 +1,392 @@
+"""The desk: questions to a person, and what becomes of them.
+
+Rules
+- One open question per device (identity, mfa_serial), whoever asks; `purpose` tells the desk whose callback takes the
+  code, so that two uses of one device wait for each other: a code is good once (aws-facts §1.2).
+- Askers are terminals and dialogs, counted by `attend`. The last to leave closes a question that askers opened,
+  without a cool-down. A question that an SDK request or the refresher opened (`stays`) lives to its time-out.
+- First answer wins. Three refused codes, or an explicit cancel, start a cool-down; a code given unasked
+  (`--token-code`) ends one that is 30 s old (interface.md §3). At most 6 codes in 10 min go out for one device.
+- Codes are checked for their shape here, passed down, and not kept. Deadlines are by boottime (architecture.md §8.9).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any, Literal
+
+from vaultd.engine.flights import within
+from vaultd.engine.seams import Clock
+from vaultd.errors import CodeRefused, InvalidCode, TooManyAttempts, UnknownPrompt, VaultdError
+from vaultd.model.dialects import stamp
+from vaultd.model.secret import Secret
+from vaultd.model.text import shown
+
+#: Refused codes per question (aws-facts §1.3.7).
+ATTEMPTS = 3
+#: A cool-down of this age ends when a code is given unasked (interface.md §3).
+THAW_SECONDS = 30.0
+#: Codes sent for one device, and in which time (interface.md §3).
+MOST_CODES, CODES_SECONDS = 6, 600.0
+
+Ending = Literal["answered", "cancelled", "expired"]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A question as a terminal sees it. `note` says why it is asked once more."""
+
+    id: str
+    kind: Literal["code", "consent"]
+    identity: str
+    mfa_serial: str
+    profile: str
+    requester: str
+    attempts_left: int
+    expires_at: datetime
+    note: str = ""
+
+    def wire(self) -> dict[str, Any]:
+        """interface.md §6, every string fit for a terminal."""
+        return {
+            "id": self.id,
+            "kind": self.kind,
+            "identity": shown(self.identity),
+            "mfa_serial": shown(self.mfa_serial),
+            "profile": shown(self.profile),
+            "requester": shown(self.requester),
+            "attempts_left": self.attempts_left,
+            "expires_at": stamp(self.expires_at),
+            "note": shown(self.note),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What became of a code. No error: taken. `again`: the question stays open; `counted`: one attempt less.
+
+    `mfa_serial`: the question has moved to another device of the same identity (aws-facts §1.5 row 3).
+    """
+
+    error: VaultdError | None = None
+    again: bool = False
+    counted: bool = False
+    sent: bool = True
+    mfa_serial: str | None = None
+
+
+#: Takes (question, code, who answered); the broker's side of a question. It never raises.
+OnCode = Callable[[Question, Secret, str], Awaitable[Verdict]]
+Device = tuple[str, str]
+
+
+@dataclass(slots=True, eq=False)
+class _Open:
+    question: Question
+    purpose: str
+    on_code: OnCode
+    stays: bool
+    deadline: float
+    ended: asyncio.Future[Ending]
+    askers: int = 0
+    attended: bool = False
+    landing: asyncio.Task[VaultdError | None] | None = None
+
+    @property
+    def abandoned(self) -> bool:
+        """Opened by askers, and all of them have left."""
+        return self.attended and self.askers == 0 and not self.stays
+
+    @property
+    def device(self) -> Device:
+        return self.question.identity, self.question.mfa_serial
+
+
+@dataclass(frozen=True, slots=True)
+class _Cooldown:
+    since: float
+    until: float
+    why: str
+
+
+class Attendance:
+    """One asker at one question; `leave` takes only himself, once."""
+
+    def __init__(self, leave: Callable[[], None]) -> None:
+        self._leave: Callable[[], None] | None = leave
+
+    def leave(self) -> None:
+        """The terminal is gone, or has its outcome."""
+        leave, self._leave = self._leave, None
+        if leave is not None:
+            leave()
+
+
+class Desk:
+    """Open questions, askers and cool-downs (architecture.md §7)."""
+
+    def __init__(self, *, clock: Clock, timeout: timedelta, cancel_cooldown: timedelta) -> None:
+        self._clock = clock
+        self._timeout = timeout
+        self._cooldown = cancel_cooldown.total_seconds()
+        self._open: dict[Device, _Open] = {}
+        self._cooldowns: dict[Device, _Cooldown] = {}
+        self._sent: dict[Device, deque[float]] = {}
+        self._landings: set[asyncio.Task[VaultdError | None]] = set()
+
+    # ---- opening and finding ----
+
+    def ask(
+        self,
+        *,
+        identity: str,
+        mfa_serial: str,
+        profile: str,
+        requester: str,
+        purpose: str,
+        on_code: OnCode,
+        stays: bool = False,
+    ) -> Question:
+        """Open or join the one question of that device; raises TooManyAttempts in a cool-down."""
+        self._sweep()
+        device = (identity, mfa_serial)
+        found = self._open.get(device)
+        if found is not None:
+            return found.question
+        self._refuse_cooling(device)
+        question = Question(
+            id=secrets.token_hex(8),
+            kind="code",
+            identity=identity,
+            mfa_serial=mfa_serial,
+            profile=profile,
+            requester=requester,
+            attempts_left=ATTEMPTS,
+            expires_at=self._clock.now() + self._timeout,
+        )
+        self._open[device] = _Open(
+            question=question,
+            purpose=purpose,
+            on_code=on_code,
+            stays=stays,
+            deadline=self._deadline(),
+            ended=asyncio.get_running_loop().create_future(),
+        )
+        return question
+
+    def pending(self, identity: str, mfa_serial: str) -> Question | None:
+        """The open question of a device."""
+        self._sweep()
+        found = self._open.get((identity, mfa_serial))
+        return None if found is None else found.question
+
+    def open_questions(self) -> tuple[Question, ...]:
+        """Every open question, the oldest first."""
+        self._sweep()
+        return tuple(each.question for each in self._open.values())
+
+    def question(self, question_id: str) -> Question:
+        """Raises UnknownPrompt."""
+        return self._find(question_id).question
+
+    # ---- cool-downs ----
+
+    def thaw(self, identity: str, mfa_serial: str) -> None:
+        """A code was given unasked, or a person asks to be asked: end a cool-down that is 30 s old."""
+        cooldown = self._cooldowns.get((identity, mfa_serial))
+        if cooldown is not None and self._clock.boottime() - cooldown.since >= THAW_SECONDS:
+            del self._cooldowns[identity, mfa_serial]
+
+    def _refuse_cooling(self, device: Device) -> None:
+        cooldown, boot = self._cooldowns.get(device), self._clock.boottime()
+        if cooldown is None:
+            return
+        if boot >= cooldown.until:
+            del self._cooldowns[device]
+            return
+        wait, early = _seconds(cooldown.until - boot), _seconds(cooldown.since + THAW_SECONDS - boot)
+        if early > 0:
+            remedy = f"wait {early} s, then type `vault-client mfa {shown(device[0])} --token-code CODE`"
+        else:
+            remedy = f"wait {wait} s, or type `vault-client mfa {shown(device[0])} --token-code CODE`"
+        raise TooManyAttempts(f"{cooldown.why}: {remedy}.", retry_after_seconds=wait)
+
+    def _cool(self, device: Device, why: str, seconds: float) -> None:
+        boot = self._clock.boottime()
+        self._cooldowns[device] = _Cooldown(since=boot, until=boot + seconds, why=why)
+
+    # ---- answering ----
+
+    async def answer(self, question_id: str, code: Secret, *, by: str) -> None:
+        """Hand a code down and wait for AWS's word on it.
+
+        Raises InvalidCode, CodeSpent, CodeRefused (with prompt and attempts_left), TooManyAttempts, UnknownPrompt,
+        StsUnavailable (the code counts as spent; the question is open), Locked, and what AWS said of the key or role.
+        """
+        digits = code.digits(6)
+        if digits is None:
+            raise InvalidCode("A token code is six digits: type the ones that your device shows now.")
+        found = self._find(question_id)
+        while found.landing is not None:  # somebody else's code is on its way: his may win
+            await asyncio.wait({found.landing})
+            found = self._find(question_id)
+        self._count(found.device)
+        landing = asyncio.ensure_future(self._land(found, digits, by))
+        found.landing = landing
+        self._landings.add(landing)
+        landing.add_done_callback(self._landings.discard)
+        # The code is sent whether or not the one who typed it stays (architecture.md §8.5): never awaited bare.
+        await asyncio.wait({landing})
+        error = landing.result()
+        if error is not None:
+            raise error
+
+    async def _land(self, found: _Open, code: Secret, by: str) -> VaultdError | None:
+        """Runs to its end whoever leaves; returns the error instead of raising it."""
+        verdict = Verdict(error=VaultdError("The answer was lost: type `vaultd logs` for the reason."))
+        try:
+            verdict = await found.on_code(found.question, code, by)
+        except Exception:
+            log.exception("fail answer identity=%s", shown(found.question.identity))
+        finally:
+            found.landing = None
+        if not verdict.sent and self._sent.get(found.device):
+            self._sent[found.device].pop()
+        if found.ended.done():  # locked or cancelled meanwhile; the code stays sent
+            return verdict.error
+        return self._judge(found, verdict)
+
+    def _judge(self, found: _Open, verdict: Verdict) -> VaultdError | None:
+        error = verdict.error
+        if error is None:
+            self._cooldowns.pop(found.device, None)
+            self._end(found, "answered")
+            return None
+        if isinstance(error, TooManyAttempts):
+            self._cool(found.device, error.message, float(error.details.get("retry_after_seconds", self._cooldown)))
+        if not verdict.again:
+            # Final, and remembered by the broker: "answered" sends the waiting back to hear the reason.
+            self._end(found, "answered")
+            return error
+        return self._once_more(found, verdict, error)
+
+    def _once_more(self, found: _Open, verdict: Verdict, error: VaultdError) -> VaultdError:
+        left = found.question.attempts_left - (1 if verdict.counted else 0)
+        if left <= 0:
+            why = f"AWS refused {ATTEMPTS} codes for {shown(found.question.mfa_serial)}"
+            self._cool(found.device, why, self._cooldown)
+            self._end(found, "cancelled")
+            return _raised(lambda: self._refuse_cooling(found.device)) or error
+        self._move(found, verdict.mfa_serial)
+        found.deadline = self._deadline()
+        found.question = replace(
+            found.question,
+            attempts_left=left,
+            expires_at=self._clock.now() + self._timeout,
+            note=error.message,
+        )
+        error.details.update(prompt=found.question.wire())
+        if isinstance(error, CodeRefused):
+            error.details.update(attempts_left=left)
+        if found.abandoned:
+            self._end(found, "cancelled")
+        return error
+
+    def _move(self, found: _Open, mfa_serial: str | None) -> None:
+        if mfa_serial is None or (found.question.identity, mfa_serial) in self._open:
+            return
+        del self._open[found.device]
+        found.question = replace(found.question, mfa_serial=mfa_serial)
+        self._open[found.device] = found
+
+    def _count(self, device: Device) -> None:
+        boot = self._clock.boottime()
+        sent = self._sent.setdefault(device, deque())
+        while sent and boot - sent[0] >= CODES_SECONDS:
+            sent.popleft()
+        if len(sent) >= MOST_CODES:
+            wait = _seconds(sent[0] + CODES_SECONDS - boot)
+            raise TooManyAttempts(
+                f"{MOST_CODES} codes of {shown(device[1])} went to AWS in 10 min: wait {wait} s, then type "
+                f"`vault-client mfa {shown(device[0])}`.",
+                retry_after_seconds=wait,
+            )
+        sent.append(boot)
+
+    # ---- ends ----
+
+    def cancel(self, question_id: str) -> None:
+        """A person said no: the one way, beside refused codes, to start the cool-down."""
+        found = self._find(question_id)
+        why = f"The MFA question for {shown(found.question.identity)} was cancelled"
+        self._cool(found.device, why, self._cooldown)
+        self._end(found, "cancelled")
+
+    def attend(self, question_id: str) -> Attendance:
+        """Count an asker in."""
+        found = self._find(question_id)
+        found.askers += 1
+        found.attended = True
+        return Attendance(lambda: self._leave(found))
+
+    def _leave(self, found: _Open) -> None:
+        found.askers -= 1
+        if found.abandoned and found.landing is None:
+            self._end(found, "cancelled")
+
+    async def wait(self, question_id: str) -> Ending:
+        """How it ends; a lock reads as cancelled. Raises UnknownPrompt."""
+        found = self._find(question_id)
+        while not found.ended.done():
+            await within(self._clock, {found.ended}, found.deadline - self._clock.boottime())
+            self._sweep()
+            if not found.ended.done() and found.landing is not None:
+                await asyncio.wait({found.landing})
+        return found.ended.result()
+
+    def lock(self) -> None:
+        """End every question; one turn. Cool-downs stay: a lock is no way around them."""
+        for found in list(self._open.values()):
+            self._end(found, "cancelled")
+
+    def _end(self, found: _Open, ending: Ending) -> None:
+        if not found.ended.done():
+            found.ended.set_result(ending)
+        if self._open.get(found.device) is found:
+            del self._open[found.device]
+
+    def _find(self, question_id: str) -> _Open:
+        self._sweep()
+        for found in self._open.values():
+            if found.question.id == question_id:
+                return found
+        raise UnknownPrompt("That question was answered elsewhere, or is gone: run your command again.")
+
+    def _sweep(self) -> None:
+        boot = self._clock.boottime()
+        for found in [each for each in self._open.values() if each.landing is None and boot >= each.deadline]:
+            self._end(found, "expired")
+
+    def _deadline(self) -> float:
+        return self._clock.boottime() + self._timeout.total_seconds()
+
+
+def _seconds(left: float) -> int:
+    """Whole seconds, rounded up: "wait 0 s" would be a lie."""
+    return int(-(-left // 1))
+
+
+def _raised(call: Callable[[], None]) -> VaultdError | None:
+    try:
+        call()
+    except VaultdError as exc:
+        return exc
+    return None
