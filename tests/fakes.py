@@ -6,12 +6,26 @@ import asyncio
 import heapq
 import itertools
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
-from vaultd.errors import Locked, StoreDamaged, VaultdError, WrongPassphrase
-from vaultd.model.credentials import IdentityKey, MfaHandle, MfaSession, RoleSession
+from vaultd.engine.seams import Head, Minted, MintMfa, MintRole, MintServed, Note, Opened
+from vaultd.errors import (
+    CodeRefused,
+    CodeSpent,
+    DurationTooLong,
+    IdentityExists,
+    Locked,
+    RoleDenied,
+    StoreDamaged,
+    Throttled,
+    UnknownIdentity,
+    VaultdError,
+    WrongPassphrase,
+)
+from vaultd.model.credentials import Identity, IdentityKey, MfaHandle, MfaSession, RoleSession
 from vaultd.model.partitions import Endpoint
 from vaultd.model.plan import RoleParameters
 from vaultd.model.secret import Secret
@@ -277,3 +291,133 @@ class FakeIam:
         if self.error is not None:
             raise self.error
         return self.serials
+
+
+# ---- the keeper, for the engine's tests ----
+
+Order = MintMfa | MintRole | MintServed
+
+
+class FakeKeeper:
+    """Keeper and Custody in memory (owner: engine). Rule: it counts every order, and fails only as it is told.
+
+    `outcomes[kind]` are consumed in order: an error is raised, None lets the call through; `always[kind]` holds for
+    every call. `gate`, while set, holds every mint until the test opens it. `mfa_limits` denies a role above an MFA
+    age, as AWS does: with a plain RoleDenied. `wrong` are codes that AWS refuses.
+    """
+
+    def __init__(self, clock: FakeClock) -> None:
+        self.clock = clock
+        self.orders: list[Order] = []
+        self.codes: list[str] = []
+        self.notes: list[Note] = []
+        self.outcomes: dict[type[Order], list[VaultdError | None]] = {}
+        self.always: dict[type[Order], VaultdError] = {}
+        self.note_error: VaultdError | None = None
+        self.gate: asyncio.Event | None = None
+        self.mfa_limits: dict[str, timedelta] = {}
+        self.max_durations: dict[str, timedelta] = {}
+        self.role_lifetime: timedelta | None = None
+        self.wrong: set[str] = set()
+        self.spent: set[tuple[str, str]] = set()
+        self.unmarked: Counter[tuple[str, str]] = Counter()
+        self.detected: tuple[str, ...] = ()
+        self.detections = 0
+        self.closed: list[Head | None] = []
+        self.epoch = 0
+        self._number = itertools.count(1)
+
+    def count(self, kind: type[Order]) -> int:
+        """How many orders of that kind came."""
+        return sum(isinstance(order, kind) for order in self.orders)
+
+    async def open(
+        self, *, passphrase: Secret | None = None, unlock: bool = False, accept_rollback: bool = False
+    ) -> Opened:
+        return Opened(epoch=self.epoch, store="file", locked=False)
+
+    async def mint(self, order: Order) -> Minted:
+        self.orders.append(order)
+        code = None if isinstance(order, MintServed) else order.token_code
+        mark = None if code is None else (str(getattr(order, "mfa_serial", None)), code.reveal())
+        if mark is not None:
+            self._mark(mark)
+        if self.gate is not None:
+            await self.gate.wait()
+        try:
+            self._fail(order)
+        except Throttled:
+            if mark is not None and self.unmarked[mark] < 2:
+                self.unmarked[mark] += 1
+                self.spent.discard(mark)
+            raise
+        if mark is not None and mark[1] in self.wrong:
+            raise CodeRefused("AWS refused the code: type the next one.")
+        return self._made(order)
+
+    def _mark(self, mark: tuple[str, str]) -> None:
+        if mark in self.spent:
+            raise CodeSpent("That code was sent before: wait for the next one.", retry_after_seconds=30)
+        self.spent.add(mark)
+        self.codes.append(mark[1])
+
+    def _fail(self, order: Order) -> None:
+        queued = self.outcomes.get(type(order), [])
+        error = queued.pop(0) if queued else self.always.get(type(order))
+        if error is not None:
+            raise error
+        if isinstance(order, MintRole):
+            self._deny(order)
+
+    def _deny(self, order: MintRole) -> None:
+        limit = self.mfa_limits.get(order.role.role_arn)
+        if limit is not None and isinstance(order.source, MfaHandle) and order.source.age(self.clock.now()) >= limit:
+            raise RoleDenied("User is not authorized to perform: sts:AssumeRole.")
+        longest = self.max_durations.get(order.role.role_arn)
+        if longest is not None and order.duration > longest:
+            raise DurationTooLong("The requested DurationSeconds exceeds the MaxSessionDuration set for this role.")
+
+    def _made(self, order: Order) -> Minted:
+        now = self.clock.now()
+        if isinstance(order, MintMfa):
+            return Minted(handle=MfaHandle(order.identity, order.mfa_serial, now, now + order.duration))
+        if isinstance(order, MintServed):
+            return Minted(session=self.session(order.handle.issued, order.handle.expiration))
+        return Minted(session=self.session(now, now + (self.role_lifetime or order.duration), order.role.role_arn))
+
+    def session(self, issued: datetime, expiration: datetime, role_arn: str | None = None) -> RoleSession:
+        """A session as AWS would give it; each has an access key id of its own."""
+        return RoleSession(
+            access_key_id=f"ASIA{next(self._number):016d}",
+            secret_access_key=Secret("s3cr3t"),
+            session_token=Secret("t0k3n"),
+            issued=issued,
+            expiration=expiration,
+            account_id="234567890123",
+            role_arn=role_arn,
+        )
+
+    async def note(self, note: Note) -> None:
+        if self.note_error is not None:
+            raise self.note_error
+        self.notes.append(note)
+
+    async def close(self, head: Head | None, *, lock: bool = True) -> int:
+        self.closed.append(head)
+        self.epoch += 1
+        return self.epoch
+
+    def list(self) -> tuple[Identity, ...]:
+        return ()
+
+    async def add(
+        self, key: IdentityKey, *, endpoint: Endpoint, mfa_serial: str | None = None, replace: bool = False
+    ) -> Identity:
+        raise IdentityExists(f"{key.identity} is stored already: type `vault-client add --replace`.")
+
+    async def remove(self, name: str) -> None:
+        raise UnknownIdentity(f"no identity {name} is stored: type `vault-client add`.")
+
+    async def detect(self, name: str, *, endpoint: Endpoint) -> Sequence[str]:
+        self.detections += 1
+        return self.detected

@@ -8,7 +8,7 @@ Rules
 
 from __future__ import annotations
 
-import logging
+import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
@@ -34,8 +34,6 @@ from vaultd.model.text import shown
 
 #: Code, denial, lost flight, late code: after so many turns the flight's own error is the answer.
 TURNS = 5
-
-log = logging.getLogger(__name__)
 
 
 class Broker:
@@ -133,36 +131,46 @@ class Broker:
 
     async def refresh(self, plan: Plan, *, requester: str, token_code: Secret | None = None) -> RoleSession:
         """A new last step, past refusals and back-off; a new MFA session only if the old no longer serves."""
-        if self._asking.take_answered(plan.last.fingerprint):
+        key = plan.last.fingerprint
+        if self._asking.take_answered(key):
+            if (flight := self._flights.get(key)) is not None:
+                await asyncio.wait({flight})
             return await self.session(plan, requester=requester, token_code=token_code)
         return await self._obtain(Wish(plan, requester, None, asks=True, forced=True), token_code)
 
     async def _obtain(self, wish: Wish, token_code: Secret | None) -> RoleSession:
-        plan, error = wish.plan, StsUnavailable("No session could be made: type `vault-client status`.")
-        outcome: VaultdError = error
+        lost: VaultdError = StsUnavailable("No session could be made: type `vault-client status`.")
         for _ in range(TURNS):
             self._refuse_locked()
-            if not wish.forced and (held := self.peek(plan)) is not None:
+            if not wish.forced and (held := self.peek(wish.plan)) is not None:
                 return held
-            chain = self._chains.of(plan)
+            chain = self._chains.of(wish.plan)
             self._refuse_known(wish, chain)
             needed = self._chains.code_step(chain, len(chain) - 1)
             if needed is None:
-                flight = self._fly(wish, chain)
-                if not await within(self._clock, {flight}, self._left(wish)):
-                    raise self._too_slow(plan)
-                if not flight.cancelled() and isinstance(made := flight.result(), RoleSession):
-                    return made
-                outcome = outcome_error(flight)
-                if not isinstance(outcome, MfaRequired) and not flight.cancelled():
-                    raise outcome
-                continue
-            if token_code is None:
+                landed = await self._land(wish, chain)
+                if isinstance(landed, RoleSession):
+                    return landed
+                lost = landed
+            elif token_code is None:
                 raise self._asking.required(wish, needed)
-            await self._asking.answer_unasked(wish, needed, token_code)
-            token_code = None
-            wish = replace(wish, forced=wish.forced and needed.kind == "mfa_session")
-        raise outcome
+            else:
+                await self._asking.answer_unasked(wish, needed, token_code)
+                token_code = None
+                wish = replace(wish, forced=wish.forced and needed.kind == "mfa_session")
+        raise lost
+
+    async def _land(self, wish: Wish, chain: Chain) -> RoleSession | VaultdError:
+        """Wait for the flight. An error that is returned is worth another turn: a code is needed now, or it was lost."""
+        flight = self._fly(wish, chain)
+        if not await within(self._clock, {flight}, self._left(wish)):
+            raise self._too_slow(wish.plan)
+        if not flight.cancelled() and isinstance(made := flight.result(), RoleSession):
+            return made
+        error = outcome_error(flight)
+        if isinstance(error, MfaRequired) or flight.cancelled():
+            return error
+        raise error
 
     def _fly(self, wish: Wish, chain: Chain) -> Flight:
         """Join or begin the flight of the last step. An SDK request does not push against a back-off."""
