@@ -1,0 +1,392 @@
+"""Codes on a real terminal: answered here, elsewhere, wrongly, cancelled, left (architecture.md §6.3, §6.4)."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import termios
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from tests.client.conftest import OnTerminal, Run
+from tests.client.stub import PROMPT, SERIAL, TOKEN, Answer, Stub, error, mfa_required
+from vault_client import ask
+from vault_client.ask import headline, six_digits
+from vault_client.errors import Stop
+from vault_client.link import Link
+from vault_client.places import Places
+
+Start = Callable[..., OnTerminal]
+ASK = "MFA code: "
+HEAD = f"vaultd · web-admin · requested by zsh (pid 4711, /usr/bin/zsh) · code for {SERIAL}"
+
+
+def needs_code(stub: Stub) -> None:
+    """The first POST needs a code, the next one is granted."""
+    stub.answers["POST", "/v1/grants"] = [mfa_required(), (201, stub.grant())]
+
+
+def test_answered_here(stub: Stub, terminal: Start) -> None:
+    """The question says who asks and for what; the code is posted once, then the call is repeated."""
+    needs_code(stub)
+    shell = terminal("use", "web-admin", "--shell", "sh", piped=True)
+    seen = shell.until(ASK)
+    stub.attending.acquire(timeout=10)
+    shell.type("123456\n")
+    ended = shell.end()
+
+    assert seen.startswith(HEAD)
+    assert ended.status == 0
+    assert TOKEN in ended.out
+    assert stub.asked("POST", "/v1/prompts/q1") == [{"token_code": "123456"}]
+    assert len(stub.asked("POST", "/v1/grants")) == 2
+    assert stub.asked("GET", "/v1/prompts/q1?wait&attend") == [None]
+
+
+def test_the_code_is_not_on_the_screen(stub: Stub, terminal: Start) -> None:
+    """No echo, and what was typed before the question is no answer to it; control: that was echoed."""
+    typed = threading.Event()
+
+    def slow(_: object) -> Answer:
+        assert typed.wait(10)
+        stub.answers["POST", "/v1/grants"] = (201, stub.grant())
+        return mfa_required()
+
+    stub.answers["POST", "/v1/grants"] = slow
+    shell = terminal("use", "web-admin", "--shell", "sh", piped=True)
+    shell.type("999999\n")
+    shell.until("999999\r\n")
+    typed.set()
+    seen = shell.until(ASK)
+    shell.type("654321\n")
+    ended = shell.end()
+
+    assert ended.status == 0
+    assert "654321" not in seen + ended.err
+    assert stub.asked("POST", "/v1/prompts/q1") == [{"token_code": "654321"}]
+
+
+def test_spaces_are_no_part_of_a_code(stub: Stub, terminal: Start) -> None:
+    """` 123 456 ` is 123456 (scenarios A12)."""
+    needs_code(stub)
+    shell = terminal("use", "web-admin", "--shell", "sh", piped=True)
+    shell.until(ASK)
+    shell.type(" 123 456 \n")
+
+    assert shell.end().status == 0
+    assert stub.asked("POST", "/v1/prompts/q1") == [{"token_code": "123456"}]
+
+
+@pytest.mark.parametrize("typed", ["12345", "1234567", "12a456", "１２３４５６", "my long passphrase", ""])
+def test_wrong_shape_is_not_sent(stub: Stub, terminal: Start, typed: str) -> None:
+    """What is no code is refused here, and asked again (security.md §4: passphrases land in code prompts)."""
+    needs_code(stub)
+    shell = terminal("use", "web-admin", "--shell", "sh", piped=True)
+    shell.until(ASK)
+    shell.type(typed + "\n")
+    again = shell.until(ASK)
+    shell.type("123456\n")
+
+    assert shell.end().status == 0
+    assert "a code is six digits, so nothing was sent: type the one that the device shows" in again
+    assert stub.asked("POST", "/v1/prompts/q1") == [{"token_code": "123456"}]
+
+
+def test_answered_elsewhere_clears_the_line(stub: Stub, terminal: Start) -> None:
+    """First answer wins: the line is cleared, and the command goes on by itself."""
+    needs_code(stub)
+    shell = terminal("use", "web-admin", "--shell", "sh", piped=True)
+    shell.until(ASK)
+    stub.attending.acquire(timeout=10)
+    stub.finish("answered")
+    cleared = shell.until("answered elsewhere")
+    ended = shell.end()
+
+    assert cleared == "\r\x1b[Kanswered elsewhere"
+    assert ended.status == 0
+    assert TOKEN in ended.out
+    assert stub.asked("POST", "/v1/prompts/q1") == []
+
+
+def test_answered_while_typing_posts_nothing(stub: Stub, terminal: Start) -> None:
+    """Half a code on the line when somebody else answers goes nowhere."""
+    needs_code(stub)
+    shell = terminal("use", "web-admin", "--shell", "sh", piped=True)
+    shell.until(ASK)
+    shell.type("123")
+    stub.attending.acquire(timeout=10)
+    stub.finish("answered")
+
+    assert shell.end().status == 0
+    assert stub.asked("POST", "/v1/prompts/q1") == []
+
+
+def test_gone_before_we_attend(stub: Stub, terminal: Start) -> None:
+    """A question that was answered between the 409 and our attendance (404) is no error: the call is repeated."""
+    needs_code(stub)
+    gone = error(404, "UnknownPrompt", "no such question: type `vault-client mfa`", 1)
+    stub.answers["GET", "/v1/prompts/q1?wait&attend"] = gone
+
+    ended = terminal("use", "web-admin", "--shell", "sh", piped=True).end()
+
+    assert ended.status == 0
+    assert "answered elsewhere" in ended.err
+
+
+def test_answered_elsewhere_while_posting(stub: Stub, terminal: Start) -> None:
+    """404 to our own answer: somebody was faster, and the call is repeated."""
+    needs_code(stub)
+    stub.answers["POST", "/v1/prompts/q1"] = error(404, "UnknownPrompt", "no such question", 1)
+    shell = terminal("use", "web-admin", "--shell", "sh", piped=True)
+    shell.until(ASK)
+    shell.type("123456\n")
+
+    assert shell.end().status == 0
+
+
+def test_wrong_code_is_asked_again(stub: Stub, terminal: Start) -> None:
+    """AWS refused it: says invalid, how many tries are left, and asks again (scenarios A5)."""
+    needs_code(stub)
+    stub.answers["POST", "/v1/prompts/q1"] = [mfa_required(attempts_left=2), (200, {})]
+    shell = terminal("use", "web-admin", "--shell", "sh", piped=True)
+    shell.until(ASK)
+    shell.type("111111\n")
+    again = shell.until(ASK)
+    shell.type("222222\n")
+
+    assert shell.end().status == 0
+    assert "AWS refused that code as invalid (2 left): type the next one that the device shows" in again
+    assert stub.asked("POST", "/v1/prompts/q1") == [{"token_code": "111111"}, {"token_code": "222222"}]
+
+
+def test_spent_code_says_how_long_to_wait(stub: Stub, terminal: Start) -> None:
+    """A code that was used is refused with the seconds until the next (scenarios A7)."""
+    needs_code(stub)
+    spent = error(409, "CodeSpent", "that code was used: wait 17 s", 1, retry_after_seconds=17)
+    stub.answers["POST", "/v1/prompts/q1"] = [spent, (200, {})]
+    shell = terminal("use", "web-admin", "--shell", "sh", piped=True)
+    shell.until(ASK)
+    shell.type("111111\n")
+    again = shell.until(ASK)
+    shell.type("222222\n")
+
+    assert shell.end().status == 0
+    assert "that code was used before: wait 17 seconds and type the next one" in again
+
+
+def test_too_many_attempts_end_the_command(stub: Stub, terminal: Start) -> None:
+    """A cool-down is final here: exit 1 with the daemon's sentence."""
+    needs_code(stub)
+    said = "three codes were refused: wait 90 s, then type `vault-client mfa identity`"
+    stub.answers["POST", "/v1/prompts/q1"] = error(403, "TooManyAttempts", said, 1, retry_after_seconds=90)
+    shell = terminal("use", "web-admin", "--shell", "sh", piped=True)
+    shell.until(ASK)
+    shell.type("111111\n")
+    ended = shell.end()
+
+    assert ended.status == 1
+    assert f"vault-client: {said}\r\n" in ended.err
+    assert ended.out == ""
+
+
+def test_sts_unreachable_ends_the_command(stub: Stub, terminal: Start) -> None:
+    """503 after a code: temporary, exit 75."""
+    needs_code(stub)
+    stub.answers["POST", "/v1/prompts/q1"] = error(503, "StsUnavailable", "AWS does not answer: try again", 75)
+    shell = terminal("use", "web-admin", "--shell", "sh", piped=True)
+    shell.until(ASK)
+    shell.type("111111\n")
+    ended = shell.end()
+
+    assert ended.status == 75
+    assert "vault-client: AWS does not answer: try again\r\n" in ended.err
+
+
+def test_ctrl_c_cancels(stub: Stub, terminal: Start) -> None:
+    """The one explicit cancel: DELETE, exit 1, and the terminal's echo is back."""
+    needs_code(stub)
+    shell = terminal("use", "web-admin", "--shell", "sh", piped=True)
+    shell.until(ASK)
+    stub.attending.acquire(timeout=10)
+    shell.type("\x03")
+    ended = shell.end()
+
+    assert ended.status == 1
+    assert "vault-client: cancelled: type `vault-client mfa` when the code is at hand\r\n" in ended.err
+    assert len(stub.asked("DELETE", "/v1/prompts/q1")) == 1
+
+
+def test_ctrl_d_leaves_without_cancelling(stub: Stub, terminal: Start) -> None:
+    """End of input is not a cancel: no DELETE, and the attendance ends."""
+    needs_code(stub)
+    shell = terminal("use", "web-admin", "--shell", "sh", piped=True)
+    shell.until(ASK)
+    stub.attending.acquire(timeout=10)
+    shell.type("\x04")
+    ended = shell.end()
+
+    assert ended.status == 3
+    assert "the question was left unanswered: type `vault-client mfa` when the code is at hand" in ended.err
+    assert stub.asked("DELETE", "/v1/prompts/q1") == []
+    assert stub.left.wait(10)
+
+
+def test_a_closed_terminal_leaves_without_cancelling(stub: Stub, terminal: Start) -> None:
+    """The window was closed: the connection ends, which tells the daemon, and nothing is cancelled."""
+    needs_code(stub)
+    shell = terminal("use", "web-admin", "--shell", "sh", piped=True)
+    shell.until(ASK)
+    stub.attending.acquire(timeout=10)
+    shell.hang_up()
+
+    assert stub.left.wait(10)
+    assert shell.end().status != 0
+    assert stub.asked("DELETE", "/v1/prompts/q1") == []
+
+
+def test_sigterm_gives_the_echo_back(stub: Stub, terminal: Start) -> None:
+    """A killed client leaves no silent terminal behind, and cancels nothing."""
+    needs_code(stub)
+    shell = terminal("use", "web-admin", "--shell", "sh", piped=True)
+    shell.until(ASK)
+    assert not termios.tcgetattr(shell.master)[3] & termios.ECHO  # control: it was off
+    stub.attending.acquire(timeout=10)
+    shell.child.send_signal(signal.SIGTERM)
+
+    assert shell.child.wait(10) == 143
+    assert termios.tcgetattr(shell.master)[3] & termios.ECHO
+    assert stub.asked("DELETE", "/v1/prompts/q1") == []
+
+
+@pytest.mark.parametrize(
+    ("outcome", "status", "said"),
+    [
+        ("cancelled", 1, "the question for identity was cancelled elsewhere: type `vault-client mfa identity`"),
+        ("expired", 3, "nobody answered the question for identity in time: type `vault-client mfa identity`"),
+    ],
+)
+def test_ended_elsewhere(stub: Stub, terminal: Start, outcome: str, status: int, said: str) -> None:
+    """A question that another screen cancelled, or that timed out, ends the command."""
+    needs_code(stub)
+    shell = terminal("use", "web-admin", "--shell", "sh", piped=True)
+    shell.until(ASK)
+    stub.attending.acquire(timeout=10)
+    stub.finish(outcome)
+    ended = shell.end()
+
+    assert ended.status == status
+    assert f"vault-client: {said}\r\n" in ended.err
+
+
+def test_the_terminal_may_not_be_stdin(stub: Stub, terminal: Start) -> None:
+    """The controlling terminal is asked even when stdin is a pipe."""
+    needs_code(stub)
+    line = 'exec </dev/null; exec "$0" -m vault_client use web-admin --shell sh'
+    shell = terminal(piped=True, command=["/bin/sh", "-c", line, sys.executable])
+    shell.until(ASK)
+    shell.type("123456\n")
+
+    assert shell.end().status == 0
+
+
+def test_no_terminal_is_exit_3(stub: Stub, process: Run) -> None:
+    """Without a terminal and without --token-code: exit 3, and what to run."""
+    needs_code(stub)
+    ended = process("use", "web-admin")
+
+    assert (ended.status, ended.out) == (3, "")
+    assert ended.err == (
+        f"vault-client: web-admin needs a code of {SERIAL} and there is no terminal to ask on: type `vault-client mfa "
+        f"identity` in one, or give --token-code CODE\n"
+    )
+
+
+def test_token_code_travels_with_the_call(stub: Stub, process: Run) -> None:
+    """`--token-code` goes in the body, so that the daemon sends it only when it is needed."""
+    ended = process("use", "web-admin", "--token-code", "123456")
+
+    assert ended.status == 0
+    assert stub.asked("POST", "/v1/grants") == [{"profile": "web-admin", "kind": "shell", "token_code": "123456"}]
+
+
+def test_token_code_from_stdin(stub: Stub, process: Run) -> None:
+    """`--token-code -` is one line of stdin."""
+    ended = process("use", "web-admin", "--token-code", "-", stdin="123 456\nnot this\n")
+
+    assert ended.status == 0
+    assert (stub.asked("POST", "/v1/grants")[0] or {})["token_code"] == "123456"
+
+
+def test_wrong_token_code_is_exit_1(stub: Stub, process: Run) -> None:
+    """AWS refused the code that came along: 1, not 3, and it is not sent again."""
+    stub.answers["POST", "/v1/grants"] = mfa_required(attempts_left=2)
+    ended = process("use", "web-admin", "--token-code", "123456")
+
+    assert ended.status == 1
+    assert ended.err == "vault-client: web-admin needs a code: type `vault-client mfa identity`\n"
+    assert stub.asked("POST", "/v1/prompts/q1") == []
+    assert len(stub.asked("POST", "/v1/grants")) == 1
+
+
+def test_token_code_of_the_wrong_shape_is_refused_here(stub: Stub, process: Run) -> None:
+    """Refused locally: nothing was sent, and the value is not repeated."""
+    ended = process("use", "web-admin", "--token-code", "hunter2")
+
+    assert ended.status == 1
+    assert ended.err == (
+        "vault-client: --token-code is not six digits, so nothing was sent: give the code that the device shows\n"
+    )
+    assert stub.requests == []
+
+
+def test_token_code_for_a_get_answers_the_question(stub: Stub, process: Run) -> None:
+    """`export` has no body: the code is posted to the question, once."""
+    path = "/v1/profiles/web-admin/credentials"
+    stub.answers["GET", path] = [mfa_required(), stub.answers["GET", path]]
+    ended = process("export", "web-admin", "--token-code", "123456")
+
+    assert ended.status == 0
+    assert stub.asked("POST", "/v1/prompts/q1") == [{"token_code": "123456"}]
+
+
+def test_wrong_token_code_for_a_get_is_exit_1(stub: Stub, process: Run) -> None:
+    """The code was refused: exit 1 with the daemon's sentence, no second try."""
+    stub.answers["GET", "/v1/profiles/web-admin/credentials"] = mfa_required()
+    stub.answers["POST", "/v1/prompts/q1"] = error(409, "MfaRequired", "AWS refused the code: type the next", 3,
+                                                   prompt={**PROMPT, "attempts_left": 2})  # fmt: skip
+    ended = process("export", "web-admin", "--token-code", "123456")
+
+    assert (ended.status, ended.out) == (1, "")
+    assert ended.err == "vault-client: AWS refused the code: type the next\n"
+    assert len(stub.asked("POST", "/v1/prompts/q1")) == 1
+
+
+def test_a_daemon_that_asks_for_ever_does_not_trap(stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A question that is answered and open again and again ends after ten rounds."""
+    stub.answers["GET", "/v1/profiles/web-admin/credentials"] = mfa_required()
+    link = Link(Places(stub.environ))
+    asked: list[str] = []
+    monkeypatch.setattr(ask, "ask", lambda _link, prompt: asked.append(prompt["id"]))
+    with pytest.raises(Stop, match="10 questions were answered and another is open"):
+        ask.settled(link, "GET", "/v1/profiles/web-admin/credentials", None, token_code=None)
+
+    assert len(asked) == ask.ROUNDS
+
+
+def test_six_digits() -> None:
+    """ASCII digits only, spaces aside."""
+    assert six_digits(" 123 456\t") == "123456"
+    assert [six_digits(bad) for bad in ("12345", "1234567", "12a456", "１２３４５６", "٠١٢٣٤٥", "")] == [None] * 6
+
+
+def test_headline_is_short_and_cannot_move_the_cursor() -> None:
+    """At most 200 characters, profile first, the device never cut, no control characters (security.md §4)."""
+    evil = {**PROMPT, "requester": "x\x1b[2J\r\n\u202e" + "y" * 400, "profile": "p\x07"}
+    text = headline(evil)
+
+    assert len(text) == 200
+    assert text.startswith("vaultd · p? · requested by x?[2J???y")
+    assert text.endswith(f"… · code for {SERIAL}")
+    assert not [char for char in text if ord(char) < 32 or ord(char) == 0x202E]
