@@ -31,9 +31,8 @@ from vaultd.model.credentials import RoleSession
 from vaultd.model.text import reason_phrase, shown
 
 #: On every reply, errors too (interface.md §4).
-_HEADERS: Final = (
-    "Content-Type: application/json\r\nCache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\nContent-Length: "
-)
+_HEADERS: Final = "Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n"
+_JSON: Final = "application/json"
 _HIDDEN: Final = "vaultd failed inside itself; read why with `vaultd logs`."
 #: What a client sees of an error that the contract's table has no row for.
 _NEAREST: Final[tuple[tuple[type[VaultdError], int, str], ...]] = (
@@ -53,9 +52,7 @@ _MESSAGE_LIMIT: Final = 1000
 def stamp(moment: datetime) -> str:
     """`2026-11-22T20:00:00Z`: UTC, cut to the whole second, so that an expiration is never told later than it is."""
     utc = moment.astimezone(UTC)
-    return (
-        f"{utc.year:04d}-{utc.month:02d}-{utc.day:02d}T{utc.hour:02d}:{utc.minute:02d}:{utc.second:02d}Z"
-    )
+    return f"{utc.year:04d}-{utc.month:02d}-{utc.day:02d}T{utc.hour:02d}:{utc.minute:02d}:{utc.second:02d}Z"
 
 
 def credentials_object(session: RoleSession) -> dict[str, str]:
@@ -92,10 +89,13 @@ def wire_code(error: VaultdError) -> str:
     return _seen(error)[1]
 
 
-def http_message(status: int, reason: str, body: bytes, *, headers: Mapping[str, str] | None = None) -> bytes:
+def http_message(
+    status: int, reason: str, body: bytes, *, content_type: str = _JSON, headers: Mapping[str, str] | None = None
+) -> bytes:
     """Status line, the fixed header fields and `body`. `reason` has to be a `reason_phrase` already."""
     more = "".join(f"{name}: {value}\r\n" for name, value in (headers or {}).items())
-    return f"HTTP/1.1 {status} {reason}\r\n{more}{_HEADERS}{len(body)}\r\n\r\n".encode("ascii") + body
+    head = f"HTTP/1.1 {status} {reason}\r\nContent-Type: {content_type}\r\n{_HEADERS}{more}"
+    return f"{head}Content-Length: {len(body)}\r\n\r\n".encode("ascii") + body
 
 
 def closing(message: bytes) -> bytes:

@@ -1,0 +1,159 @@
+"""The SDK side: what is listened on, which answer a request gets, and the one place where an error becomes bytes.
+
+Rules
+- Checked in the contract's order (interface.md §4): 400, Host and headers, 404 for a path outside the table, 405, 401,
+  ProfileMismatch, UnknownProfile, the rest. The path is compared byte for byte.
+- An unknown exception is 500 without detail, its traceback in the log.
+- The audit line is queued after the bytes went out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+import re
+import socket
+from collections.abc import Awaitable, Callable
+from typing import Final, Protocol
+
+from aiohttp.http import RawRequestMessage
+
+from vaultd.engine.grants import Grant, Grants
+from vaultd.engine.seams import Clock
+from vaultd.engine.sightings import Sighting
+from vaultd.errors import MethodNotAllowed, NotFound, VaultdError
+from vaultd.host.peers import Peers
+from vaultd.host.sockets import BACKLOG
+from vaultd.model.credentials import RoleSession
+from vaultd.model.dialects import closing, ecs_error, http_message, wire_code, without_body
+from vaultd.model.environment import CREDENTIALS_PATH
+from vaultd.model.plan import Plans
+from vaultd.web.connection import Limits, Reply, Request, SdkServer
+from vaultd.web.ecs import Credentials, Served, Sessions
+from vaultd.web.guard import Guard, bare_token
+
+HEALTH_PATH: Final = "/healthz"
+_SLUG: Final = re.compile(r"[A-Za-z0-9._~-]+", re.ASCII)
+_HEALTHY: Final = http_message(200, "OK", b"ok", content_type="text/plain")
+_NOT_FOUND: Final = NotFound("There is nothing at this path; type `vault-client use PROFILE` for the right one.")
+_NOT_ALLOWED: Final = MethodNotAllowed("Credentials are read with GET only; type `vault-client use PROFILE`.")
+
+log = logging.getLogger(__name__)
+
+
+class Witness(Protocol):
+    """What is used of the audit log; both are O(1) and never raise."""
+
+    def served(self, *, grant: Grant, session: RoleSession, sighting: Sighting, identity: str | None = None) -> None:
+        """Keys went out."""
+
+    def denied(self, *, reason: str, grant: Grant | None, sighting: Sighting) -> None:
+        """A request was turned away; `reason` is the wire code."""
+
+
+class SdkSide:
+    """The credential endpoint on one TCP listener."""
+
+    def __init__(
+        self,
+        *,
+        plans: Callable[[], Plans],
+        broker: Sessions,
+        grants: Grants,
+        audit: Witness,
+        peers: Peers,
+        clock: Clock,
+        describe: Callable[[int], Awaitable[str]],
+        limits: Limits | None = None,
+    ) -> None:
+        self._broker = broker
+        self._audit = audit
+        self._credentials = Credentials(plans=plans, broker=broker, grants=grants, clock=clock, describe=describe)
+        self.peers = peers
+        self.limits = limits or Limits()
+        self._guard = Guard(port=0)
+        self._server: SdkServer | None = None
+        self._listener: asyncio.Server | None = None
+
+    # ---- its life ----
+
+    async def start(self, sock: socket.socket) -> None:
+        """Serve on a bound TCP socket; its port is the one that Host may name."""
+        loop = asyncio.get_running_loop()
+        self._guard = Guard(port=sock.getsockname()[1])
+        self._server = SdkServer(self._answer, gate=self, loop=loop)
+        self._listener = await loop.create_server(self._server, sock=sock, backlog=BACKLOG)
+
+    async def stop(self, *, deadline: float = 2.0) -> None:
+        """No new connections; requests that are being answered have `deadline` seconds."""
+        if self._listener is not None:
+            self._listener.close()
+            self._listener = None
+        if self._server is not None:
+            await self._server.shutdown(deadline)
+            self._server = None
+
+    def __len__(self) -> int:
+        """How many connections are open."""
+        return 0 if self._server is None else len(self._server.crowd)
+
+    def turned_away(self, sighting: Sighting) -> None:
+        """A peer of another user was cut off at accept."""
+        self._audit.denied(reason="ForbiddenPeer", grant=None, sighting=sighting)
+
+    # ---- a request ----
+
+    async def _answer(self, request: Request) -> Reply:
+        message, sighting = request.message, request.connection.sighting
+        grant: Grant | None = None
+        try:
+            if (refusal := self._guard.refusal(message)) is not None:
+                return self._refused(refusal, message, sighting)
+            if message.path == HEALTH_PATH and message.method == "GET":
+                return Reply(_kept(_HEALTHY, message), keep=not message.should_close)
+            grant = self._granted(message)
+            served = await self._credentials.served(grant, message.path, sighting)
+        except VaultdError as exc:
+            return self._told(exc, message, grant, sighting)
+        sent = functools.partial(self._sent, served, sighting)
+        return Reply(_kept(served.message, message), keep=not message.should_close, sent=sent)
+
+    def _granted(self, message: RawRequestMessage) -> Grant:
+        """404 and 405 come before the token is looked at."""
+        path = message.path
+        if path != HEALTH_PATH and not _is_credentials(path):
+            raise _NOT_FOUND
+        if message.method != "GET":
+            raise _NOT_ALLOWED
+        return self._credentials.grant(bare_token(message))
+
+    def _sent(self, served: Served, sighting: Sighting) -> None:
+        self._audit.served(grant=served.grant, session=served.session, sighting=sighting, identity=served.plan.identity)
+        self._broker.used(served.plan)
+
+    # ---- errors ----
+
+    def _refused(self, error: VaultdError, message: RawRequestMessage, sighting: Sighting) -> Reply:
+        """400 and the guard's 403: a connection that sent such a thing is not kept."""
+        if error.status == 403:
+            self._audit.denied(reason=error.code, grant=None, sighting=sighting)
+        return Reply(_bare(closing(ecs_error(error)), message), keep=False, linger=True)
+
+    def _told(self, error: VaultdError, message: RawRequestMessage, grant: Grant | None, sighting: Sighting) -> Reply:
+        if grant is not None or error.status == 401:
+            self._audit.denied(reason=wire_code(error), grant=grant, sighting=sighting)
+        return Reply(_bare(_kept(ecs_error(error), message), message), keep=not message.should_close)
+
+
+def _is_credentials(path: str) -> bool:
+    slug = path[len(CREDENTIALS_PATH) :]
+    return path.startswith(CREDENTIALS_PATH) and bool(_SLUG.fullmatch(slug)) and slug not in {".", ".."}
+
+
+def _kept(reply: bytes, message: RawRequestMessage) -> bytes:
+    return closing(reply) if message.should_close else reply
+
+
+def _bare(reply: bytes, message: RawRequestMessage) -> bytes:
+    return without_body(reply) if message.method == "HEAD" else reply

@@ -1,0 +1,168 @@
+"""GET /v1/credentials/{slug}: token → grant → plan → session → bytes (architecture.md §6 flow 1).
+
+Rules
+- Checked in the contract's order: 401, ProfileMismatch (also when the slug is no profile), UnknownProfile, the rest.
+- A profile that has since come to mean another role than the grant's is refused, not followed.
+- What is ready goes out without an await. What is not is waited for 0.8 s in all: an SDK gives up after 1 s.
+- Keys are rendered once a session, and the bytes go when the session goes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import weakref
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from typing import Final, NamedTuple, Protocol
+
+from vaultd.engine.grants import Grant, Grants
+from vaultd.engine.seams import Clock
+from vaultd.engine.sightings import Sighting
+from vaultd.errors import InvalidToken, ProfileMismatch, StsUnavailable
+from vaultd.model.credentials import RoleSession
+from vaultd.model.dialects import ecs_reply
+from vaultd.model.environment import CREDENTIALS_PATH
+from vaultd.model.plan import Plan, Plans
+from vaultd.model.secret import Secret
+from vaultd.model.text import shown
+
+#: Seconds for anything but a session that is ready (interface.md §4, 503).
+PATIENCE: Final = 0.8
+#: Of these, for finding out which process asks: a question names it.
+NAMING: Final = 0.1
+_SOMEBODY: Final = "a process of yours"
+
+
+class Sessions(Protocol):
+    """What is used of the broker."""
+
+    def peek(self, plan: Plan) -> RoleSession | None:
+        """The session, when it may be served now."""
+
+    async def session(self, plan: Plan, *, requester: str, wait: float | None = None) -> RoleSession:
+        """The session, made within `wait` seconds; raises the errors of interface.md §4."""
+
+    def used(self, plan: Plan) -> None:
+        """Its session was served: renew it when due."""
+
+
+class Served(NamedTuple):
+    """What goes out, and for whom. `message` is the whole HTTP message."""
+
+    grant: Grant
+    plan: Plan
+    session: RoleSession
+    message: bytes
+
+
+class Credentials:
+    """The credentials path. `describe` names the process behind a socket's inode, off the loop."""
+
+    def __init__(
+        self,
+        *,
+        plans: Callable[[], Plans],
+        broker: Sessions,
+        grants: Grants,
+        clock: Clock,
+        describe: Callable[[int], Awaitable[str]],
+    ) -> None:
+        self._plans = plans
+        self._broker = broker
+        self._grants = grants
+        self._clock = clock
+        self._naming = _Naming(describe)
+        self._known: dict[bytes, Plan] = {}
+        self._number = -1
+        self._rendered = _Rendered()
+
+    def grant(self, token: bytes) -> Grant:
+        """Raises InvalidToken."""
+        grant = self._grants.find(token) if token else None
+        if grant is None:
+            raise InvalidToken("The token is unknown, revoked or expired; type `vault-client use PROFILE`.")
+        return grant
+
+    async def served(self, grant: Grant, path: str, sighting: Sighting) -> Served:
+        """Raises ProfileMismatch, UnknownProfile and whatever keeps a session from being made."""
+        if path != CREDENTIALS_PATH + grant.slug:
+            name = shown(grant.profile)
+            raise ProfileMismatch(
+                f"The token is for profile {name} alone, and the path names another; type `vault-client use {name}`."
+            )
+        plan = self._plan(grant)
+        session = self._broker.peek(plan)
+        if session is None:
+            session = await self._made(plan, sighting)
+        if not session.servable(self._clock.now()):
+            name = shown(grant.profile)
+            raise StsUnavailable(f"The session of {name} has just ended; type `vault-client refresh {name}`.")
+        return Served(grant, plan, session, self._rendered.message(session))
+
+    def _plan(self, grant: Grant) -> Plan:
+        plans = self._plans()
+        if plans.number != self._number:
+            self._known.clear()
+            self._number = plans.number
+        plan = self._known.get(grant.digest)
+        if plan is None:
+            plan = plans.plan(grant.profile, grant.overrides)
+            if plan.role_arn != grant.role_arn:
+                name = shown(grant.profile)
+                raise ProfileMismatch(
+                    f"Profile {name} means another role than when this token was made; type `vault-client use {name}`."
+                )
+            self._known[grant.digest] = plan
+        return plan
+
+    async def _made(self, plan: Plan, sighting: Sighting) -> RoleSession:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        requester = await self._naming.of(plan, sighting)
+        left = PATIENCE - (loop.time() - began)
+        return await self._broker.session(plan, requester=requester, wait=max(left, 0.0))
+
+
+class _Rendered:
+    """Bytes per session, dropped with its secret key: a lock empties the broker's cells, and with them this."""
+
+    def __init__(self) -> None:
+        self._messages: dict[int, tuple[weakref.ref[Secret], datetime, bytes]] = {}
+
+    def message(self, session: RoleSession) -> bytes:
+        """Made at the first call for a session."""
+        secret = session.secret_access_key
+        found = self._messages.get(id(secret))
+        if found is not None and found[1] == session.expiration:
+            return found[2]
+        key, messages = id(secret), self._messages
+        ref = weakref.ref(secret, lambda _: messages.pop(key, None))
+        message = ecs_reply(session)
+        messages[key] = (ref, session.expiration, message)
+        return message
+
+    def __len__(self) -> int:
+        return len(self._messages)
+
+
+class _Naming:
+    """Who asks, for the question that a person sees. One look-up a profile at a time: 200 cold callers are one."""
+
+    def __init__(self, describe: Callable[[int], Awaitable[str]]) -> None:
+        self._describe = describe
+        self._looking: dict[str, asyncio.Task[str]] = {}
+
+    async def of(self, plan: Plan, sighting: Sighting) -> str:
+        """Never raises, and never takes longer than NAMING."""
+        task = self._looking.get(plan.last.fingerprint)
+        if task is None:
+            if sighting.inode is None:
+                return _SOMEBODY
+            task = asyncio.ensure_future(self._look(sighting.inode))
+            self._looking[plan.last.fingerprint] = task
+            task.add_done_callback(lambda _: self._looking.pop(plan.last.fingerprint, None))
+        await asyncio.wait({task}, timeout=NAMING)
+        return task.result() if task.done() and not task.cancelled() and task.exception() is None else _SOMEBODY
+
+    async def _look(self, inode: int) -> str:
+        return shown(await self._describe(inode))

@@ -1,0 +1,83 @@
+"""What is turned away before anything is looked up: messages that are not plain HTTP/1.1, and callers that are no SDK.
+
+Rules (interface.md §4, in this order)
+- 400: not HTTP/1.1, a target that does not start with `/`, not exactly one non-empty Host, a request line or field
+  above 4 KiB, more than 64 fields, any body. aiohttp's parser finds most of them and raises; the rest is found here.
+- 403: a Host that is not this machine by a name we gave out (a DNS-rebound page has its own), or a header that only
+  browsers and proxies send, present even empty. aiohttp's `request.host` is no such check (security.md §0.6).
+
+Nothing of a request is echoed or logged: both answers are constants.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from aiohttp.http import HttpVersion11, RawRequestMessage
+
+from vaultd.errors import BadRequest, ForbiddenOrigin, VaultdError
+
+#: Bytes of the request line without its CRLF, and of one field's name and value together.
+LINE_LIMIT: Final = 4096
+FIELD_LIMIT: Final = 4096
+FIELDS_LIMIT: Final = 64
+
+#: Lower case. No SDK sends one of them (sdk-facts §10.6); a page, a forward proxy or a reverse proxy cannot help it.
+BROWSER_HEADERS: Final = frozenset({b"origin", b"referer", b"cookie", b"upgrade", b"x-real-ip", b"forwarded", b"via"})
+BROWSER_PREFIXES: Final = (b"sec-fetch-", b"x-forwarded-")
+#: Beside Content-Length: any of it announces a body.
+_TRANSFER: Final = b"transfer-encoding"
+_LENGTH: Final = b"content-length"
+#: Of the request line beside method and target: two blanks and `HTTP/1.1`.
+_LINE_REST: Final = 10
+
+MALFORMED: Final = BadRequest(
+    "The request is not a plain HTTP/1.1 GET with one Host and no body; "
+    "set the tool up with `vault-client use PROFILE`."
+)
+FOREIGN: Final = ForbiddenOrigin(
+    "The request came through a browser, a proxy or another host name; "
+    "ask 127.0.0.1 directly, as `vault-client use PROFILE` sets it up."
+)
+
+
+class Guard:
+    """The check of one listener: its port, and the link-local address it may have beside 127.0.0.1."""
+
+    def __init__(self, *, port: int, hosts: Iterable[str] = ("127.0.0.1", "localhost")) -> None:
+        names = [name.encode() for name in hosts]
+        self._hosts = frozenset([*names, *(b"%s:%d" % (name, port) for name in names)])
+
+    def refusal(self, message: RawRequestMessage) -> VaultdError | None:
+        """None: this may be looked at further."""
+        hosts, foreign = [], False
+        for raw_name, value in message.raw_headers:
+            name = raw_name.lower()
+            if name == b"host":
+                hosts.append(value)
+            elif name in BROWSER_HEADERS or name.startswith(BROWSER_PREFIXES):
+                foreign = True
+            elif name == _TRANSFER or (name == _LENGTH and value.strip(b"0")):
+                return MALFORMED
+        if len(hosts) != 1 or not hosts[0] or not _plain(message):
+            return MALFORMED
+        return FOREIGN if foreign or hosts[0].lower() not in self._hosts else None
+
+
+def _plain(message: RawRequestMessage) -> bool:
+    target = message.path
+    if message.version != HttpVersion11 or not target.startswith("/"):
+        return False
+    if len(target) < LINE_LIMIT // 4 - _LINE_REST:  # UTF-8 has at most four bytes a character
+        return True
+    return len(message.method) + len(target.encode("utf-8", "surrogateescape")) + _LINE_REST <= LINE_LIMIT
+
+
+def bare_token(message: RawRequestMessage) -> bytes:
+    """The grant token of `Authorization: TOKEN` or `Bearer TOKEN`, any letter case; empty when there is not one."""
+    found = [value for name, value in message.raw_headers if name.lower() == b"authorization"]
+    if len(found) != 1:
+        return b""
+    token = found[0]
+    return token[7:].strip() if token[:7].lower() == b"bearer " else token
