@@ -244,6 +244,8 @@ def _number(text: str) -> bool:
 
 def _capped(draft: Draft, profile: Profile, asked: timedelta, source: str) -> tuple[timedelta, str]:
     """One hour is AWS's limit for role chaining (aws-facts §1.5 row 17); only the served step's cut is a surprise."""
+    if asked <= limits.CHAINED_DURATION:
+        return asked, source
     if profile is draft.roles[-1]:
         draft.problem(
             f"{int(asked.total_seconds())} s ({source}) is cut to 3600 s, AWS's limit for a role assumed from a role; "
