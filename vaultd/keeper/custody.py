@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Protocol
 from uuid import uuid4
@@ -39,7 +39,11 @@ class Entry(Protocol):
 
     @property
     def backend(self) -> str:
-        """`keyring` or `file`."""
+        """`file`, or the keyring's id."""
+
+    @property
+    def generation(self) -> int:
+        """The store's when it was written."""
 
     @property
     def state(self) -> str:
@@ -56,8 +60,11 @@ class Index(Protocol):
         """Raises Unwritable; the old index then stands."""
 
 
-#: (identity, uuid, backend) → a line of the index's own class
-MakeEntry = Callable[[Identity, str, str], Entry]
+class MakeEntry(Protocol):
+    """Makes a line of the index's own class."""
+
+    def __call__(self, identity: Identity, uuid: str, backend: str, *, generation: int) -> Entry:
+        """`generation` is the store's after the key was written."""
 
 
 class Identities:
@@ -77,6 +84,11 @@ class Identities:
     def recorded(self) -> frozenset[str]:
         """The backends that the index names."""
         return frozenset(entry.backend for entry in self._entries)
+
+    @property
+    def generation(self) -> int:
+        """The highest that the index has seen."""
+        return max((entry.generation for entry in self._entries), default=0)
 
     def load(self) -> None:
         """Read the index."""
@@ -148,7 +160,7 @@ class Identities:
         try:
             old = self._replaceable(identity.name, replace=replace)  # again: another `add` may have come first
             others = tuple(each for each in self._entries if old is None or each.uuid != old.uuid)
-            self._save((*others, self._make_entry(identity, uuid, store.kind)))
+            self._save((*others, self._make_entry(identity, uuid, store.backend, generation=store.generation)))
         except VaultdError:
             await store.drop(_item(uuid))
             raise

@@ -116,7 +116,12 @@ class DaemonKeeper:
         if not unlock and self._files.read(self._marker) is not None:
             return self._shut(self._stores.expected(recorded), _LOCKED)
         try:
-            store = await self._stores.open(recorded, passphrase=passphrase, accept_rollback=accept_rollback)
+            store = await self._stores.open(
+                recorded,
+                passphrase=passphrase,
+                seen=self._identities.generation,
+                accept_rollback=accept_rollback,
+            )
             if isinstance(store, Shut):
                 return self._shut(store.kind, store.reason)
             data_key = await _data_key(store)

@@ -2,7 +2,7 @@
 
 Rules (interface.md §1, §2; security.md §3.1)
 - `auto` is the store that the identities are recorded in, else an encrypted file that exists, else the OS keyring,
-  else a new encrypted file. What was chosen once is never switched silently.
+  else a new encrypted file. What was chosen once is never switched silently, from keyring to keyring neither.
 - A missing `secrets.sealed` while identities are recorded in it is damage, never a reason for a new one.
 - A file store without passphrase, and a keyring that does not answer, leave the daemon locked with a reason.
 """
@@ -44,29 +44,27 @@ class Stores:
         return self._settled(recorded) or "keyring"
 
     async def open(
-        self, recorded: AbstractSet[str], *, passphrase: Secret | None, accept_rollback: bool = False
+        self, recorded: AbstractSet[str], *, passphrase: Secret | None, seen: int = 0, accept_rollback: bool = False
     ) -> IdentityStore | Shut:
-        """`recorded`: the backends that the index names. Raises StoreUnavailable, StoreDamaged, StoreRolledBack,
-        WrongPassphrase, KeyringBusy, FileRefused.
+        """`recorded`: the backends that the index names, `seen` its highest generation.
+
+        Raises StoreUnavailable, StoreDamaged, StoreRolledBack, WrongPassphrase, KeyringBusy, FileRefused.
         """
         kind = self._settled(recorded)
         if kind != "file":
             opened = await self._keyring(recorded)
             if opened is not None:
                 return opened
-        return await self._file(recorded, passphrase, accept_rollback=accept_rollback)
+        return await self._file(recorded, passphrase, seen=seen, accept_rollback=accept_rollback)
 
     def _settled(self, recorded: AbstractSet[str]) -> Kind | None:
         """The kind where it is settled already; None: auto, and nothing was ever stored."""
+        kinds = {_kind(backend) for backend in recorded}
         kind: Kind | None = None if self._choice == "auto" else self._choice
-        if kind is None and len(recorded) == 1:
-            kind = "file" if "file" in recorded else "keyring"
-        if kind is not None and recorded - {kind}:
-            was = shown(", ".join(sorted(recorded)))
-            raise StoreUnavailable(
-                f"backend changed: the identities are in the {was} store and `[store] backend` says {kind}; set it "
-                "back in config.toml, or remove the identities under the old one first, and run `vaultd restart`"
-            )
+        if kind is None and len(kinds) == 1:
+            kind = next(iter(kinds))
+        if kind is not None and kinds - {kind}:
+            raise _changed(recorded, kind)
         if kind is None and self._store("file").exists():
             kind = "file"
         return kind
@@ -82,27 +80,43 @@ class Stores:
             if self._choice == "auto":
                 return None
             raise
+        if recorded - {store.backend}:
+            raise _changed(recorded, store.backend)
         return store
 
     async def _file(
-        self, recorded: AbstractSet[str], passphrase: Secret | None, *, accept_rollback: bool
+        self, recorded: AbstractSet[str], passphrase: Secret | None, *, seen: int, accept_rollback: bool
     ) -> IdentityStore | Shut:
         store = self._store("file")
-        new = not store.exists()
-        if new and "file" in recorded:
+        new, expected = not store.exists(), "file" in recorded
+        if new and expected:
             raise StoreDamaged(
                 "secrets.sealed is missing while identities.json lists identities in it; restore it from a backup, or "
                 "move identities.json away and run `vault-client add IDENTITY`"
             )
-        if store.needs_passphrase() and not passphrase:
+        if store.needs_passphrase() and passphrase is None:
             return Shut("file", _no_passphrase(new=new))
-        await store.open(passphrase, create=new, accept_rollback=accept_rollback)
+        await store.open(
+            passphrase, create=new, accept_rollback=accept_rollback, expected=expected, seen=seen if expected else 0
+        )
         return store
 
     def _store(self, kind: Kind) -> IdentityStore:
         if kind not in self._made:
             self._made[kind] = self._makers[kind]()
         return self._made[kind]
+
+
+def _kind(backend: str) -> Kind:
+    return "file" if backend == "file" else "keyring"
+
+
+def _changed(recorded: AbstractSet[str], found: str) -> StoreUnavailable:
+    was = shown(", ".join(sorted(recorded)))
+    return StoreUnavailable(
+        f"backend changed: the identities are in {was} and the store is now {shown(found)}; set `[store] backend` back "
+        "in config.toml, or remove the identities under the old one first, and run `vaultd restart`"
+    )
 
 
 def _no_passphrase(*, new: bool) -> str:
