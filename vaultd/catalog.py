@@ -10,7 +10,9 @@ from __future__ import annotations
 import configparser
 import io
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
@@ -18,16 +20,18 @@ from vaultd.config import Settings
 from vaultd.errors import BadProfile, FileRefused, Misconfigured, UnknownProfile, VaultdError
 from vaultd.files import Files, Layout
 from vaultd.model.credentials import Identity
-from vaultd.model.draft import Rules
+from vaultd.model.draft import Draft, Rules
 from vaultd.model.endpoints import ENDPOINT_VARIABLES
 from vaultd.model.environment import slug
+from vaultd.model.ground import Ground, find_ground
 from vaultd.model.partitions import account_of
 from vaultd.model.plan import Overrides, Plan
 from vaultd.model.planner import make_plan
-from vaultd.model.profiles import STATIC_KEYS, Profiles, parse
+from vaultd.model.profiles import STATIC_KEYS, Chain, Profile, Profiles, parse
 from vaultd.model.text import shown
 
 _NO_OVERRIDES = Overrides()
+_NEVER = datetime.fromtimestamp(0, tz=UTC)
 _LOOK_SECONDS = 1.0
 # Overrides carry policies of grants; their plans are dropped together before they could fill the memory.
 _MOST_PLANS = 4096
@@ -121,6 +125,23 @@ class Catalog:
             "identity": shown(chain.identity),
             "mfa_serial": shown(serial.text) if serial else listed or (known.mfa_serial if known else None),
         }
+
+    def identity_ground(self, name: str) -> Ground:
+        """Device and endpoint of an identity's own calls, also before it was added: by the first profile that ends
+        in it, its own section before others. Raises BadProfile and Misconfigured as a plan does.
+        """
+        known = self.identities.get(name) or Identity(name, "", "", None, "", _NEVER)
+        chain = self._ending_in(name) or Chain((Profile(name, 0, {}),), name, None)
+        return find_ground(Draft(chain.profiles[0].name, self.profiles, self.rules, chain, known, _NO_OVERRIDES))
+
+    def _ending_in(self, identity: str) -> Chain | None:
+        own = [identity] if identity in self.profiles.profiles else []
+        for name in (*own, *self.names()):
+            with suppress(BadProfile):
+                chain = self.profiles.chain(name)
+                if chain.identity == identity:
+                    return chain
+        return None
 
     def trouble_of(self, profile: str) -> VaultdError | None:
         """Why the profile cannot be planned: what `list` shows beside it, and `explain` says."""

@@ -1,0 +1,350 @@
+"""Rules of catalog.py, on real files in a home of the test's own."""
+
+from __future__ import annotations
+
+import gc
+import tracemalloc
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from tests.fakes import START, FakeClock
+from vaultd.catalog import Catalog, CatalogWatch
+from vaultd.config import Settings, load_settings
+from vaultd.errors import BadProfile, Misconfigured, UnknownIdentity, UnknownProfile
+from vaultd.files import Files
+from vaultd.model.credentials import Identity
+from vaultd.model.plan import Overrides, Plans
+
+SERIAL = "arn:aws:iam::123456789012:mfa/franklin"
+FRANKLIN = Identity("identity", "123456789012", "arn:aws:iam::123456789012:user/franklin", SERIAL, "WXYZ", START)
+WEB = "[profile web-admin]\nsource_profile = identity\nrole_arn = arn:aws:iam::234567890123:role/WebAdmin\n"
+
+
+class CountingFiles(Files):
+    """Counts what a look costs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stats = 0
+        self.reads = 0
+
+    def stat_key(self, path: Path) -> tuple[int, ...] | None:
+        self.stats += 1
+        return super().stat_key(path)
+
+    def read_config(self, path: Path) -> bytes | None:
+        self.reads += 1
+        return super().read_config(path)
+
+
+@dataclass
+class Home:
+    """A home with `.aws`, and the watch over it."""
+
+    path: Path
+    clock: FakeClock = field(default_factory=FakeClock)
+    files: CountingFiles = field(default_factory=CountingFiles)
+    identities: list[Identity] = field(default_factory=lambda: [FRANKLIN])
+
+    @property
+    def config(self) -> Path:
+        return self.path / ".aws/config"
+
+    def write(self, text: str, name: str = "config") -> None:
+        path = self.path / ".aws" / name
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        path.write_text(text)
+        path.chmod(0o600)
+
+    def watch(self, settings: Settings | None = None) -> CatalogWatch:
+        return CatalogWatch(
+            files=self.files,
+            settings=settings or Settings(),
+            environ={"HOME": str(self.path)},
+            config_path=self.config,
+            identities=lambda: tuple(self.identities),
+            clock=self.clock,
+        )
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    tmp_path.chmod(0o700)
+    return Home(tmp_path)
+
+
+def trouble(watch: CatalogWatch) -> str | None:
+    return watch.trouble
+
+
+def raised(call: Callable[[], object]) -> str:
+    with pytest.raises(Misconfigured) as caught:
+        call()
+    return caught.value.message
+
+
+def test_a_catalog_is_what_engine_and_web_see(home: Home) -> None:
+    """It implements model.plan.Plans."""
+    home.write(WEB + '[profile "team prod"]\nsource_profile = identity\n')
+    catalog: Plans = home.watch().current
+    assert catalog.names() == ("web-admin", "team prod")
+    assert catalog.slug("team prod") == "team~20prod"
+    assert catalog.plan("web-admin").account_id == "234567890123"
+    concrete = home.watch().current
+    assert concrete.by_slug("team~20prod") == "team prod"
+    assert concrete.by_slug("team prod") is None
+    assert concrete.by_slug("nobody") is None
+
+
+def test_plans_are_built_once_per_snapshot(home: Home) -> None:
+    """The same object for the same question; another one for other overrides."""
+    home.write(WEB)
+    catalog = home.watch().current
+    assert catalog.plan("web-admin") is catalog.plan("web-admin", Overrides())
+    shaped = catalog.plan("web-admin", Overrides(policy="{}"))
+    assert shaped is catalog.plan("web-admin", Overrides(policy="{}"))
+    assert shaped.last.fingerprint != catalog.plan("web-admin").last.fingerprint
+
+
+def test_summaries_need_no_identity(home: Home) -> None:
+    """interface.md §6's static part, for every profile, whatever is wrong with it."""
+    home.write(
+        WEB
+        + "[profile me]\nsource_profile = identity\n[profile other]\nsource_profile = nobody\n"
+        + "[profile loop]\nsource_profile = pool\n[profile pool]\nsource_profile = loop\n"
+    )
+    catalog = home.watch().current
+    assert catalog.summary("web-admin") == {
+        "profile": "web-admin",
+        "account_id": "234567890123",
+        "role_arn": "arn:aws:iam::234567890123:role/WebAdmin",
+        "identity": "identity",
+        "mfa_serial": SERIAL,
+    }
+    nothing = {"account_id": None, "role_arn": None, "mfa_serial": None}
+    me = {"profile": "me", "identity": "identity", "account_id": "123456789012", "mfa_serial": SERIAL}
+    assert catalog.summary("me") == nothing | me
+    assert catalog.summary("other") == {**nothing, "profile": "other", "identity": "nobody"}
+    assert catalog.summary("loop") == {**nothing, "profile": "loop", "identity": None}
+    assert catalog.trouble_of("web-admin") is None
+    assert isinstance(catalog.trouble_of("other"), UnknownIdentity)
+    assert isinstance(catalog.trouble_of("loop"), BadProfile)
+
+
+def test_names_are_safe_for_a_terminal(home: Home) -> None:
+    """A hostile section name goes through shown() in the summary (interface.md §6)."""
+    home.write('[profile "a\x1b[31m"]\nsource_profile = i\x07d\n')
+    catalog = home.watch().current
+    assert catalog.summary("a\x1b[31m")["profile"] == "a?[31m"
+    assert catalog.summary("a\x1b[31m")["identity"] == "i?d"
+
+
+async def test_a_look_costs_stats_once_a_second(home: Home) -> None:
+    """Never on a GET, at most once a second, and a read only after a change (architecture.md §1)."""
+    home.write(WEB)
+    watch = home.watch()
+    reads, number = home.files.reads, watch.current.number
+    home.files.stats = 0
+    for _ in range(50):
+        assert not watch.look()
+    assert home.files.stats == 0
+    await home.clock.advance(1.5)
+    assert not watch.look()
+    assert not watch.look()
+    assert (home.files.stats, home.files.reads) == (2, reads)
+    home.write(WEB + "[profile new]\nsource_profile = identity\n")
+    assert not watch.look()
+    await home.clock.advance(1.5)
+    assert watch.look()
+    assert watch.current.number == number + 1
+    assert watch.current.plan("new").profile == "new"
+
+
+async def test_a_snapshot_stands_while_a_new_one_comes(home: Home) -> None:
+    """Frozen: whoever holds it sees one state of the files."""
+    home.write(WEB)
+    watch = home.watch()
+    held = watch.current
+    home.write("[profile other]\n")
+    await home.clock.advance(2)
+    assert watch.look()
+    assert held.names() == ("web-admin",)
+    assert held.plan("web-admin").identity == "identity"
+    assert watch.current.names() == ("other",)
+
+
+async def test_a_broken_file_keeps_the_last_good_one(home: Home) -> None:
+    """And says so; what was added in the broken part is 78 with file:line, not an unknown profile."""
+    home.write(WEB)
+    watch = home.watch()
+    home.write(WEB + "rubbish\n[profile new]\n")
+    await home.clock.advance(2)
+    assert watch.look()
+    broken = "config:4: this line is neither `[section]` nor `key = value`; write one of them."
+    assert trouble(watch) == broken
+    assert watch.current.plan("web-admin").account_id == "234567890123"
+    assert raised(lambda: watch.current.plan("new")) == broken
+    home.write(WEB + "[profile new]\nsource_profile = identity\n")
+    await home.clock.advance(2)
+    assert watch.look()
+    assert trouble(watch) is None
+    assert watch.current.plan("new").profile == "new"
+    with pytest.raises(UnknownProfile, match="Did you mean new"):
+        watch.current.plan("news")
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"[profile a]\n\xff\n", "config:2: this is not UTF-8 text; save "),
+        (b"x = 1\n", "config:1: this line comes before any section; write `[default]`"),
+    ],
+)
+def test_a_start_with_an_unreadable_file(home: Home, content: bytes, expected: str) -> None:
+    """There is a catalog without profiles, and every profile is 78 with the file's own trouble."""
+    home.write("")
+    home.config.write_bytes(content)
+    watch = home.watch()
+    assert watch.trouble is not None
+    assert watch.trouble.startswith(expected)
+    assert watch.current.names() == ()
+    assert raised(lambda: watch.current.plan("a")) == watch.trouble
+
+
+def test_without_a_file(home: Home) -> None:
+    """Not an error of the start: the first question names the file and what to write."""
+    watch = home.watch()
+    assert watch.trouble is None
+    assert raised(lambda: watch.current.plan("a")) == (
+        f"{home.config} has no profile: write `[profile NAME]` with role_arn and source_profile into it"
+    )
+
+
+async def test_ownership_of_the_config(home: Home) -> None:
+    """Group-writable is refused by name (interface.md §1); a link to a file of the user's own is read."""
+    home.write(WEB)
+    home.config.chmod(0o620)
+    watch = home.watch()
+    assert watch.trouble is not None
+    assert str(home.config) in watch.trouble
+    home.config.chmod(0o600)
+    await home.clock.advance(2)
+    assert watch.look()
+    assert watch.current.names() == ("web-admin",)
+    dotfiles = home.path / "dotfiles"
+    dotfiles.mkdir(mode=0o700)
+    home.config.rename(dotfiles / "config")
+    home.config.symlink_to(dotfiles / "config")
+    assert home.watch().current.names() == ("web-admin",)
+
+
+def test_an_identity_that_is_added(home: Home) -> None:
+    """`reload` makes the plan that was refused before."""
+    home.write(WEB)
+    home.identities.clear()
+    watch = home.watch()
+    number = watch.current.number
+    with pytest.raises(UnknownIdentity, match=r"`vault-client add identity`$"):
+        watch.current.plan("web-admin")
+    home.identities.append(FRANKLIN)
+    watch.reload()
+    assert watch.current.number == number + 1
+    assert watch.current.plan("web-admin").identity == "identity"
+
+
+def test_settings_shape_plans(home: Home) -> None:
+    """config.toml's sections reach the planner."""
+    home.write(WEB)
+    settings = load_settings(
+        '[sessions]\nmfa_duration = "1h"\nrole_session_name = "{profile}"\n[aws]\nsts_region_fallback = "eu-west-1"\n'
+        '[identities.identity]\nmfa_serial = "GAHT12345678"\nregion = "eu-central-1"\n'
+        '[profiles.web-admin]\nmfa_max_age = "30m"\n[profiles.web-amin]\nprotected = true\n',
+        path="config.toml",
+    )
+    catalog = home.watch(settings).current
+    mfa, role = catalog.plan("web-admin").steps
+    assert (mfa.duration, mfa.mfa_serial) == (timedelta(hours=1), "GAHT12345678")
+    assert (role.endpoint.region, role.endpoint.fallback_region) == ("eu-central-1", "eu-west-1")
+    assert role.mfa_max_age == timedelta(minutes=30)
+    assert role.role is not None
+    assert role.role.role_session_name == "web-admin"
+    assert catalog.problems == (
+        "config.toml [profiles.web-amin] names no profile of config; correct the name, or remove the table.",
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "key"),
+    [
+        (
+            "credentials",
+            "[default]\naws_access_key_id = AKIACANARY\naws_secret_access_key = canary\n",
+            "aws_access_key_id",
+        ),
+        ("credentials", "[default]\nrole_arn = x\n", "role_arn"),
+        ("config", "[default]\nsso_session = corp\n", "sso_session"),
+        ("config", "[default]\naws_access_key_id = AKIACANARY\n", "aws_access_key_id"),
+        ("config", "[profile default]\ncredential_process = canary\n", "credential_process"),
+    ],
+)
+def test_a_default_that_sdks_would_prefer_is_warned_of(home: Home, name: str, text: str, key: str) -> None:
+    """interface.md §3: named with its fix, no value in it or kept."""
+    home.write(text, name)
+    catalog = home.watch().current
+    (warning,) = catalog.default_warnings()
+    assert warning.startswith(
+        f"SDKs prefer the {key} of [default] in {home.path}/.aws/{name} to this shell's endpoint;"
+    )
+    assert warning.endswith("or remove the line.")
+    assert "CANARY" not in repr(catalog)
+
+
+def test_a_harmless_default_is_not_warned_of(home: Home) -> None:
+    """A region alone does no harm (sdk-facts §1); other sections of the credentials file neither."""
+    home.write("[default]\nregion = eu-west-1\n")
+    home.write("[other]\naws_access_key_id = x\n[default]\n", "credentials")
+    assert home.watch().current.default_warnings() == ()
+    home.write("not an ini file", "credentials")
+    assert home.watch().current.default_warnings() == ()
+
+
+async def test_a_new_credentials_file_is_seen(home: Home) -> None:
+    """It is watched like the config file."""
+    home.write(WEB)
+    watch = home.watch()
+    home.write("[default]\naws_access_key_id = x\n", "credentials")
+    await home.clock.advance(2)
+    assert watch.look()
+    assert len(watch.current.default_warnings()) == 1
+
+
+def test_a_thousand_profiles(home: Home) -> None:
+    """Plans are made when asked for, and the whole snapshot stays below 10 MB (performance.md row 6)."""
+    home.write("".join(WEB.replace("web-admin", f"p{n}").replace("WebAdmin", f"Role{n}") for n in range(1000)))
+    gc.collect()
+    tracemalloc.start()
+    try:
+        catalog = home.watch().current
+        gc.collect()
+        bare = tracemalloc.get_traced_memory()[0]
+        assert not catalog._plans
+        plans = [catalog.plan(name) for name in catalog.names()]
+        whole = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert len({plan.last.fingerprint for plan in plans}) == 1000
+    assert bare < 2_500_000
+    assert whole < 8_000_000
+
+
+def test_plans_of_overrides_do_not_fill_the_memory(home: Home) -> None:
+    """Policies of grants are bounded in number."""
+    home.write(WEB)
+    catalog: Catalog = home.watch().current
+    for n in range(5000):
+        catalog.plan("web-admin", Overrides(policy=f'{{"n":{n}}}'))
+    assert len(catalog._plans) <= 4096

@@ -1,0 +1,193 @@
+"""Rules of config.py."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from vaultd.config import Settings, load_settings
+from vaultd.errors import Misconfigured
+
+# interface.md §7, with every key that it names
+WHOLE = """\
+[listen]
+port = 9170
+[aws]
+config_file = "~/.aws/other"
+sts_region_fallback = "eu-west-1"
+endpoint_allow = ["STS.corp.example", "localhost:5000", "[::1]:80"]
+https_proxy = "http://proxy:3128"
+no_proxy = "x"
+ca_bundle = "/x.pem"
+[sessions]
+mfa_duration = "36h"
+persist = false
+role_session_name = "{iam_user}@{profile}"
+[store]
+backend = "file"
+lock_after_idle = "30m"
+lock_on_suspend = true
+lock_on_screen_lock = true
+[prompt]
+drivers = ["terminal"]
+timeout = "60s"
+cancel_cooldown = "5m"
+hold = "off"
+hold_max = "10s"
+[grants]
+max_age = "1d"
+idle_timeout = "1h"
+[audit]
+max_bytes = 1000000
+keep = 2
+[identities."team prod"]
+mfa_serial = "arn:aws:iam::123456789012:mfa/franklin"
+mfa_process = "/bin/x"
+region = "us-gov-west-1"
+[profiles.web-admin]
+protected = true
+mfa_max_age = "1h"
+allow_executables = ["/usr/bin/aws"]
+run_executables = ["/usr/bin/x"]
+relays = ["vm"]
+"""
+
+
+def message(text: str) -> str:
+    with pytest.raises(Misconfigured) as caught:
+        load_settings(text, path="config.toml")
+    assert caught.value.exit == 78
+    assert "\n" not in caught.value.message
+    return caught.value.message
+
+
+def test_an_absent_file_means_the_contracts_defaults() -> None:
+    """interface.md §7."""
+    found = load_settings("", path="config.toml")
+    assert found == Settings()
+    assert found.listen.port == 9169
+    assert found.aws.endpoint_allow == ()
+    assert found.sessions.mfa_duration == timedelta(hours=12)
+    assert (found.sessions.persist, found.sessions.role_session_name) == (True, "{iam_user}")
+    assert (found.store.backend, found.store.lock_after_idle) == ("auto", None)
+    assert (found.store.lock_on_suspend, found.store.lock_on_screen_lock) == (False, False)
+    assert (found.prompt.drivers, found.prompt.hold) == (("auto",), "auto")
+    assert (found.prompt.timeout, found.prompt.cancel_cooldown) == (timedelta(seconds=120), timedelta(seconds=120))
+    assert found.prompt.hold_max == timedelta(seconds=100)
+    assert (found.grants.max_age, found.grants.idle_timeout) == (timedelta(days=7), timedelta(hours=24))
+
+
+def test_every_key_of_the_contract_parses() -> None:
+    """Those of later issues too: one file serves every version."""
+    found = load_settings(WHOLE, path="config.toml")
+    assert found.aws.endpoint_allow == ("sts.corp.example", "localhost:5000", "[::1]:80")
+    assert found.sessions.mfa_duration == timedelta(hours=36)
+    assert found.store.lock_after_idle == timedelta(minutes=30)
+    assert found.grants.max_age == timedelta(days=1)
+    assert found.identities["team prod"].region == "us-gov-west-1"
+    assert found.profiles["web-admin"].mfa_max_age == timedelta(hours=1)
+    assert found.profiles["web-admin"].allow_executables == ("/usr/bin/aws",)
+
+
+def test_settings_are_frozen() -> None:
+    """Shared by every room: nobody changes them."""
+    with pytest.raises(ValidationError):
+        Settings().listen.port = 1  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("[listn]\nport = 1\n", "config.toml:1: [listn] is not a known key; write listen"),
+        ("[listen]\n\n# x\nprot = 1\n", "config.toml:4: [listen] prot is not a known key; write port"),
+        ("listen.prot = 1\n", "config.toml:1: [listen] prot is not a known key; write port"),
+        (
+            "[sessions]\nzzz = 1\n",
+            "config.toml:2: [sessions] zzz is not a known key; write one of mfa_duration, persist, role_session_name",
+        ),
+        (
+            '[profiles.a]\n[profiles."b c"]\nprotectd = true\n',
+            "config.toml:3: [profiles.b c] protectd is not a known key; write protected",
+        ),
+        (
+            "[identities]\nx = { mfa_serail = 'y' }\n",
+            "config.toml:2: [identities.x] mfa_serail is not a known key; write mfa_serial",
+        ),
+        ('[listen]\nport = "9169"\n', "config.toml:2: [listen] port is refused: write a whole number"),
+        ("[listen]\nport = 65536\n", "config.toml:2: [listen] port is refused: write less than or equal to 65535"),
+        ("[sessions]\npersist = 1\n", "config.toml:2: [sessions] persist is refused: write true or false"),
+        ("[aws]\nca_bundle = 1\n", "config.toml:2: [aws] ca_bundle is refused: write text in quotes"),
+        ('[prompt]\ndrivers = "auto"\n', 'config.toml:2: [prompt] drivers is refused: write a list such as ["name"]'),
+        (
+            '[store]\nbackend = "kering"\n',
+            "config.toml:2: [store] backend is refused: write 'auto', 'keyring' or 'file'",
+        ),
+        ("listen = 3\n", "config.toml:1: [listen] is refused: write it as a table of its own"),
+        (
+            '[grants]\nmax_age = "7d"\nidle_timeout = 86400\n',
+            'config.toml:3: [grants] idle_timeout is refused: a duration is a number and its unit; write "90s", "30m"',
+        ),
+        (
+            "[store]\nlock_after_idle = 30\n",
+            'a duration is a number and its unit; write "90s", "30m", "12h" or "7d", or "never"',
+        ),
+        ('[prompt]\ntimeout = "0s"\n', 'refused: write a duration above zero, such as "30s"'),
+        ('[prompt]\ntimeout = "never"\n', "refused: a duration is a number and its unit"),
+        ('[sessions]\nmfa_duration = "5m"\n', 'GetSessionToken takes 15 minutes to 36 hours; write "15m" to "36h"'),
+        (
+            '[sessions]\nrole_session_name = "{user}"\n',
+            'it knows {iam_user}, {identity} and {profile}; write "{iam_user}"',
+        ),
+        ('[aws]\nsts_region_fallback = "Ireland"\n', 'it is not a region; write one such as "eu-west-1"'),
+        ('[aws]\nendpoint_allow = ["https://x"]\n', "it takes hosts without scheme or path; write"),
+        ("[listen]\nport = = 3\n", "config.toml:2: this is not TOML (Invalid value); write lines such as"),
+        ("[listen]\nport = 1\nport = 2\n", "config.toml:3: this is not TOML (Cannot overwrite a value); write lines"),
+        ("[listen", "config.toml:1: this is not TOML"),
+    ],
+)
+def test_bad_settings_are_named(text: str, expected: str) -> None:
+    """78 with file:line, the key, and what to write; for an unknown key the nearest known one."""
+    assert expected in message(text)
+
+
+@given(st.integers(1, 10**6), st.sampled_from("smhd"))
+def test_durations(number: int, unit: str) -> None:
+    """`Ns|Nm|Nh|Nd`; a bare number is 78 whatever its size."""
+    seconds = number * {"s": 1, "m": 60, "h": 3600, "d": 86400}[unit]
+    found = load_settings(f'[grants]\nmax_age = "{number}{unit}"\n', path="c")
+    assert found.grants.max_age == timedelta(seconds=seconds)
+    for bad in (str(number), f'"{number}"', f'"{number} {unit}"', f'"-{number}{unit}"', f'"{number}{unit.upper()}"'):
+        with pytest.raises(Misconfigured, match="a duration is a number and its unit"):
+            load_settings(f"[grants]\nmax_age = {bad}\n", path="c")
+
+
+@given(st.text(max_size=60))
+def test_any_text_is_settings_or_one_sentence(text: str) -> None:
+    """No other error, whatever the file holds."""
+    try:
+        load_settings(text, path="config.toml")
+    except Misconfigured as exc:
+        said = exc.message
+    else:
+        return
+    assert said.startswith("config.toml:")
+
+
+def test_the_environment_of_the_start() -> None:
+    """Proxy and CA from the environment where the file says none; VAULTD_STORE over the file."""
+    environ = {"https_proxy": "http://p:1", "NO_PROXY": "n", "AWS_CA_BUNDLE": "/env.pem", "VAULTD_STORE": "keyring"}
+    plain = Settings().with_environment(environ)
+    assert (plain.aws.https_proxy, plain.aws.no_proxy, plain.aws.ca_bundle) == ("http://p:1", "n", "/env.pem")
+    whole = load_settings(WHOLE, path="c").with_environment(environ)
+    assert (whole.aws.https_proxy, whole.aws.ca_bundle, whole.store.backend) == (
+        "http://proxy:3128",
+        "/x.pem",
+        "keyring",
+    )
+    assert Settings().with_environment({}) == Settings()
+    with pytest.raises(Misconfigured, match=r"VAULTD_STORE='vault' is no store: set VAULTD_STORE=file"):
+        Settings().with_environment({"VAULTD_STORE": "vault"})
