@@ -27,7 +27,7 @@ class Caller:
 
 @dataclass(frozen=True)
 class Decision:
-    """What one set of policies says of one action."""
+    """What one set of policies says of one action; what is denied is never allowed."""
 
     allowed: bool = False
     denied: bool = False

@@ -101,7 +101,7 @@ def authorize(state: State, x: Exchange, credential: Credential, action: str, re
     """Same-account authorization by identity policies alone. Raises AccessDenied."""
     keys = condition_keys(state, x, credential, mfa_shown=False)
     decision = identity_decision(state, credential, action, resource, keys)
-    if decision.denied or not decision.allowed:
+    if not decision.allowed:
         raise denied(state, credential, action, resource, decision, kind="identity-based")
 
 

@@ -191,15 +191,14 @@ def _trusted(state: State, x: Exchange, caller: Credential, tags: "_Tags", *, mf
     theirs = {**condition_keys(state, x, caller, mfa_shown=mfa_shown), **extra}
     for action in asked:
         mine = identity_decision(state, caller, action, x.role, ours)
-        if (
-            mine.denied or role is None
-        ):  # a role that is not there reads like one that may not be had (aws-facts §1.5 row 7)
+        # a role that is not there reads like one that may not be had (aws-facts §1.5 row 7)
+        if mine.denied or role is None:
             raise denied(state, caller, action, x.role, mine, kind="identity-based")
         trust = decide_trust(role.trust, action=action, caller=caller_of(caller), keys=theirs)
         near = role.account == caller.account and trust.direct
         if not mine.allowed and not near:
             raise denied(state, caller, action, x.role, mine, kind="identity-based")
-        if trust.denied or not trust.allowed:
+        if not trust.allowed:
             raise denied(state, caller, action, x.role, trust, kind="resource-based")
     assert role is not None
     return role

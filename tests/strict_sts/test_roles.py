@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.strict_sts.bench import Bench, StillClock, message, outcome
-from tests.strict_sts.live import SERIAL, StrictStsThread, role
+from tests.strict_sts.live import FRANKLIN, ROBOT, SERIAL, StrictStsThread, role
 
 CHAIN = "exceeds the 1 hour session limit for roles assumed by role chaining."
 TOO_LONG = "The requested DurationSeconds exceeds the MaxSessionDuration set for this role."
@@ -137,6 +137,54 @@ def test_name_lock(bench: Bench, name: str, has_username: bool, seen: str) -> No
     bench.strict.set_knobs(gst_has_username=has_username)
 
     assert outcome(lambda: bench.assume("NameLock", bench.mfa(), RoleSessionName=name)) == seen
+
+
+@pytest.mark.parametrize(
+    ("account", "principal", "granted", "seen"),
+    [
+        ("234567890123", FRANKLIN, False, "AccessDenied"),
+        ("234567890123", FRANKLIN, True, "allowed"),
+        ("123456789012", FRANKLIN, False, "allowed"),
+        ("123456789012", "arn:aws:iam::123456789012:root", False, "AccessDenied"),
+        ("123456789012", "arn:aws:iam::123456789012:root", True, "allowed"),
+        ("123456789012", ROBOT, True, "AccessDenied"),
+    ],
+)
+def test_which_sides_must_agree(bench: Bench, account: str, principal: str, granted: bool, seen: str) -> None:
+    """Across accounts both; within one, a trust policy that names the user is enough, naming the account is not."""
+    arn = f"arn:aws:iam::{account}:role/Side"
+    statement = {"Effect": "Allow", "Principal": {"AWS": principal}, "Action": "sts:AssumeRole"}
+    bench.strict.mutate(role={"arn": arn, "trust": {"Version": "2012-10-17", "Statement": statement}})
+    if granted:
+        bench.strict.mutate(policy={"principal": FRANKLIN, "name": "more", "document": allow("sts:AssumeRole")})
+
+    assert outcome(lambda: bench.assume("Side", bench.mfa(), RoleArn=arn)) == seen
+
+
+def test_force_mfa_holds_where_the_trust_policy_names_the_user(bench: Bench) -> None:
+    """In one account too an explicit deny of the identity side beats a trust policy that would be enough."""
+    arn = "arn:aws:iam::123456789012:role/Side"
+    statement = {"Effect": "Allow", "Principal": {"AWS": FRANKLIN}, "Action": "sts:AssumeRole"}
+    bench.strict.mutate(role={"arn": arn, "trust": {"Version": "2012-10-17", "Statement": statement}})
+
+    assert outcome(lambda: bench.assume("Side", RoleArn=arn)) == "AccessDenied"
+    assert outcome(lambda: bench.assume("Side", bench.mfa(), RoleArn=arn)) == "allowed"
+
+
+@pytest.mark.parametrize("side", ["identity", "trust"])
+def test_explicit_deny_wins_on_either_side(bench: Bench, side: str) -> None:
+    """WebAdmin is allowed on both sides; one Deny on one of them is enough."""
+    keys = bench.mfa()
+    assert outcome(lambda: bench.assume("WebAdmin", keys)) == "allowed"
+    deny = {"Effect": "Deny", "Action": "sts:AssumeRole"}
+    if side == "identity":
+        document = {"Version": "2012-10-17", "Statement": {**deny, "Resource": "*"}}
+        bench.strict.mutate(policy={"principal": FRANKLIN, "name": "no", "document": document})
+    else:
+        statements = [{**deny, "Principal": "*"}, {**deny, "Effect": "Allow", "Principal": {"AWS": FRANKLIN}}]
+        bench.strict.mutate(role={"arn": role("WebAdmin"), "trust": {"Version": "2012-10-17", "Statement": statements}})
+
+    assert outcome(lambda: bench.assume("WebAdmin", keys)) == "AccessDenied"
 
 
 def test_a_role_that_is_not_there_reads_like_a_denial(bench: Bench) -> None:
