@@ -161,7 +161,7 @@ class Broker:
         raise lost
 
     async def _land(self, wish: Wish, chain: Chain) -> RoleSession | VaultdError:
-        """Wait for the flight. An error that is returned is worth another turn: a code is needed now, or it was lost."""
+        """Wait for the flight. An error that is returned is worth another turn: a code is needed, or it was lost."""
         flight = self._fly(wish, chain)
         if not await within(self._clock, {flight}, self._left(wish)):
             raise self._too_slow(wish.plan)
