@@ -1,0 +1,1 @@
+"""Seeded leaks and the scanner that finds canaries."""
