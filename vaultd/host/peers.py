@@ -33,6 +33,7 @@ _SOCK_DIAG: Final = 4
 _DIAG_BY_FAMILY: Final = 20
 _NO_COOKIE: Final = 0xFFFFFFFF
 _MAPPED: Final = "::ffff:"
+_LOOPBACK: Final = b"\x7f\0\0\1"
 
 #: linux/netlink.h nlmsghdr, then linux/inet_diag.h inet_diag_req_v2: an exact question, no dump.
 _HEADER: Final = struct.pack("=IHHII", 72, _DIAG_BY_FAMILY, 1, 0, 0) + struct.pack("=BBBBI", 2, 6, 0, 0, 0xFFFFFFFF)
@@ -133,7 +134,7 @@ class Peers:
 
 def _packed(address: str) -> bytes:
     """Four bytes; a dual-stack listener's `::ffff:127.0.0.1` is the IPv4 connection that it is. OSError for others."""
-    return socket.inet_aton(address.removeprefix(_MAPPED))
+    return _LOOPBACK if address == "127.0.0.1" else socket.inet_aton(address.removeprefix(_MAPPED))
 
 
 def _word(address: bytes) -> str:

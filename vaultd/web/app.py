@@ -35,6 +35,7 @@ from vaultd.web.guard import Guard, bare_token
 
 HEALTH_PATH: Final = "/healthz"
 _SLUG: Final = re.compile(r"[A-Za-z0-9._~-]+", re.ASCII)
+_INTERNAL: Final = closing(ecs_error(VaultdError("")))
 _HEALTHY: Final = http_message(200, "OK", b"ok", content_type="text/plain")
 _NOT_FOUND: Final = NotFound("There is nothing at this path; type `vault-client use PROFILE` for the right one.")
 _NOT_ALLOWED: Final = MethodNotAllowed("Credentials are read with GET only; type `vault-client use PROFILE`.")
@@ -104,20 +105,41 @@ class SdkSide:
 
     # ---- a request ----
 
-    async def _answer(self, request: Request) -> Reply:
-        message, sighting = request.message, request.connection.sighting
+    def answer_now(self, message: RawRequestMessage, sighting: Sighting) -> Reply | None:
+        """The answer to everything but a request whose session has to be made: None."""
+        try:
+            return self._decided(message, sighting)
+        except Exception as exc:
+            log.exception("fail request error=%s", type(exc).__name__)
+            return Reply(_INTERNAL, keep=False)
+
+    def _decided(self, message: RawRequestMessage, sighting: Sighting) -> Reply | None:
+        if (refusal := self._guard.refusal(message)) is not None:
+            return self._refused(refusal, message, sighting)
         grant: Grant | None = None
         try:
-            if (refusal := self._guard.refusal(message)) is not None:
-                return self._refused(refusal, message, sighting)
             if message.path == HEALTH_PATH and message.method == "GET":
-                return Reply(_kept(_HEALTHY, message), keep=not message.should_close)
+                return _reply(_HEALTHY, message)
             grant = self._granted(message)
-            served = await self._credentials.served(grant, message.path, sighting)
+            served = self._credentials.ready(grant, self._credentials.plan(grant, message.path))
         except VaultdError as exc:
             return self._told(exc, message, grant, sighting)
-        sent = functools.partial(self._sent, served, sighting)
-        return Reply(_kept(served.message, message), keep=not message.should_close, sent=sent)
+        return None if served is None else self._serving(served, message, sighting)
+
+    async def _answer(self, request: Request) -> Reply:
+        """A request that aiohttp's loop took: it had to wait for its session, or for its turn."""
+        message, sighting = request.parsed, request.connection.sighting
+        reply = self.answer_now(message, sighting)
+        return reply or await self._made(message, sighting)
+
+    async def _made(self, message: RawRequestMessage, sighting: Sighting) -> Reply:
+        grant = self._granted(message)
+        try:
+            plan = self._credentials.plan(grant, message.path)
+            served = await self._credentials.made(grant, plan, sighting)
+        except VaultdError as exc:
+            return self._told(exc, message, grant, sighting)
+        return self._serving(served, message, sighting)
 
     def _granted(self, message: RawRequestMessage) -> Grant:
         """404 and 405 come before the token is looked at."""
@@ -127,6 +149,9 @@ class SdkSide:
         if message.method != "GET":
             raise _NOT_ALLOWED
         return self._credentials.grant(bare_token(message))
+
+    def _serving(self, served: Served, message: RawRequestMessage, sighting: Sighting) -> Reply:
+        return _reply(served.message, message, functools.partial(self._sent, served, sighting))
 
     def _sent(self, served: Served, sighting: Sighting) -> None:
         self._audit.served(grant=served.grant, session=served.session, sighting=sighting, identity=served.plan.identity)
@@ -143,7 +168,7 @@ class SdkSide:
     def _told(self, error: VaultdError, message: RawRequestMessage, grant: Grant | None, sighting: Sighting) -> Reply:
         if grant is not None or error.status == 401:
             self._audit.denied(reason=wire_code(error), grant=grant, sighting=sighting)
-        return Reply(_bare(_kept(ecs_error(error), message), message), keep=not message.should_close)
+        return _reply(_bare(ecs_error(error), message), message)
 
 
 def _is_credentials(path: str) -> bool:
@@ -151,8 +176,11 @@ def _is_credentials(path: str) -> bool:
     return path.startswith(CREDENTIALS_PATH) and bool(_SLUG.fullmatch(slug)) and slug not in {".", ".."}
 
 
-def _kept(reply: bytes, message: RawRequestMessage) -> bytes:
-    return closing(reply) if message.should_close else reply
+def _reply(reply: bytes, message: RawRequestMessage, sent: Callable[[], None] | None = None) -> Reply:
+    """Kept or closed as the client asked for."""
+    if message.should_close:
+        return Reply(closing(reply), keep=False, sent=sent)
+    return Reply(reply, sent=sent)
 
 
 def _bare(reply: bytes, message: RawRequestMessage) -> bytes:

@@ -22,6 +22,7 @@ from typing import Any, Final, Protocol, cast
 
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
+from aiohttp.base_protocol import BaseProtocol
 from aiohttp.http import HttpProcessingError, RawRequestMessage
 from aiohttp.streams import StreamReader
 from aiohttp.web_protocol import RequestHandler
@@ -68,8 +69,11 @@ class Gate(Protocol):
     def limits(self) -> Limits:
         """What it may take."""
 
+    def answer_now(self, message: RawRequestMessage, sighting: Sighting) -> Reply | None:
+        """The answer, when it takes no waiting; never raises a VaultdError."""
+
     def turned_away(self, sighting: Sighting) -> None:
-        """A peer of another user was cut off."""
+        """A peer of another user was cut off, or one that had been ours is not any more."""
 
 
 class Request(web.BaseRequest):
@@ -83,7 +87,7 @@ class Request(web.BaseRequest):
         writer: AbstractStreamWriter,
         task: asyncio.Task[None],
     ) -> None:
-        self.message = message
+        self.parsed = message
         self.connection = cast("Connection", protocol)
         self._payload = payload
         self._payload_writer = writer
@@ -99,7 +103,7 @@ class Request(web.BaseRequest):
 class Reply(web.StreamResponse):
     """A whole HTTP message. `keep`: the connection may go on. `linger`: the rest of the request is dropped first.
 
-    `credentials`: the peer is looked up before it is written, and `sent` called after it.
+    `sent`: these are credentials; the peer is looked up before they are written, and `sent` is called after it.
     """
 
     def __init__(  # StreamResponse's own state (headers, cookies) is never made
@@ -110,41 +114,38 @@ class Reply(web.StreamResponse):
         linger: bool = False,
         sent: Callable[[], None] | None = None,
     ) -> None:
-        self._message = message
-        self._keep = keep
-        self._linger = linger
-        self._sent = sent
+        self.bytes = message
+        self.keep = keep
+        self.linger = linger
+        self.sent = sent
 
     @property
     def keep_alive(self) -> bool:
         """Whether aiohttp's loop waits for another request."""
-        return self._keep
+        return self.keep
 
     async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
-        """The one write. No await comes between the last look at the peer and the bytes."""
+        """For a request that had to wait: aiohttp's loop ends here. ConnectionError: there is nobody to write to."""
         connection = cast("Request", request).connection
-        if self._sent is not None and not connection.still_attested():
-            connection.abort()
-            return None
-        self._keep = connection.write(self._message, keep=self._keep)
-        if self._sent is not None:
-            self._sent()
-        self._connection = connection
-        return None
-
-    async def write_eof(self, data: bytes = b"") -> None:  # noqa: ARG002 (aiohttp's signature)
-        """Wait for a reader that is slow, or for the end of a request that was refused."""
-        connection = self._connection
+        self.keep = connection.send(self)
+        if connection.transport is None or connection.transport.is_closing():
+            raise ConnectionResetError
         if connection.writing_paused:
             await connection.drained()
-        if self._linger:
-            await connection.drop_rest()
+        return None
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        """All was written by `prepare`."""
 
 
 class Connection(RequestHandler):
-    """aiohttp's parser and loop for one client, under the rules above."""
+    """One client: aiohttp's parser, and its loop for the requests that have to wait.
 
-    __slots__ = ("_crowd", "_due", "_ended", "_gate", "_half_closed", "_in_head", "_timer", "ends", "sighting")
+    What can be answered at once is answered where it is parsed, without a task: that pays for the guard
+    (performance.md rows 4 and 5). Order is kept: while a request waits, or its client does not read, the next queue up.
+    """
+
+    __slots__ = ("_crowd", "_due", "_gate", "_half_closed", "_in_head", "_lingering", "_timer", "ends", "sighting")
 
     def __init__(self, server: SdkServer, *, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(
@@ -165,14 +166,14 @@ class Connection(RequestHandler):
         self._due = 0.0
         self._in_head = False
         self._half_closed = False
-        self._ended: asyncio.Future[None] | None = None
+        self._lingering = False
         self.ends: tuple[Address, Address] = (("", 0), ("", 0))
         self.sighting = _NOBODY
 
     # ---- accept ----
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Attest the peer, make room, start the clock; then let aiohttp read."""
+        """Attest the peer, make room, start the clock. aiohttp's loop is not started before something has to wait."""
         peer = self._attest(transport)
         if peer is None or not self._crowd.make_room():
             self._manager = None  # aiohttp then takes the loss of a connection that was never made in silence
@@ -180,9 +181,10 @@ class Connection(RequestHandler):
             return
         self.sighting = Sighting(uid=peer.uid, inode=peer.inode, pid=None)
         self._crowd.add(self)
-        self._due = self._loop.time() + self._gate.limits.first_byte
-        self._timer = self._loop.call_at(self._due, self._look_at_clock)
-        super().connection_made(transport)
+        self._close_in(self._gate.limits.first_byte)
+        BaseProtocol.connection_made(self, transport)
+        if self._manager is not None:
+            self._manager.connection_made(self, cast("asyncio.Transport", transport))
 
     def _attest(self, transport: asyncio.BaseTransport) -> PeerSocket | None:
         local, remote = transport.get_extra_info("sockname"), transport.get_extra_info("peername")
@@ -196,10 +198,6 @@ class Connection(RequestHandler):
             self._gate.turned_away(Sighting(uid=peer.uid, inode=None, pid=None))
         return None
 
-    def still_attested(self) -> bool:
-        """The rule of accept once more, now."""
-        return self._gate.peers.allowed(*self.ends)
-
     # ---- reading ----
 
     @property
@@ -208,19 +206,57 @@ class Connection(RequestHandler):
         return self._request_in_progress or bool(self._messages)
 
     def data_received(self, data: bytes) -> None:
-        """Parse; a head that is not complete yet has 3 s from its first byte."""
+        """Parse and answer; a head that is not complete yet has 3 s from its first byte."""
         before = self._request_count
-        super().data_received(data)
+        if self._request_in_progress or self._messages or self._paused:
+            super().data_received(data)
+            self._wake()
+        elif not (self._force_close or self._close):
+            self._answer_parsed(data)
         whole = self._request_count != before
         if whole and (data.endswith(_HEAD_END) or (self._in_head and _HEAD_END.endswith(data))):
             self._in_head = False
-        elif data and (whole or not self._in_head):
+        elif data and (whole or not self._in_head) and not self._lingering:
             self._in_head = True
             self._close_in(self._gate.limits.headers)
 
+    def _answer_parsed(self, data: bytes) -> None:
+        parser = self._parser
+        assert parser is not None
+        try:
+            messages, _, _ = parser.feed_data(data)
+        except HttpProcessingError:
+            self.send(Reply(_MALFORMED, keep=False, linger=True))
+            return
+        self._request_count += len(messages)
+        for place, (message, _) in enumerate(messages):
+            reply = None if self._paused else self._gate.answer_now(message, self.sighting)
+            if reply is None:
+                self._messages.extend(messages[place:])
+                self._wake()
+                return
+            parser.message_consumed()
+            if not self.send(reply):
+                self.close()
+                if not reply.linger and self.transport is not None:
+                    self.transport.close()
+                return
+        if len(messages) >= self._max_msg_queue_size:  # the parser holds back what was pipelined beyond
+            self._answer_parsed(b"")
+
+    def _wake(self) -> None:
+        """See to it that aiohttp's loop runs and looks at its queue."""
+        if not self._messages:
+            return
+        if self._task_handler is None:
+            self._task_handler = self._loop.create_task(self.start())
+        elif self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+        if len(self._messages) >= self._max_msg_queue_size and not self._buffer_paused:
+            self._pause_reading_for_buffer()
+
     def eof_received(self) -> bool:  # type: ignore[override]  # asyncio's contract; aiohttp always says None
         """True keeps the writing half open, for a client that waits for its answer."""
-        self._end_drop()
         if self.busy and not self._force_close:
             found = self._gate.peers.uid_of(*self.ends)
             self._half_closed = found is not None and found.inode != 0
@@ -229,16 +265,24 @@ class Connection(RequestHandler):
 
     # ---- writing ----
 
-    def write(self, message: bytes, *, keep: bool) -> bool:
-        """One write; returns whether the connection goes on after it."""
+    def send(self, reply: Reply) -> bool:
+        """One write; False: nothing may follow. No await lies between the last look at the peer and the bytes."""
         transport = self.transport
         if transport is None:
             return False
-        transport.write(message)
+        if reply.sent is not None and not self._gate.peers.allowed(*self.ends):
+            self._gate.turned_away(self.sighting)
+            transport.abort()
+            return False
+        transport.write(reply.bytes)
+        if reply.sent is not None:
+            reply.sent()
         self._crowd.touch(self)
-        if not self._in_head and not self.writing_paused:
+        if not self._in_head and not self._paused:
             self._due = self._loop.time() + self._gate.limits.idle
-        return keep and (not self._half_closed or bool(self._messages))
+        if reply.linger:
+            self._linger()
+        return reply.keep and (not self._half_closed or bool(self._messages))
 
     def pause_writing(self) -> None:
         """The client does not read: it has a while to begin."""
@@ -254,20 +298,13 @@ class Connection(RequestHandler):
         """Until the client has read what was written; ConnectionError when it left."""
         await self._drain_helper()
 
-    async def drop_rest(self) -> None:
-        """Close our half, then drop what still comes: an unread rest would reset the connection, reply and all."""
+    def _linger(self) -> None:
+        """Close our half and drop what still comes: an unread rest would reset the connection, reply and all."""
         self.close()
-        transport = self.transport
-        if transport is None or self._half_closed or not transport.can_write_eof():
-            return
-        transport.write_eof()
-        self._close_in(self._gate.limits.linger)
-        self._ended = self._loop.create_future()
-        await self._ended
-
-    def _end_drop(self) -> None:
-        if self._ended is not None and not self._ended.done():
-            self._ended.set_result(None)
+        if self.transport is not None and not self._half_closed and self.transport.can_write_eof():
+            self._lingering = True
+            self.transport.write_eof()
+            self._close_in(self._gate.limits.linger)
 
     # ---- the clock ----
 
@@ -280,7 +317,7 @@ class Connection(RequestHandler):
     def _look_at_clock(self) -> None:
         # One timer a connection: a request only moves `_due`, and the timer follows when it rings.
         now = self._loop.time()
-        if self.busy and not self.writing_paused and self._ended is None:
+        if self.busy and not self.writing_paused:
             self._due = max(self._due, now + 1.0)
         if now >= self._due:
             self.abort()
@@ -303,7 +340,6 @@ class Connection(RequestHandler):
             self._timer.cancel()
             self._timer = None
         self._crowd.remove(self)
-        self._end_drop()
         super().connection_lost(exc)
 
     # ---- what went wrong ----

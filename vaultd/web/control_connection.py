@@ -27,7 +27,7 @@ class ControlConnection(RequestHandler):
         super().__init__(
             server,
             loop=loop,
-            access_log=None,
+            access_log=None,  # type: ignore[arg-type]  # aiohttp's own AppRunner passes it; the stub lags
             keepalive_timeout=90,
             lingering_time=0,
             tcp_keepalive=False,

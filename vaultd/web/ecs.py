@@ -83,44 +83,47 @@ class Credentials:
             raise InvalidToken("The token is unknown, revoked or expired; type `vault-client use PROFILE`.")
         return grant
 
-    async def served(self, grant: Grant, path: str, sighting: Sighting) -> Served:
-        """Raises ProfileMismatch, UnknownProfile and whatever keeps a session from being made."""
+    def plan(self, grant: Grant, path: str) -> Plan:
+        """Raises ProfileMismatch, UnknownProfile, BadProfile."""
         if path != CREDENTIALS_PATH + grant.slug:
             name = shown(grant.profile)
             raise ProfileMismatch(
                 f"The token is for profile {name} alone, and the path names another; type `vault-client use {name}`."
             )
-        plan = self._plan(grant)
-        session = self._broker.peek(plan)
-        if session is None:
-            session = await self._made(plan, sighting)
-        if not session.servable(self._clock.now()):
-            name = shown(grant.profile)
-            raise StsUnavailable(f"The session of {name} has just ended; type `vault-client refresh {name}`.")
-        return Served(grant, plan, session, self._rendered.message(session))
-
-    def _plan(self, grant: Grant) -> Plan:
         plans = self._plans()
         if plans.number != self._number:
             self._known.clear()
             self._number = plans.number
-        plan = self._known.get(grant.digest)
-        if plan is None:
-            plan = plans.plan(grant.profile, grant.overrides)
-            if plan.role_arn != grant.role_arn:
-                name = shown(grant.profile)
-                raise ProfileMismatch(
-                    f"Profile {name} means another role than when this token was made; type `vault-client use {name}`."
-                )
-            self._known[grant.digest] = plan
-        return plan
+        return self._known.get(grant.digest) or self._learn(plans, grant)
 
-    async def _made(self, plan: Plan, sighting: Sighting) -> RoleSession:
+    def ready(self, grant: Grant, plan: Plan) -> Served | None:
+        """What goes out now, without waiting."""
+        session = self._broker.peek(plan)
+        return None if session is None else self._served(grant, plan, session)
+
+    async def made(self, grant: Grant, plan: Plan, sighting: Sighting) -> Served:
+        """The same within PATIENCE; raises whatever keeps a session from being made."""
         loop = asyncio.get_running_loop()
         began = loop.time()
         requester = await self._naming.of(plan, sighting)
-        left = PATIENCE - (loop.time() - began)
-        return await self._broker.session(plan, requester=requester, wait=max(left, 0.0))
+        left = max(0.0, PATIENCE - (loop.time() - began))
+        return self._served(grant, plan, await self._broker.session(plan, requester=requester, wait=left))
+
+    def _served(self, grant: Grant, plan: Plan, session: RoleSession) -> Served:
+        if not session.servable(self._clock.now()):  # the last gate: never a 200 with keys that have ended
+            name = shown(grant.profile)
+            raise StsUnavailable(f"The session of {name} has just ended; type `vault-client refresh {name}`.")
+        return Served(grant, plan, session, self._rendered.message(session))
+
+    def _learn(self, plans: Plans, grant: Grant) -> Plan:
+        plan = plans.plan(grant.profile, grant.overrides)
+        if plan.role_arn != grant.role_arn:
+            name = shown(grant.profile)
+            raise ProfileMismatch(
+                f"Profile {name} means another role than when this token was made; type `vault-client use {name}`."
+            )
+        self._known[grant.digest] = plan
+        return plan
 
 
 class _Rendered:

@@ -15,7 +15,7 @@ from vaultd.engine.desk import Desk
 from vaultd.engine.grants import Grants
 from vaultd.engine.seams import Clock, Custody
 from vaultd.host import processes
-from vaultd.model.partitions import Endpoint
+from vaultd.model.ground import Ground
 from vaultd.model.peer import Peer
 from vaultd.model.plan import Overrides, Plan
 from vaultd.model.secret import Secret
@@ -31,14 +31,11 @@ class Catalogue(Protocol):
     def plan(self, profile: str, overrides: Overrides = ...) -> Plan:
         """Raises UnknownProfile, UnknownIdentity, BadProfile."""
 
-    def summary(self, profile: str) -> dict[str, Any]:
+    def summary(self, profile: str) -> dict[str, str | None]:
         """{profile, account_id, role_arn, identity, mfa_serial}: the static part of a profile's row."""
 
-    def identity_endpoint(self, identity: str) -> Endpoint:
-        """Where the identity's own calls go."""
-
-    def identity_serial(self, identity: str) -> str | None:
-        """Its MFA device: configured, else detected."""
+    def identity_ground(self, name: str) -> Ground:
+        """An identity's own MFA device and endpoint, also before it was added."""
 
     def default_warnings(self) -> tuple[str, ...]:
         """What in `[default]` would beat the endpoint in an SDK, each with its fix."""
@@ -48,7 +45,7 @@ class Lifecycle(Protocol):
     """What only the composition root can do: it owns the order of lock, unlock and stop."""
 
     def status(self) -> dict[str, Any]:
-        """The status object of interface.md §6."""
+        """The daemon's own part of the status object of interface.md §6; the lists are the route's."""
 
     async def lock(self) -> None:
         """Forget keys and sessions, serve nothing, survive a restart."""
@@ -61,6 +58,9 @@ class Lifecycle(Protocol):
 
     def identities_changed(self) -> None:
         """The index has changed: plans are made anew."""
+
+    def granted(self) -> None:
+        """A grant was made: its session is to be kept fresh."""
 
     def stop(self) -> None:
         """Begin the orderly end; returns at once."""

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+from typing import Any
 
 from aiohttp import web
 
 from vaultd.errors import BadRequest
 from vaultd.web import bodies
 from vaultd.web.rooms import Rooms, connection, reply
+from vaultd.web.routes.identities import identity_object
+from vaultd.web.routes.profiles import profile_object
 
 #: Lines of `GET /v1/audit` unless asked otherwise, and at most.
 LINES, MOST_LINES = 1000, 100_000
@@ -34,7 +37,16 @@ class _Daemon:
         self._rooms = rooms
 
     async def status(self, request: web.Request) -> web.Response:
-        return reply(self._rooms.lifecycle.status())
+        rooms = self._rooms
+        catalog = rooms.catalog()
+        rows = (profile_object(rooms.broker, catalog, name) for name in catalog.names())
+        lists = {
+            "identities": [identity_object(identity) for identity in rooms.custody.list()],
+            "profiles": [row for row in rows if row["state"] not in {"none", "locked"}],
+            "prompts": [question.wire() for question in rooms.desk.open_questions()],
+            "grants": [rooms.grants.wire(grant) for grant in rooms.grants.list()],
+        }
+        return reply({**rooms.lifecycle.status(), **lists})
 
     async def checks(self, request: web.Request) -> web.Response:
         return reply({"checks": await self._rooms.lifecycle.checks()})
@@ -52,6 +64,7 @@ class _Daemon:
         count = request.query.get("n", str(LINES))
         if not (count.isascii() and count.isdigit()):
             raise BadRequest("field n: not a number; send a whole number of lines", field="n")
+        await self._rooms.audit.flush()
         lines = min(int(count), MOST_LINES)
         return reply({"events": self._rooms.audit.tail(lines, profile=request.query.get("profile"))})
 
@@ -64,7 +77,8 @@ class _Daemon:
         try:
             while not gone.done():
                 following = asyncio.ensure_future(anext(subscription))
-                await asyncio.wait({following, gone}, return_when=asyncio.FIRST_COMPLETED)
+                watched: set[asyncio.Future[Any]] = {following, gone}
+                await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
                 if not following.done():
                     following.cancel()
                     break

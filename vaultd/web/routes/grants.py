@@ -11,7 +11,7 @@ from vaultd.errors import BadRequest
 from vaultd.host import processes
 from vaultd.model.credentials import RoleSession
 from vaultd.model.dialects import stamp
-from vaultd.model.environment import grant_environment
+from vaultd.model.environment import ecs_change
 from vaultd.model.plan import Plan
 from vaultd.model.secret import Secret
 from vaultd.web import bodies
@@ -52,6 +52,7 @@ class _Grants:
             peer=caller(request),
         )
         self._note(plan, grant, session)
+        self._rooms.lifecycle.granted()
         return reply(self._object(plan, body, grant, token, session), status=201)
 
     def _note(self, plan: Plan, grant: Grant, session: RoleSession) -> None:
@@ -69,20 +70,19 @@ class _Grants:
     def _object(
         self, plan: Plan, body: bodies.GrantBody, grant: Grant, token: Secret, session: RoleSession
     ) -> dict[str, Any]:
-        environment = grant_environment(
+        change = ecs_change(
             port=self._rooms.port(),
-            slug=plan.slug,
-            token=token,
-            token_file=str(self._rooms.grants.token_path(grant.id)),
             profile=plan.profile,
-            grant=grant.id,
+            grant_id=grant.id,
+            token=token,
+            token_path=str(self._rooms.grants.token_path(grant.id)),
             region=body.region or plan.region,
         )
         return {
             "id": grant.id,
             "profile": plan.profile,
-            "set": environment.set,
-            "unset": list(environment.unset),
+            "set": dict(change.set),
+            "unset": list(change.unset),
             "expiration": stamp(session.expiration),
             "account_id": session.account_id,
             "role_arn": session.role_arn,

@@ -31,7 +31,7 @@ class _Identities:
     async def add(self, request: web.Request) -> web.Response:
         body = bodies.parse(bodies.IdentityBody, await request.read())
         key = IdentityKey(identity=body.name, access_key_id=body.AccessKeyId, secret_access_key=body.SecretAccessKey)
-        endpoint = self._rooms.catalog().identity_endpoint(body.name)
+        endpoint = self._rooms.catalog().identity_ground(body.name).endpoint
         identity = await self._rooms.custody.add(
             key, endpoint=endpoint, mfa_serial=body.MfaSerial, replace=body.replace
         )

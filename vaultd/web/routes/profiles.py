@@ -7,6 +7,7 @@ from typing import Any
 
 from aiohttp import web
 
+from vaultd.engine.broker import Broker
 from vaultd.errors import VaultdError
 from vaultd.model.credentials import RoleSession
 from vaultd.model.dialects import credentials_object
@@ -33,15 +34,7 @@ class _Profiles:
 
     async def index(self, request: web.Request) -> web.Response:
         catalog = self._rooms.catalog()
-        return reply({"profiles": [self._row(catalog, name) for name in catalog.names()]})
-
-    def _row(self, catalog: Catalogue, name: str) -> dict[str, Any]:
-        row: dict[str, Any] = {**catalog.summary(name), "expiration": None, "seconds_left": None, "last_error": None}
-        try:
-            state = self._rooms.broker.state(catalog.plan(name))
-        except VaultdError as exc:
-            return {**row, "state": "error", "last_error": {"code": exc.code, "message": exc.message, "time": None}}
-        return {**row, **state.wire()}
+        return reply({"profiles": [profile_object(self._rooms.broker, catalog, name) for name in catalog.names()]})
 
     async def plan(self, request: web.Request) -> web.Response:
         return reply(plan_object(self._rooms.catalog().plan(request.match_info["profile"])))
@@ -53,7 +46,7 @@ class _Profiles:
         await self._rooms.broker.refresh(
             catalog.plan(profile), requester=requester(request), token_code=body.token_code
         )
-        return reply(self._row(catalog, profile))
+        return reply(profile_object(self._rooms.broker, catalog, profile))
 
     async def credentials(self, request: web.Request) -> web.Response:
         plan = self._rooms.catalog().plan(request.match_info["profile"])
@@ -80,6 +73,16 @@ class _Profiles:
         profile = request.query.get("profile")
         await self._rooms.broker.clear(None if profile is None else self._rooms.catalog().plan(profile))
         return reply({})
+
+
+def profile_object(broker: Broker, catalog: Catalogue, name: str) -> dict[str, Any]:
+    """The profile of interface.md §6. One that cannot be planned is of state `error`, with the reason."""
+    row: dict[str, Any] = {**catalog.summary(name), "expiration": None, "seconds_left": None, "last_error": None}
+    try:
+        state = broker.state(catalog.plan(name))
+    except VaultdError as exc:
+        return {**row, "state": "error", "last_error": {"code": exc.code, "message": exc.message, "time": None}}
+    return {**row, **state.wire()}
 
 
 def plan_object(plan: Plan) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 from aiohttp import web
 
@@ -50,15 +51,14 @@ class _Prompts:
         if pending:
             return pending[0]
         name = self._known(identity)
-        catalog = self._rooms.catalog()
-        serial = catalog.identity_serial(name)
-        if serial is None:
+        ground = self._rooms.catalog().identity_ground(name)
+        if ground.device.serial is None:
             raise BadRequest(
                 f"identity {shown(name)} has no MFA device that vaultd knows: register one with AWS, then type "
                 f"`vault-client add {shown(name)} --replace`",
                 field="identity",
             )
-        return await self._rooms.broker.open_mfa(name, serial, catalog.identity_endpoint(name), requester=requester)
+        return await self._rooms.broker.open_mfa(name, ground.device.serial, ground.endpoint, requester=requester)
 
     def _known(self, identity: str | None) -> str:
         names = [known.name for known in self._rooms.custody.list()]
@@ -82,7 +82,8 @@ class _Prompts:
         attendance = self._rooms.desk.attend(question.id) if "attend" in request.query else None
         waiting = asyncio.ensure_future(self._rooms.desk.wait(question.id))
         try:
-            await asyncio.wait({waiting, gone}, return_when=asyncio.FIRST_COMPLETED)
+            watched: set[asyncio.Future[Any]] = {waiting, gone}
+            await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
         finally:
             if attendance is not None:
                 attendance.leave()
