@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vaultd.model.environment import NO_PROXY_HOSTS, ecs_change, imds_change, slug
+from vaultd.model.secret import Secret
 
 NAMES = st.text(max_size=40) | st.sampled_from([".", "..", "", "~", "team prod", "a~20b", "team~20prod", "~2E", "é"])
 TOKEN = "canary-token"
@@ -47,7 +48,12 @@ def test_slugs_of_odd_names() -> None:
 def test_ecs_variables_are_the_contracts() -> None:
     """interface.md §3, word for word."""
     change = ecs_change(
-        port=9169, profile="team prod", grant_id="g1", token=TOKEN, token_path="/run/g1.token", region="eu-west-1"
+        port=9169,
+        profile="team prod",
+        grant_id="g1",
+        token=Secret(TOKEN),
+        token_path="/run/g1.token",
+        region="eu-west-1",
     )
     assert change.set == {
         "AWS_CONTAINER_CREDENTIALS_FULL_URI": "http://127.0.0.1:9169/v1/credentials/team~20prod",
@@ -96,7 +102,7 @@ def test_imds_variables_are_the_contracts() -> None:
 
 def test_nothing_is_set_and_unset() -> None:
     """A shell that applies both in any order ends in the same state; without a region none is guessed."""
-    ecs = ecs_change(port=1, profile="p", grant_id="g", token=TOKEN, token_path="/t", region=None)
+    ecs = ecs_change(port=1, profile="p", grant_id="g", token=Secret(TOKEN), token_path="/t", region=None)
     imds = imds_change(port=1, profile="p", grant_id="g", region="us-east-1")
     for change in (ecs, imds):
         assert not set(change.set) & set(change.unset)

@@ -228,7 +228,7 @@ class Home:
             **self.extra,
         }
 
-    def run(self, *command: str, stdin: str = "", timeout: float = DEADLINE * 2, **environment: str) -> Ran:
+    def run(self, *command: str, stdin: str = "", environment: Mapping[str, str] | None = None) -> Ran:
         """Run a command without a terminal in this home."""
         done = subprocess.run(
             command,

@@ -11,6 +11,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from vaultd.model.secret import Secret
+
 #: Added to the caller's NO_PROXY and no_proxy by the client, which alone knows their values: a proxy that sees the
 #: endpoint would see the token.
 NO_PROXY_HOSTS = ("127.0.0.1", "localhost")
@@ -80,12 +82,12 @@ def _segment(octet: int, *, escape_dots: bool) -> str:
     return f"{_ESCAPE}{octet:02X}"
 
 
-def ecs_change(*, port: int, profile: str, grant_id: str, token: str, token_path: str, region: str | None) -> Change:
+def ecs_change(*, port: int, profile: str, grant_id: str, token: Secret, token_path: str, region: str | None) -> Change:
     """The container variables. `token` also goes out as a file: some SDKs know only one of the two (sdk-facts §1)."""
     return Change(
         set={
             "AWS_CONTAINER_CREDENTIALS_FULL_URI": f"http://127.0.0.1:{port}{CREDENTIALS_PATH}{slug(profile)}",
-            "AWS_CONTAINER_AUTHORIZATION_TOKEN": token,
+            "AWS_CONTAINER_AUTHORIZATION_TOKEN": token.reveal(),
             "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE": token_path,
             "AWS_EC2_METADATA_DISABLED": "true",
             **_common(profile=profile, grant_id=grant_id, region=region),

@@ -1,0 +1,217 @@
+"""Every diagnosis of the daemon's side, once: `vaultd check` without a daemon, GET /v1/checks with one.
+
+Rule: a check says what it looked at, whether it is well, and what to type when it is not. It starts nothing, writes
+nothing, and asks no person; what cannot be known from here is said to be unknown, not called well.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import socket
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vaultd.config import Settings, load_settings
+from vaultd.engine import audit_chain
+from vaultd.errors import VaultdError
+from vaultd.files import Files, Layout
+from vaultd.host import sockets
+from vaultd.model.peer import Peer
+from vaultd.model.profiles import parse
+from vaultd.model.text import duration_text, shown
+from vaultd.store.identities import IdentityIndex
+from vaultd.store.os_keyring import allowed, first_of
+
+#: AWS refuses a signature that is older than this (aws-facts §1.5 row 12); we speak up well before.
+SKEW_SECONDS = 60
+_TIME_ERROR = 5  # adjtimex(2): the clock is not synchronised
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One diagnosis; `remedy` ends in what to type, and is empty when all is well."""
+
+    name: str
+    ok: bool
+    message: str
+    remedy: str = ""
+
+    def wire(self) -> dict[str, Any]:
+        """{name, ok, message, remedy} as interface.md §2 has it."""
+        return {"name": self.name, "ok": self.ok, "message": self.message, "remedy": self.remedy}
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """What only a running daemon knows."""
+
+    port: int
+    skew_seconds: float | None
+    locked_reason: str
+    trouble: tuple[str, ...]
+    lost_audit_lines: int
+
+
+def run(layout: Layout, files: Files, environ: Mapping[str, str], *, live: Live | None = None) -> list[Check]:
+    """All of them, in the order in which one would mend. Blocks: keyring and /proc."""
+    settings, found = _settings(layout, files, environ)
+    return [
+        found,
+        _permissions(layout, files),
+        _profiles(files, settings, environ),
+        _store(layout, files, settings),
+        _daemon(live),
+        _port(settings, live),
+        _clock(live),
+        _audit(layout, files, live),
+        _user(),
+    ]
+
+
+def _settings(layout: Layout, files: Files, environ: Mapping[str, str]) -> tuple[Settings, Check]:
+    path = layout.config_toml
+    try:
+        content = files.read_config(path)
+        if content is None:
+            return Settings().with_environment(environ), Check("settings", True, f"no {path}: every default holds")
+        settings = load_settings(content.decode(errors="replace"), path=str(path)).with_environment(environ)
+    except VaultdError as exc:
+        return Settings(), Check("settings", False, exc.message, f"edit {path}, then type `vaultd check`")
+    return settings, Check("settings", True, f"{path} is in order")
+
+
+def _permissions(layout: Layout, files: Files) -> Check:
+    """Every file and directory of ours that exists (interface.md §1)."""
+    ours = (
+        layout.identities_json,
+        layout.grants_json,
+        layout.sessions_sealed,
+        layout.secrets_sealed,
+        layout.locked_marker,
+        layout.audit_jsonl,
+    )
+    try:
+        for path in ours:
+            files.read(path, last=1)
+        shut = [path for path in layout.directories if path.exists() and not os.access(path, os.W_OK)]
+    except VaultdError as exc:
+        return Check("permissions", False, exc.message, "mend that file, then type `vaultd check`")
+    if shut:
+        return Check("permissions", False, f"{shut[0]} cannot be written", f"type `chmod u+w {shut[0]}`")
+    return Check("permissions", True, "files and directories are yours alone")
+
+
+def _profiles(files: Files, settings: Settings, environ: Mapping[str, str]) -> Check:
+    configured = settings.aws.config_file
+    path = Path(configured).expanduser() if configured else Layout.aws_config(environ)
+    try:
+        content = files.read_config(path)
+        if content is None:
+            return Check("profiles", False, f"there is no {path}", f"write `[profile NAME]` with role_arn into {path}")
+        found = parse(content.decode(errors="replace"), file=path.name)
+        for name in found.names():
+            found.chain(name)
+    except VaultdError as exc:
+        return Check("profiles", False, exc.message, f"edit {path}, then type `vaultd check`")
+    return Check("profiles", True, f"{path} has {len(found.names())} profiles")
+
+
+def _store(layout: Layout, files: Files, settings: Settings) -> Check:
+    """Which store would be used; the keyring is looked for, and not asked for anything."""
+    try:
+        entries = IdentityIndex(files, layout.identities_json).load()
+    except VaultdError as exc:
+        return Check("store", False, exc.message, "restore that file, then type `vaultd check`")
+    held = f"{len(entries)} identities"
+    file = layout.secrets_sealed
+    if settings.store.backend == "file" or any(entry.backend == "file" for entry in entries):
+        missing = any(entry.backend == "file" for entry in entries) and not file.exists()
+        if missing:
+            return Check("store", False, f"{file} is missing, and {held} are in it", "restore it from a backup")
+        return Check("store", True, f"the encrypted file {file}, {held}")
+    chosen = _keyring()
+    if chosen is not None:
+        return Check("store", True, f"the OS keyring ({chosen}), {held}")
+    if settings.store.backend == "auto":
+        return Check("store", True, f"no OS keyring here, so the encrypted file {file}, {held}")
+    return Check("store", False, "no OS keyring is reachable here", "type `VAULTD_STORE=file vaultd start`")
+
+
+def _keyring() -> str | None:
+    found = first_of(allowed())
+    return None if found is None else found[0]
+
+
+def _daemon(live: Live | None) -> Check:
+    if live is None:
+        return Check("daemon", True, "not asked: this looked at the files only")
+    if live.locked_reason:
+        return Check("daemon", False, f"locked: {live.locked_reason}", "type `vault-client unlock`")
+    if live.trouble:
+        return Check("daemon", False, live.trouble[0], "type `vaultd logs`")
+    return Check("daemon", True, "unlocked")
+
+
+def _port(settings: Settings, live: Live | None) -> Check:
+    """Ours, free, or taken by whom."""
+    port = settings.listen.port if live is None else live.port
+    owner = sockets.port_owner(port)
+    if live is not None or owner is None or _is_vaultd(owner):
+        whose = "free" if owner is None else "vaultd's own"
+        return Check("port", True, f"127.0.0.1:{port} is {whose}")
+    who = owner.exe or owner.argv0 or f"a process of uid {owner.uid}"
+    remedy = "write another `[listen] port` into config.toml, or end that process"
+    return Check("port", False, f"127.0.0.1:{port} is taken by {shown(who)} (pid {owner.pid})", remedy)
+
+
+def _is_vaultd(owner: Peer) -> bool:
+    if owner.pid is None:
+        return False
+    try:
+        return b"vaultd" in Path(f"/proc/{owner.pid}/cmdline").read_bytes()
+    except OSError:
+        return False
+
+
+def _clock(live: Live | None) -> Check:
+    """Against AWS's own Date where a call was made, else by what the kernel knows."""
+    skew = None if live is None else live.skew_seconds
+    if skew is not None:
+        side = "ahead of" if skew > 0 else "behind"
+        if abs(skew) > SKEW_SECONDS:
+            message = f"clock is {duration_text(abs(skew))} {side} AWS"
+            return Check("clock", False, message, "type `timedatectl set-ntp true`, or set the clock")
+        return Check("clock", True, f"within {SKEW_SECONDS} s of AWS")
+    known = {True: "the kernel calls it synchronised", False: "the kernel does not call it synchronised"}
+    synchronised = _synchronised()
+    said = "nothing is known of it" if synchronised is None else known[synchronised]
+    return Check("clock", True, f"not compared with AWS yet; {said}")
+
+
+def _synchronised() -> bool | None:
+    adjtimex: Callable[[Any], int] | None = getattr(ctypes.CDLL(None), "adjtimex", None)
+    if adjtimex is None:
+        return None
+    return adjtimex(ctypes.create_string_buffer(512)) != _TIME_ERROR
+
+
+def _audit(layout: Layout, files: Files, live: Live | None) -> Check:
+    lost = 0 if live is None else live.lost_audit_lines
+    if lost:
+        return Check("audit", False, f"{lost} lines could not be written", f"free space for {layout.audit_jsonl}")
+    try:
+        problems = audit_chain.verify(files, layout.audit_jsonl)
+    except VaultdError as exc:
+        return Check("audit", False, exc.message, f"look at {layout.audit_jsonl}")
+    if problems:
+        return Check("audit", False, problems[0], f"look at {layout.audit_jsonl}: a line was changed or lost")
+    return Check("audit", True, "the chain is whole")
+
+
+def _user() -> Check:
+    if os.geteuid() == 0:
+        return Check("user", True, "run as root: every root process is then the same user; use your own account")
+    return Check("user", True, f"run as uid {os.geteuid()} on {shown(socket.gethostname())}")

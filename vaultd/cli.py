@@ -1,0 +1,350 @@
+"""`vaultd`: start, stop, restart, status, logs, check. The only place of the daemon that prints or exits.
+
+Rules: `start` in the background returns when the daemon serves, or says why not; the background process holds none of
+the caller's descriptors, so that `$(vaultd start)` returns. What is slow to import is imported where it is needed:
+`status` and `stop` load no pydantic, no aiohttp and no keyring.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import getpass
+import json
+import os
+import select
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from vault_client.errors import Refusal, Stop
+from vault_client.link import Link
+from vault_client.places import Places
+from vaultd import __version__
+
+UNREACHABLE = 69
+USAGE = 2
+#: A start that says nothing for so long is none; a stop that is not done by then is told to SIGKILL.
+START_SECONDS = 60.0
+STOP_SECONDS = 30.0
+NOT_YET = "is not there yet: leave it to the next release"
+
+
+class _Failure(Exception):
+    """A command ends with this sentence on stderr and this exit status."""
+
+    def __init__(self, message: str, status: int = 1) -> None:
+        super().__init__(message)
+        self.message = message
+        self.status = status
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The whole program; returns the exit status of interface.md §2."""
+    options = _parser().parse_args(argv)
+    run = {
+        "start": start,
+        "stop": stop,
+        "restart": restart,
+        "status": status,
+        "logs": logs,
+        "check": check,
+        "service": service,
+    }[options.command]
+    try:
+        return run(options)
+    except _Failure as failure:
+        print(f"vaultd: {failure.message}", file=sys.stderr)
+        return failure.status
+    except Stop as failure:
+        print(f"vaultd: {failure}", file=sys.stderr)
+        return failure.exit_status
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="vaultd",
+        description="The credential daemon: keeps AWS keys, asks for MFA codes once, serves sessions on localhost.",
+        epilog="Exit status: 0 ok, 1 refused, 2 usage, 69 not running, 78 a file needs mending. See also vault-client.",
+    )
+    parser.add_argument("--version", action="version", version=f"vaultd {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, said in (("start", "start in the background; returns when it serves"), ("restart", "stop, then start")):
+        _start_options(commands.add_parser(name, help=said, description=said.capitalize() + "."))
+    commands.add_parser("stop", help="stop it; exit 0 when it was not running")
+    told = commands.add_parser("status", help="is it running, and where; exit 69 when not")
+    told.add_argument("--json", action="store_true", help="{running, pid, port, version, locked}")
+    shown = commands.add_parser("logs", help="print the log")
+    shown.add_argument("-f", "--follow", action="store_true", help="go on with what is written from now on")
+    checked = commands.add_parser("check", help="diagnose config, store, port, clock and permissions without starting")
+    checked.add_argument("--json", action="store_true", help='{"checks": [{name, ok, message, remedy}]}')
+    later = commands.add_parser("service", help="systemd unit or launchd agent (not there yet)")
+    later.add_argument("action", nargs="?", help=argparse.SUPPRESS)
+    return parser
+
+
+def _start_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--foreground", action="store_true", help="stay, for service managers (sd_notify, sockets)")
+    parser.add_argument("--port", type=_port, metavar="N", help="listen on 127.0.0.1:N instead of [listen] port")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="read settings from FILE instead of config.toml")
+    parser.add_argument(
+        "--debug", action="store_true", help="log more (never a secret); VAULTD_LOG=debug does the same"
+    )
+    parser.add_argument("--accept-rollback", action="store_true", help="take a store older than the one last seen")
+    parser.add_argument("--ready-fd", type=int, help=argparse.SUPPRESS)  # the background child tells its parent here
+
+
+def _port(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is no port: give a number from 1 to 65535")
+    return int(text)
+
+
+# ---- start ----
+
+
+def start(options: argparse.Namespace) -> int:
+    """Start, unless it runs already."""
+    if options.foreground:
+        return _foreground(options)
+    running = _running()
+    if running is not None:
+        print(f"vaultd is already running (pid {running['pid']}) on http://127.0.0.1:{running['port']}")
+        return 0
+    told = _spawned(options)
+    if not told.get("ok"):
+        raise _Failure(str(told.get("message")), int(told.get("exit", 1)))
+    if told["locked"] and told["wants_passphrase"] and sys.stdin.isatty():
+        told = _unlock(told)
+    _introduce(told)
+    return 0
+
+
+def _spawned(options: argparse.Namespace) -> dict[str, Any]:
+    """What the background process says once it serves, or why it does not."""
+    reading, writing = os.pipe()
+    command = [sys.executable, "-I", "-m", "vaultd", "start", "--foreground", "--ready-fd", str(writing)]
+    command += ["--port", str(options.port)] if options.port else []
+    command += ["--config", str(options.config.absolute())] if options.config else []
+    command += [f"--{flag}" for flag in ("debug", "accept-rollback") if getattr(options, flag.replace("-", "_"))]
+    with contextlib.ExitStack() as stack:
+        stack.callback(os.close, reading)
+        process = subprocess.Popen(  # noqa: S603 (our own interpreter and module)
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            pass_fds=(writing,),
+            start_new_session=True,
+            cwd="/",
+        )
+        os.close(writing)
+        return _first_line(reading, process)
+
+
+def _first_line(reading: int, process: subprocess.Popen[bytes]) -> dict[str, Any]:
+    told = b""
+    end = time.monotonic() + START_SECONDS
+    while not told.endswith(b"\n"):
+        ready, _, _ = select.select([reading], [], [], max(0.0, end - time.monotonic()))
+        part = os.read(reading, 65536) if ready else b""
+        if not part:
+            break
+        told += part
+    process.returncode = 0  # it goes on without us, and nobody waits for it
+    if told.endswith(b"\n"):
+        found: dict[str, Any] = json.loads(told)
+        return found
+    return {"ok": False, "message": f"the daemon ended before it served: look at {_places().log}"}
+
+
+def _unlock(told: dict[str, Any]) -> dict[str, Any]:
+    """The file store and a person: ask for the passphrase here (twice, when new)."""
+    new = bool(told["new_store"])
+    try:
+        first = getpass.getpass("New passphrase for vaultd's store: " if new else "Passphrase of vaultd's store: ")
+        if new and first and getpass.getpass("The same passphrase again: ") != first:
+            print("vaultd: the two differ, so no store was made: type `vault-client unlock`", file=sys.stderr)
+            return told
+    except EOFError:
+        return told
+    if not first:
+        return told
+    link = Link(_places())
+    try:
+        link.call("POST", "/v1/unlock", {"passphrase": first})
+    except Refusal as refusal:
+        print(f"vaultd: {refusal.message}", file=sys.stderr)
+        return told
+    return {**told, **link.call("GET", "/v1/status")}
+
+
+def _introduce(told: dict[str, Any]) -> None:
+    """Endpoint, store in use, and the next step."""
+    print(f"vaultd {told['version']} serves on http://127.0.0.1:{told['port']} (pid {told['pid']})")
+    where = {"keyring": "the OS keyring", "file": f"the encrypted file {_places().store}"}[str(told["store"])]
+    print(f"store: {where}{', locked' if told['locked'] else ''}")
+    for warning in told.get("warnings", ()):
+        print(f"warning: {warning}")
+    if told["locked"]:
+        print(f"next: {told['locked_reason']}")
+    elif not told.get("identities"):
+        print("next: vault-client add IDENTITY")
+    else:
+        print("next: vault-client list")
+
+
+def _foreground(options: argparse.Namespace) -> int:
+    """Be the daemon: in this process, until a signal."""
+    from vaultd import foreground
+
+    return foreground.main(
+        port=options.port,
+        config=options.config,
+        debug=options.debug,
+        accept_rollback=options.accept_rollback,
+        ready_fd=options.ready_fd,
+    )
+
+
+# ---- the other commands ----
+
+
+def stop(_options: argparse.Namespace) -> int:
+    """Stop it and wait until it is gone."""
+    running = _running()
+    if running is None:
+        print("vaultd is not running")
+        return 0
+    pid = int(running["pid"])
+    with _watched(pid) as ended:
+        Link(_places()).call("POST", "/v1/stop", {})
+        if not ended(STOP_SECONDS):
+            raise _Failure(f"vaultd (pid {pid}) did not stop in {STOP_SECONDS:.0f} s: type `kill -9 {pid}`")
+    print(f"vaultd (pid {pid}) has stopped")
+    return 0
+
+
+@contextlib.contextmanager
+def _watched(pid: int) -> Iterator[Any]:
+    """A function that waits for the end of `pid`, by pidfd where the system has one."""
+    if not hasattr(os, "pidfd_open"):
+        yield lambda seconds: _polled_end(pid, seconds)
+        return
+    descriptor = os.pidfd_open(pid)
+    try:
+        yield lambda seconds: bool(select.select([descriptor], [], [], seconds)[0])
+    finally:
+        os.close(descriptor)
+
+
+def _polled_end(pid: int, seconds: float) -> bool:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def restart(options: argparse.Namespace) -> int:
+    """Stop, then start: sessions, grants and tokens survive."""
+    stop(options)
+    return start(options)
+
+
+def status(options: argparse.Namespace) -> int:
+    """Whether it runs, and where."""
+    running = _running()
+    if options.json:
+        print(json.dumps({"running": running is not None, **(running or _NOT_RUNNING)}))
+    elif running is None:
+        print("vaultd is not running: type `vaultd start`")
+    else:
+        state = "locked" if running["locked"] else "unlocked"
+        where = f"http://127.0.0.1:{running['port']} (pid {running['pid']})"
+        print(f"vaultd {running['version']} serves on {where}, {state}")
+    return 0 if running is not None else UNREACHABLE
+
+
+_NOT_RUNNING = {"pid": None, "port": None, "version": __version__, "locked": None}
+
+
+def _running() -> dict[str, Any] | None:
+    """{pid, port, version, locked} of the daemon of this home, or None."""
+    try:
+        body = Link(_places()).call("GET", "/v1/status", seconds=5)
+    except Stop as stopped:
+        if isinstance(stopped, Refusal) or stopped.exit_status != UNREACHABLE:
+            raise
+        return None
+    return {name: body.get(name) for name in ("pid", "port", "version", "locked")}
+
+
+def logs(options: argparse.Namespace) -> int:
+    """The log, and with -f what is written from now on."""
+    path = Path(_places().log)
+    try:
+        file = path.open(errors="replace")
+    except FileNotFoundError:
+        raise _Failure(f"there is no {path} yet: type `vaultd start`") from None
+    return _print_log(file, path, follow=options.follow)
+
+
+def _print_log(file: IO[str], path: Path, *, follow: bool) -> int:
+    with contextlib.closing(file):
+        for line in file:
+            sys.stdout.write(line)
+        while follow:
+            sys.stdout.flush()
+            time.sleep(0.25)
+            file = _reopened(file, path)
+            sys.stdout.write(file.read())
+    return 0
+
+
+def _reopened(file: IO[str], path: Path) -> IO[str]:
+    """The file that stands at `path` now: the log is rotated by rename."""
+    with contextlib.suppress(FileNotFoundError):
+        if path.stat().st_ino != os.fstat(file.fileno()).st_ino:
+            sys.stdout.write(file.read())
+            file.close()
+            return path.open(errors="replace")
+    return file
+
+
+def check(options: argparse.Namespace) -> int:
+    """Every diagnosis of this side; 1 when any is not well."""
+    try:
+        found = Link(_places()).call("GET", "/v1/checks", seconds=60)["checks"]
+    except Stop:
+        from vaultd import checks
+        from vaultd.files import Files, Layout
+
+        layout = Layout.find(os.environ)
+        found = [each.wire() for each in checks.run(layout, Files(), os.environ)]
+    if options.json:
+        print(json.dumps({"checks": found}))
+    else:
+        for each in found:
+            print(f"{'ok  ' if each['ok'] else 'BAD '} {each['name']:<12} {each['message']}")
+            if each["remedy"]:
+                print(f"     {'':<12} → {each['remedy']}")
+    return 0 if all(each["ok"] for each in found) else 1
+
+
+def service(_options: argparse.Namespace) -> int:
+    """A later release installs units."""
+    print(f"vaultd: service {NOT_YET}; start it with `vaultd start`", file=sys.stderr)
+    return USAGE
+
+
+def _places() -> Places:
+    return Places(os.environ)

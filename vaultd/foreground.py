@@ -1,0 +1,126 @@
+"""Being the daemon in this process: hardened, with the lock held, on an event loop, until a signal.
+
+Rule: hardening comes before the first secret, the keeper before loop, threads and the aiohttp import. Whoever started
+us is told once, by one JSON line on `ready_fd` or by a sentence on stderr, that we serve or why not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from vaultd import logs
+from vaultd.config import Settings, load_settings
+from vaultd.daemon import Daemon, Surroundings, build
+from vaultd.errors import Unwritable, VaultdError
+from vaultd.files import Files, Layout, Lock
+from vaultd.host import hardening, sockets
+from vaultd.host.clock import SystemClock
+
+log = logging.getLogger(__name__)
+
+
+def main(*, port: int | None, config: Path | None, debug: bool, accept_rollback: bool, ready_fd: int | None) -> int:
+    """Run the daemon; returns its exit status. A thread that hangs in a keyring call cannot hold the exit."""
+    hardened = hardening.harden()
+    told = _Told(ready_fd)
+    logs.configure(level=logging.INFO)
+    try:
+        files, layout = Files(), Layout.find(hardened.environ)
+        files.make_dirs(layout)
+        settings = _settings(files, layout, hardened.environ, port=port, config=config)
+        lock = _locked(files, layout)
+        files.clear_leftovers(layout)
+        level = logs.level_of(hardened.environ.get("VAULTD_LOG", ""), debug=debug)
+        logs.configure(level=level, files=files, path=layout.log_file)
+        around = Surroundings(
+            layout=layout, files=files, environ=hardened.environ, settings=settings, clock=SystemClock()
+        )
+        daemon = build(around)
+        daemon.notice(hardened.warnings)
+        _run(daemon, told, accept_rollback=accept_rollback)
+    except VaultdError as exc:
+        log.error("fail start error=%s reason=%s", exc.kind, exc.message)  # noqa: TRY400 (the sentence is the reason)
+        told.failed(exc)
+        return exc.exit
+    lock.release()
+    if daemon.abandoned:
+        logging.shutdown()
+        os._exit(0)
+    return 0
+
+
+def _settings(
+    files: Files, layout: Layout, environ: Mapping[str, str], *, port: int | None, config: Path | None
+) -> Settings:
+    path = config or layout.config_toml
+    content = files.read_config(path)
+    if content is None and config is not None:
+        raise Unwritable(f"there is no {config}: correct the path after --config")
+    settings = load_settings((content or b"").decode(errors="replace"), path=str(path)).with_environment(environ)
+    if port is None:
+        return settings
+    return settings.model_copy(update={"listen": settings.listen.model_copy(update={"port": port})})
+
+
+def _locked(files: Files, layout: Layout) -> Lock:
+    """One daemon a home."""
+    lock = files.lock(layout.lock_file)
+    if lock is None:
+        raise Unwritable(f"another vaultd holds {layout.lock_file}: type `vaultd status`")
+    return lock
+
+
+def _run(daemon: Daemon, told: _Told, *, accept_rollback: bool) -> None:
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        try:
+            runner.run(daemon.run(told.ready, accept_rollback=accept_rollback))
+        except BaseExceptionGroup as group:  # a permanent task died, and all of them with it (architecture.md §8.7)
+            log.critical("die daemon", exc_info=group)
+            raise VaultdError(
+                "vaultd made an error and has stopped: type `vaultd logs`, then `vaultd start`"
+            ) from group
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """Uvloop where its wheels exist: 20 to 31 % more requests (performance.md)."""
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
+
+
+class _Told:
+    """Whoever waits for the start: a parent at the other end of a pipe, or a person reading stderr."""
+
+    def __init__(self, ready_fd: int | None) -> None:
+        self._fd = ready_fd
+
+    def ready(self, status: dict[str, Any]) -> None:
+        """We serve."""
+        if self._fd is None:
+            print(f"vaultd serves on http://127.0.0.1:{status['port']} (pid {status['pid']})", file=sys.stderr)
+            if status["locked"]:
+                print(f"vaultd: locked: {status['locked_reason']}", file=sys.stderr)
+        self._say({"ok": True, **status})
+
+    def failed(self, exc: VaultdError) -> None:
+        """We do not; systemd's own view is the exit status."""
+        if self._fd is None:
+            print(f"vaultd: {exc.message}", file=sys.stderr)
+        sockets.notify(f"STATUS={exc.message}")
+        self._say({"ok": False, "message": exc.message, "exit": exc.exit})
+
+    def _say(self, line: dict[str, Any]) -> None:
+        if self._fd is None:
+            return
+        os.write(self._fd, json.dumps(line).encode() + b"\n")
+        os.close(self._fd)
+        self._fd = None
