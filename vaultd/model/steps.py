@@ -169,10 +169,19 @@ def _minted(cell: Cell, event: Minted, moment: Moment) -> Next:
     effects = [Effect.SEAL_SESSION]
     limit = cell.limit
     if cell.denial is not None and event.source is not None and event.source > cell.denial.issued:
-        limit = min(limit or cell.denial.age, cell.denial.age)
+        learned = _whole_hours(cell.denial.age)
+        limit = min(limit or learned, learned)
         effects.append(Effect.SEAL_LIMIT)
     fresh = replace(cell, session=session, renew_at=renewal_time(session, event.jitter), limit=limit)
     return replace(fresh, failure=None, failures=0, denial=None, barren=None), tuple(effects)
+
+
+def _whole_hours(age: timedelta) -> timedelta:
+    """The limit is at most the age at the denial; people write whole hours, so the hour below it is the better guess.
+
+    Too low costs a code a little early, too high a denial and a session that could have been topped up.
+    """
+    return age if age < ONE_HOUR else age // ONE_HOUR * ONE_HOUR
 
 
 def renewal_time(session: RoleSession, jitter: float) -> datetime:
