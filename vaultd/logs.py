@@ -47,8 +47,8 @@ PINNED = (
 MAX_BYTES = 5 * 1024 * 1024
 REDACTED = "[redacted]"
 
-#: Their text is made of names of ours, not of values.
-_NAMING = (AttributeError, ImportError, NameError, TypeError, RecursionError, asyncio.CancelledError, TimeoutError)
+#: Their text is a sentence of ours, or made by Python of names, not of values.
+_SAID = (VaultdError, AttributeError, ImportError, NameError, TypeError, RecursionError)
 #: What asyncio says without quoting anything.
 _ASYNCIO_SAYS = {
     "Future exception was never retrieved",
@@ -63,7 +63,7 @@ _AFTER = (
 )
 _BARE = r"[^\s\"'<>&,;)\]}]"
 _MFA = r"(?:mfa|code|otp|token|authenticator)"
-_MIXED = r"(?=[\w/+-]*[A-Z])(?=[\w/+-]*[a-z])(?=[\w/+-]*\d)"
+_MIXED = r"(?=[\w/+-]*[A-Z])(?=[\w/+-]*[a-z])"  # not a digit too: one key in a thousand has none
 _REDACTIONS = tuple(
     (re.compile(pattern), rf"\1{REDACTED}")
     for pattern in (
@@ -157,9 +157,11 @@ def _walk(trace: TracebackType | None) -> list[traceback.FrameSummary]:
 
 
 def _message(exc: BaseException) -> str:
-    if isinstance(exc, VaultdError | _NAMING):
+    if isinstance(exc, _SAID):
         return f": {_one_line(redacted(str(exc)))}"
-    if isinstance(exc, OSError):  # never filename, which may be anything: the caller's own words name the path
+    if (
+        isinstance(exc, OSError) and exc.strerror
+    ):  # never filename, which may be anything: the caller's own words name the path
         return f": {exc.strerror}"
     return ""
 
@@ -183,7 +185,7 @@ class SafeFormatter(logging.Formatter):
         try:
             text, trace = _words(record)
         except Exception as exc:  # noqa: BLE001 - a __repr__ of anybody's may raise anything, and quote anything
-            text, trace = f"skip record template={str(record.msg)[:60]!r} because={type(exc).__name__}", ""
+            text, trace = f"skip record at={record.filename}:{record.lineno} because={type(exc).__name__}", ""
         return _CONTROL.sub("?", redacted(head + text.replace("\n", "\\n") + trace))
 
 
