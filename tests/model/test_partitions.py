@@ -107,6 +107,7 @@ def test_allowed_endpoints(url: str) -> None:
         "https://evil-amazonaws.com",
         "https://sts.us-east-1.amazonaws.com@evil.example",
         "https://user:pw@127.0.0.1",
+        "https://user@127.0.0.1",
         "https://127.0.0.1.evil.example",
         "https://127.0.0.1:5000\\@evil.example",
         "https://evil.example#.amazonaws.com",

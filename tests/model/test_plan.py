@@ -135,6 +135,16 @@ def test_a_chain_is_capped_with_a_problem() -> None:
     assert found.problems[0].startswith("7200 s (config:4) is cut to 3600 s")
 
 
+def test_short_sessions_are_said() -> None:
+    """SDKs want 15 minutes left, so below half an hour they ask all the time (aws-facts §1.3 (5), scenario C6)."""
+    found = plan(role("duration_seconds = 900"))
+    assert found.last.duration == timedelta(seconds=900)
+    assert found.problems == (
+        "900 s (config:4) is so short that SDKs ask again all the time; write duration_seconds = 3600.",
+    )
+    assert plan(role("duration_seconds = 1800")).problems == ()
+
+
 def test_without_a_device() -> None:
     """Roles straight from the key (no GetSessionToken without MFA before them); without a role, GetSessionToken."""
     assert kinds(plan(role("duration_seconds = 7200"), identity=BARE)) == ["assume_role"]
