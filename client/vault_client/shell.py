@@ -99,7 +99,9 @@ class Posix:
 
 
 class Fish:
-    """fish. A universal variable is shadowed by an unexported global one, never erased: that would lose it for good."""
+    """fish. A universal variable is never erased, because that would lose it for good and in every other session; and
+    it cannot be hidden from children either (fish 3.6 exports it past an unexported global one), so it is named.
+    """
 
     undo = "vault-client unuse | source"
 
@@ -112,8 +114,9 @@ class Fish:
         return f"set -gx {name} {self.quote(value)};"
 
     def unset(self, name: str) -> str:
-        """Gone from the global scope; what is left of it in the universal one is hidden from children."""
-        return f"set -eg {name}; set -q {name}; and set -gu {name};"
+        """Gone from the global scope; one that is universal too is named, with what to type."""
+        said = f"vault-client: warning: the universal variable {name} goes before the profile: type set -eU {name}"
+        return f"set -eg {name}; set -qx {name}; and echo {self.quote(said)} >&2;"
 
     def save(self, names: Iterable[str]) -> list[str]:
         """Keep the originals at the first `use`; at a later one put them back."""

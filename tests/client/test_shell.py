@@ -1,0 +1,273 @@
+"""The lines, in real shells: set, switch, restore, and values that try to break out (interface.md §3, `use`)."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.client.stub import SECRET, TOKEN, Stub, environment
+from vault_client import shell as shells
+from vault_client.errors import Stop
+from vault_client.shell import MANAGED, Fish, Posix, PowerShell, calling, dialect
+
+POSIX = [pytest.param(name, marks=pytest.mark.needs(name), id=name) for name in ("bash", "dash", "zsh")]
+ALL = [*POSIX, pytest.param("fish", marks=pytest.mark.needs("fish"), id="fish")]
+HOSTILE = (
+    "plain",
+    "",
+    " blanks  twice ",
+    "it's",
+    '"$HOME" `id` $(id) \\ \\\\ !! *? ~ # ; & | < > ( )',
+    "new\nline",
+    "tab\ttab",
+    "ü€日本",
+    "'; touch /pwned; '",
+    "\\'",
+    "‘’‚‛",
+)
+
+
+def evaluate(name: str, script: str, stub: Stub | None = None, **environ: str) -> str:
+    """What `script` prints in shell `name`, whose every error is a failure; `vc` is the client."""
+    client = f"{sys.executable} -m vault_client"
+    vc = f"function vc; {client} $argv; end\n" if name == "fish" else f'vc() {{ {client} "$@"; }}\n'
+    strict = "" if name == "fish" else "set -eu\n"
+    env = environment(stub, **environ) if stub is not None else {"PATH": "/usr/bin:/bin", **environ}
+    # fish keeps no universal variables without its configuration; the one it reads here is in a home of the test's own
+    flags = {"bash": ["--norc"], "zsh": ["-f"]}.get(name, [])
+    done = subprocess.run(
+        [name, *flags, "-c", strict + vc + script], env=env, capture_output=True, check=False, timeout=30
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.decode()
+
+
+def use(name: str, arguments: str = "web-admin") -> str:
+    """The documented way to use a profile in that shell."""
+    if name == "fish":
+        return f"vc use {arguments} --shell fish 2>/dev/null | source\n"
+    return f'eval "$(vc use {arguments} --shell {name} 2>/dev/null)"\n'
+
+
+def unuse(name: str) -> str:
+    """The documented way back."""
+    return "vc unuse --shell fish | source\n" if name == "fish" else f'eval "$(vc unuse --shell {name})"\n'
+
+
+def variables(text: str) -> dict[str, str]:
+    """`env` output, without what a shell keeps for itself."""
+    rows = dict(line.partition("=")[::2] for line in text.splitlines() if "=" in line)
+    return {name: value for name, value in rows.items() if name not in {"_", "SHLVL", "PWD", "OLDPWD"}}
+
+
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("value", HOSTILE)
+def test_quoting(name: str, value: str) -> None:
+    """Whatever a value holds arrives as it is, and nothing of it runs."""
+    found = dialect(name)
+    assert found is not None
+    line = found.set("V", value)
+    ended = evaluate(name, f"{line}\n{sys.executable} -I -c 'import os; os.write(1, os.environb[b\"V\"])'")
+
+    assert ended == value
+    assert not Path("/pwned").exists()
+
+
+def test_quoting_for_powershell() -> None:
+    """PowerShell takes typographic quotes for quotes: each is doubled."""
+    assert PowerShell().quote("a'b‘c’d‚e‛f$(id)`") == "'a''b‘‘c’’d‚‚e‛‛f$(id)`'"
+    assert PowerShell().set("V", "x") == "$env:V = 'x';"
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_use_and_unuse(name: str, stub: Stub) -> None:
+    """All that the grant says is in the environment; then everything is as it was, unset told from empty."""
+    before = {"AWS_PROFILE": "old one", "AWS_ACCESS_KEY_ID": "", "NO_PROXY": "corp", "OTHER": "x"}
+    script = "env; echo ----\n" + use(name) + "env; echo ----\n" + unuse(name) + "env"
+    first, second, third = (variables(part) for part in evaluate(name, script, stub, **before).split("----"))
+
+    assert first["AWS_PROFILE"] == "old one"
+    assert second["AWS_CONTAINER_AUTHORIZATION_TOKEN"] == TOKEN
+    assert second["VAULTD_PROFILE"] == "web-admin"
+    assert second["AWS_REGION"] == second["VAULTD_REGION"] == "us-west-2"
+    assert second["NO_PROXY"] == "corp,127.0.0.1,localhost"
+    assert not {"AWS_PROFILE", "AWS_ACCESS_KEY_ID"} & set(second)
+    assert not [key for key in second if key.startswith("_vaultd")]  # unexported
+    assert third == first
+    assert stub.asked("DELETE", "/v1/grants/g1") == [None]
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_switching_keeps_the_originals(name: str, stub: Stub) -> None:
+    """A second and a third `use` switch, and `unuse` still goes back to before the first."""
+    stub.answers["POST", "/v1/grants"] = lambda body: (
+        201,
+        stub.grant(profile=body["profile"], set={**stub.grant()["set"], "VAULTD_PROFILE": body["profile"]}),
+    )
+    script = use(name) + use(name, "other") + use(name, "web-admin") + use(name, "other")
+    script += "env; echo ----\n" + unuse(name) + "env"
+    second, third = (variables(part) for part in evaluate(name, script, stub, AWS_PROFILE="old").split("----"))
+
+    assert second["VAULTD_PROFILE"] == "other"
+    assert "AWS_PROFILE" not in second
+    assert third["AWS_PROFILE"] == "old"
+    assert not set(MANAGED) - {"AWS_PROFILE"} & set(third)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_unuse_leaves_nothing_behind(name: str, stub: Stub) -> None:
+    """Not one `_vaultd` variable stays, so that the next `use` saves afresh."""
+    listing = "set -n" if name == "fish" else "set"
+    used = evaluate(name, use(name) + listing, stub, AWS_PROFILE="old")
+    left = evaluate(name, use(name) + unuse(name) + listing, stub, AWS_PROFILE="old")
+
+    assert re.search(r"^_vaultd_old_AWS_PROFILE", used, re.MULTILINE)  # control
+    assert not re.search(r"^_vaultd", left, re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_second_round_saves_afresh(name: str, stub: Stub) -> None:
+    """use, unuse, change, use, unuse: the change is what comes back."""
+    change = "set -gx AWS_PROFILE second\n" if name == "fish" else "export AWS_PROFILE=second\n"
+    found = variables(
+        evaluate(name, use(name) + unuse(name) + change + use(name) + unuse(name) + "env", stub, AWS_PROFILE="first")
+    )
+
+    assert found["AWS_PROFILE"] == "second"
+
+
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize(
+    ("before", "expected"),
+    [
+        ({}, ("us-west-2", "us-west-2")),
+        ({"AWS_REGION": "eu-west-1"}, ("eu-west-1", "eu-west-1")),
+        ({"AWS_DEFAULT_REGION": "eu-west-1"}, ("eu-west-1", "eu-west-1")),
+        ({"AWS_REGION": "eu-west-1", "AWS_DEFAULT_REGION": "eu-west-2"}, ("eu-west-1", "eu-west-2")),
+        (
+            {"AWS_REGION": "ap-east-1", "AWS_DEFAULT_REGION": "ap-east-1", "VAULTD_REGION": "ap-east-1"},
+            ("us-west-2", "us-west-2"),
+        ),
+    ],
+)
+def test_the_users_region_wins(name: str, stub: Stub, before: dict[str, str], expected: tuple[str, str]) -> None:
+    """Decided by the shell, which alone knows what `use` set and what its user did; twice is as once."""
+    for script in (use(name), use(name) * 2):
+        found = variables(evaluate(name, script + "env", stub, **before))
+        assert (found["AWS_REGION"], found["AWS_DEFAULT_REGION"]) == expected
+    back = variables(evaluate(name, use(name) + unuse(name) + "env", stub, **before))
+    assert {key: back[key] for key in before} == before
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_region_option_does_not_outlive_its_use(name: str, stub: Stub) -> None:
+    """`use A --region X`, then `use B`: the user's own region is back."""
+
+    def granted(body: dict[str, str]) -> tuple[int, dict[str, object]]:
+        region = body.get("region", "us-west-2")
+        chosen = {**stub.grant()["set"], "AWS_REGION": region, "AWS_DEFAULT_REGION": region}
+        return 201, stub.grant(set=chosen)
+
+    stub.answers["POST", "/v1/grants"] = granted
+    script = use(name, "web-admin --region ap-east-1") + "env; echo ----\n" + use(name) + "env"
+    first, second = (variables(part) for part in evaluate(name, script, stub, AWS_REGION="eu-west-1").split("----"))
+
+    assert (first["AWS_REGION"], first["AWS_DEFAULT_REGION"]) == ("ap-east-1", "ap-east-1")
+    assert (second["AWS_REGION"], second["AWS_DEFAULT_REGION"]) == ("eu-west-1", "eu-west-1")
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_old_values_never_pass_through_us(name: str, stub: Stub) -> None:
+    """Kept by reference: an old secret key is in no output of ours."""
+    assert evaluate(name, f"vc use web-admin --shell {name} 2>&1", stub, AWS_SECRET_ACCESS_KEY=SECRET).count(TOKEN) == 1
+    for script in ("use web-admin", "unuse"):
+        text = evaluate(name, f"vc {script} --shell {name} 2>&1", stub, AWS_SECRET_ACCESS_KEY=SECRET)
+        assert SECRET not in text
+        assert "_vaultd_old_AWS_SECRET_ACCESS_KEY" in text
+
+
+@pytest.mark.parametrize("name", POSIX)
+def test_eval_without_quotes(name: str, stub: Stub) -> None:
+    """`eval $(…)` joins the lines with blanks (and zsh does not split them): the lines still work."""
+    found = variables(evaluate(name, f"eval $(vc use web-admin --shell {name} 2>/dev/null)\nenv", stub))
+
+    assert found["VAULTD_PROFILE"] == "web-admin"
+
+
+@pytest.mark.needs("fish")
+def test_fish_eval(stub: Stub) -> None:
+    """`eval (…)`, as people write it from the bash habit."""
+    found = variables(evaluate("fish", "eval (vc use web-admin --shell fish 2>/dev/null)\nenv", stub))
+
+    assert found["VAULTD_PROFILE"] == "web-admin"
+
+
+@pytest.mark.needs("fish")
+def test_fish_universal_variables_survive(stub: Stub, tmp_path: Path) -> None:
+    """A universal AWS_PROFILE cannot be hidden by fish: it is named with what to type, and neither erased nor changed."""
+    script = (
+        "set -Ux AWS_PROFILE universal\n" + use("fish") + "env; echo ----\n" + unuse("fish") + "env; set -S AWS_PROFILE"
+    )
+    home = {"HOME": str(tmp_path), "XDG_CONFIG_HOME": str(tmp_path)}
+    said, third = evaluate("fish", "begin\n" + script + "end 2>&1", stub, **home).split("----")
+    warning = (
+        "vault-client: warning: the universal variable AWS_PROFILE goes before the profile: type set -eU AWS_PROFILE"
+    )
+
+    assert warning in said
+    assert said.count("warning") == 1
+    assert variables(third)["AWS_PROFILE"] == "universal"
+    assert "set in universal scope, exported" in third
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_child_shell_drops_what_it_inherited(name: str, stub: Stub) -> None:
+    """A shell inside a used one has no originals of its own: `unuse` drops what points at vaultd, and only that."""
+    inherited = {"VAULTD_GRANT": "g1", "VAULTD_PROFILE": "web-admin", "AWS_CONTAINER_AUTHORIZATION_TOKEN": TOKEN,
+                 "NO_PROXY": "corp"}  # fmt: skip
+    found = variables(evaluate(name, unuse(name) + "env", stub, **inherited))
+
+    assert not {"VAULTD_GRANT", "VAULTD_PROFILE", "AWS_CONTAINER_AUTHORIZATION_TOKEN"} & set(found)
+    assert found["NO_PROXY"] == "corp"
+
+
+@pytest.mark.parametrize("name", POSIX)
+def test_the_calling_shell_is_recognised(name: str, stub: Stub) -> None:
+    """Without --shell: the parent process, whatever $SHELL says."""
+    found = evaluate(name, "vc use web-admin 2>&1", stub, SHELL="/usr/bin/fish")
+
+    assert "export VAULTD_PROFILE='web-admin';" in found
+
+
+@pytest.mark.needs("fish")
+def test_fish_is_recognised(stub: Stub) -> None:
+    """By its process, against $SHELL."""
+    assert "set -gx VAULTD_PROFILE" in evaluate("fish", "vc use web-admin 2>&1", stub, SHELL="/bin/bash")
+
+
+def test_which_dialect(monkeypatch: pytest.MonkeyPatch) -> None:
+    """--shell, else the parent, else $SHELL, else sh; csh gets no lines at all."""
+    monkeypatch.setattr(shells, "_parent_name", lambda: "python3")
+    assert isinstance(calling({"SHELL": "/usr/bin/fish"}, "/opt/bin/pwsh"), PowerShell)
+    assert isinstance(calling({"SHELL": "/usr/bin/fish"}, None), Fish)
+    assert isinstance(calling({"SHELL": "/bin/nologin"}, None), Posix)
+    assert isinstance(calling({}, None), Posix)
+    monkeypatch.setattr(shells, "_parent_name", lambda: "tcsh")
+    with pytest.raises(Stop, match="no lines can be written for tcsh: type `vault-client use PROFILE` bare"):
+        calling({}, None)
+
+
+def test_powershell_lines_stand_alone() -> None:
+    """`| Invoke-Expression` runs line by line: braces are balanced on each; saved by reference."""
+    lines = shells.use_lines(PowerShell(), variables={"VAULTD_PROFILE": "p"}, unset=["AWS_PROFILE"], region="us-west-2")
+
+    assert all(line.count("{") == line.count("}") for line in lines.splitlines())
+    assert "$global:_vaultd_old_AWS_PROFILE = $env:AWS_PROFILE" in lines
+    assert lines.splitlines()[1:3] == [
+        "Remove-Item -ErrorAction SilentlyContinue Env:AWS_PROFILE;",
+        "$env:VAULTD_PROFILE = 'p';",
+    ]
