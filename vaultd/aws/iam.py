@@ -20,7 +20,7 @@ class BotoIam:
 
     async def mfa_devices(self, key: IdentityKey, *, endpoint: Endpoint) -> tuple[str, ...]:
         """Every SerialNumber of the caller's own devices, FIDO included; a user has 8 at most, so one page."""
-        called = Called("ListMFADevices", key.identity, f"identity {key.identity}", region="")
+        called = Called("ListMFADevices", key.identity, f"identity {key.identity}", endpoint.region)
         signer = Signer(key.access_key_id, key.secret_access_key)
         request = Request("iam", "list_mfa_devices", called, signer, dict)
         reply = await self._calls.call(request, endpoint=endpoint)

@@ -57,7 +57,7 @@ class BotoSts:
     ) -> MfaSession:
         """GetSessionToken, with serial and code or without both."""
         _paired(mfa_serial, token_code)
-        called = _called("GetSessionToken", key, target=mfa_serial or "", with_code=token_code is not None)
+        called = _called("GetSessionToken", key, endpoint, target=mfa_serial or "", with_code=token_code is not None)
         fixed: dict[str, object] = {"DurationSeconds": _seconds(duration)}
         issued = self._clock.now()
         reply = await self._call("get_session_token", key, called, fixed, mfa_serial, token_code, endpoint=endpoint)
@@ -77,7 +77,7 @@ class BotoSts:
     ) -> RoleSession:
         """AssumeRole; serial and code only from an identity key (aws-facts §1.5 row 2)."""
         _paired(mfa_serial, token_code)
-        called = _called("AssumeRole", source, target=role.role_arn, with_code=token_code is not None)
+        called = _called("AssumeRole", source, endpoint, target=role.role_arn, with_code=token_code is not None)
         issued = self._clock.now()
         reply = await self._call(
             "assume_role", source, called, _role(role, duration), mfa_serial, token_code, endpoint=endpoint
@@ -98,7 +98,7 @@ class BotoSts:
 
     async def caller_identity(self, key: IdentityKey | MfaSession, *, endpoint: Endpoint) -> str:
         """GetCallerIdentity's ARN."""
-        called = _called("GetCallerIdentity", key)
+        called = _called("GetCallerIdentity", key, endpoint)
         reply = await self._call("get_caller_identity", key, called, {}, None, None, endpoint=endpoint)
         arn = reply.get("Arn")
         if not isinstance(arn, str) or not arn.startswith("arn:"):
@@ -147,7 +147,12 @@ def signer(source: IdentityKey | MfaSession | RoleSession) -> Signer:
 
 
 def _called(
-    operation: str, source: IdentityKey | MfaSession | RoleSession, *, target: str = "", with_code: bool = False
+    operation: str,
+    source: IdentityKey | MfaSession | RoleSession,
+    endpoint: Endpoint,
+    *,
+    target: str = "",
+    with_code: bool = False,
 ) -> Called:
     if isinstance(source, IdentityKey):
         identity, by = source.identity, f"identity {source.identity}"
@@ -156,7 +161,7 @@ def _called(
     else:
         identity, by = "", f"the session of {source.role_arn or source.account_id}"
     session = not isinstance(source, IdentityKey)
-    return Called(operation, identity, by, region="", target=target, by_session=session, with_code=with_code)
+    return Called(operation, identity, by, endpoint.region, target=target, by_session=session, with_code=with_code)
 
 
 def _paired(serial: str | None, code: Secret | None) -> None:
