@@ -29,9 +29,11 @@ from vaultd.model.credentials import RoleSession
 from vaultd.model.dialects import closing, ecs_error, http_message, wire_code, without_body
 from vaultd.model.environment import CREDENTIALS_PATH
 from vaultd.model.plan import Plans
-from vaultd.web.connection import Limits, Reply, Request, SdkServer
+from vaultd.web.connection import SdkServer
 from vaultd.web.ecs import Credentials, Served, Sessions
 from vaultd.web.guard import Guard, bare_token
+from vaultd.web.limits import Limits
+from vaultd.web.replies import Reply, Request
 
 HEALTH_PATH: Final = "/healthz"
 _SLUG: Final = re.compile(r"[A-Za-z0-9._~-]+", re.ASCII)
@@ -128,7 +130,7 @@ class SdkSide:
 
     async def _answer(self, request: Request) -> Reply:
         """A request that aiohttp's loop took: it had to wait for its session, or for its turn."""
-        message, sighting = request.parsed, request.connection.sighting
+        message, sighting = request.parsed, request.line.sighting
         reply = self.answer_now(message, sighting)
         return reply or await self._made(message, sighting)
 
