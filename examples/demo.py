@@ -135,10 +135,12 @@ def environment(aws: dict[str, str], place: dict[str, str]) -> dict[str, str]:
 def story(shell: Shell, aws: str) -> None:
     """The tutorial, step by step; raises Failed where the product does not keep its word."""
     key = ask(aws, "key?user=franklin")
-    shell.run("vaultd start", ("passphrase", PASSPHRASE), ("again", PASSPHRASE))
+    shell.run("vaultd start", ("New passphrase", PASSPHRASE), ("again", PASSPHRASE))
     must(shell.status() == 0, "vaultd start exits 0")
     shell.run("cat ~/.aws/config")
-    shell.run("vault-client add identity", ("Access key id", str(key["id"])), ("ecret access key", str(key["secret"])))
+    shell.run(
+        "vault-client add identity", ("Access key ID: ", str(key["id"])), ("ecret access key: ", str(key["secret"]))
+    )
     shell.run("vault-client list")
     since = len(calls(aws))
     shell.run('eval "$(vault-client use web-admin)"', ("code", code(aws)))
