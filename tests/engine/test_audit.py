@@ -363,6 +363,55 @@ def test_a_torn_last_line_is_cut_and_said(house: House, torn: bytes) -> None:
     assert house.problems(again.head) == ()
 
 
+def test_a_torn_line_on_a_disk_that_takes_nothing_never_joins_the_next(house: House) -> None:
+    """Read-only home: it starts and says so, lines are lost, and the first one with room again stands by itself."""
+    house.audit().record("start")
+    with house.path.open("ab") as stream:
+        stream.write(b'{"time"')
+    house.disk, house.refused = OSError(errno.EROFS, "Read-only file system"), "truncate"
+    audit = house.audit(resume=False)
+    (warning,) = audit.resume(None)
+    torn = house.problems()
+    audit.record("lock")
+    lost = audit.lost
+    house.disk = None
+    audit.record("stop")
+
+    assert "read-only file system" in warning
+    assert _matches("ends in a torn line", torn[0])
+    assert lost == 1
+    assert [line["event"] for line in house.lines()] == ["start", "stop"]
+    assert house.problems(audit.head) == ()
+
+
+def test_a_sealed_line_that_is_missing_is_seen(house: House) -> None:
+    """Lines cut out around the head: the file goes on past it, the line itself is gone."""
+    audit = house.audit()
+    for number in range(5):
+        audit.record("start", reason=str(number))
+        if number == 2:
+            sealed = audit.head
+    lines = house.path.read_bytes().splitlines(keepends=True)
+    house.path.write_bytes(b"".join([*lines[:2], b"garbage\n", *lines[3:]]))
+
+    assert _matches("was rewritten at line 3", house.audit(resume=False).resume(sealed)[0])
+
+
+async def test_thousands_of_new_connections_leave_the_loop_its_turns(house: House) -> None:
+    """A thousand waiting serves are taken in pieces: another task runs in between."""
+    audit = house.audit()
+    for number in range(1000):
+        audit.served(grant=grant(), session=SESSION, sighting=Sighting(number, None, None))
+    flushing = asyncio.ensure_future(audit.flush())
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    between = flushing.done()
+    await flushing
+
+    assert not between
+    assert len(house.lines()) == 1000
+
+
 def test_a_damaged_end_is_said_and_the_numbers_go_on(house: House) -> None:
     """A line that is no JSON counts as one: later numbers do not repeat earlier ones."""
     audit = house.audit()

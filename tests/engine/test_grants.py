@@ -34,6 +34,7 @@ class House:
     living: set[Bound] = field(default_factory=set)
     told: list[tuple[str, str]] = field(default_factory=list)
     disk: OSError | None = None
+    refused: str = "write"
     writes: list[str] = field(default_factory=list)
     idle: timedelta = timedelta(hours=24)
 
@@ -48,7 +49,7 @@ class House:
     def fault(self, operation: str, path: Path) -> None:
         if operation == "write":
             self.writes.append(path.name.strip(".").split(".")[0])
-        if operation == "write" and self.disk is not None:
+        if operation == self.refused and self.disk is not None:
             raise self.disk
 
     def grants(self, *, boot_id: str = BOOT) -> Grants:
@@ -383,6 +384,18 @@ async def test_the_sweep_survives_a_full_disk_and_writes_later(house: House) -> 
     assert on_disk == [grant.id]
     assert house.stored()["grants"] == []
     assert house.told == [(grant.id, "expired")]
+
+
+def test_a_token_file_that_cannot_be_removed_stays_useless(house: House) -> None:
+    """Its token opens nothing any more; the revoke itself holds and is written."""
+    grants = house.grants()
+    grant, token = create(grants)
+    house.disk, house.refused = OSError(errno.EIO, "Input/output error"), "unlink"
+    grants.revoke(grant.id, reason="revoked")
+
+    assert grants.token_path(grant.id).exists()
+    assert grants.find(token.reveal_bytes()) is None
+    assert house.stored()["grants"] == []
 
 
 # ---- last use ----

@@ -14,6 +14,7 @@ Rules
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import logging
 from collections import deque
@@ -28,7 +29,7 @@ from vaultd.engine.audit_chain import FIELDS, FIRST, verify
 from vaultd.engine.grant_records import Grant, peer_wire
 from vaultd.engine.seams import Clock, Head
 from vaultd.engine.sightings import Looks, Sighting
-from vaultd.errors import VaultdError
+from vaultd.errors import Unwritable, VaultdError
 from vaultd.files import Files
 from vaultd.model.credentials import RoleSession
 from vaultd.model.dialects import stamp
@@ -40,6 +41,8 @@ __all__ = ["Audit", "Sighting", "Subscription", "verify"]
 WINDOW = 10.0
 #: A short-lived client is looked up at once; after that, new ones are taken together.
 PAUSE = 0.1
+#: New connections come in thousands a second: others get the loop after so many (0.3 ms).
+TURN = 64
 #: Denials of more kinds than this in one window share a line: the kinds are the attacker's choice.
 MOST_DENIALS = 64
 BACKLOG = 1000
@@ -131,7 +134,12 @@ class Audit:
 
         Raises FileRefused when the file is not ours. `head` None: not known yet (locked), see `confirm`.
         """
-        warnings = self._find_tail()
+        try:
+            warnings = self._find_tail()
+        except Unwritable as exc:  # the disk takes nothing: serve, count the lines as lost, try again at each
+            warnings = (exc.message,)
+        for warning in warnings:
+            log.warning("resume audit reason=%s", warning)
         return (*warnings, *self.confirm(head)) if head is not None else warnings
 
     def confirm(self, head: Head) -> tuple[str, ...]:
@@ -140,19 +148,14 @@ class Audit:
 
     def _find_tail(self) -> tuple[str, ...]:
         tail = audit_chain.read_tail(self._files, self._path)
-        self.head, self._size, self._doubt = tail.head, tail.size, False
+        self.head, self._size, self._doubt = tail.head, tail.size, bool(tail.torn)
         warnings = []
         if tail.torn:
+            self._files.cut(self._path, tail.size)
+            self._doubt = False
             warnings.append(f"The last line of {self._path} was torn and has been cut: see `vault-client log`.")
-            try:
-                self._files.cut(self._path, tail.size)
-            except VaultdError as exc:
-                self._doubt = True
-                warnings = [exc.message]
         if tail.damaged:
             warnings.append(f"The end of {self._path} is damaged and the chain goes on after it: see `vaultd check`.")
-        for warning in warnings:
-            log.warning("resume audit reason=%s", warning)
         return tuple(warnings)
 
     # ---- writing ----
@@ -298,11 +301,15 @@ class Audit:
         self._close(self._clock.boottime())
 
     async def _drain(self) -> None:
-        while self._waiting:
+        for taken in itertools.count(1):
+            if not self._waiting:
+                return
             key = next(iter(self._waiting))
             peer = await self._looks.who(self._waiting[key].sighting)
             if key in self._waiting:  # else flush_now took it meanwhile
                 self._open(key, peer)
+            if taken % TURN == 0:
+                await asyncio.sleep(0)
 
     def _open(self, key: Hashable, peer: Peer) -> None:
         """Its process is known now: join the window of that process, or begin one."""

@@ -319,9 +319,9 @@ class Grants:
     # ---- files ----
 
     def _write(self) -> None:
-        stored = [stored_of(living.grant, living.last_used) for living in self._by_id.values()]
-        content = json.dumps({"version": VERSION, "grants": stored}, indent=1) + "\n"
-        self._files.replace(self._path, content.encode())
+        # A grant a line, by json's C encoder: `indent` would go through Python, 200 grants at each of 200 creates.
+        lines = ",\n".join(json.dumps(stored_of(living.grant, living.last_used)) for living in self._by_id.values())
+        self._files.replace(self._path, f'{{"version": {VERSION}, "grants": [\n{lines}\n]}}\n'.encode())
         self._unwritten.clear()
         self._changed = False
         self._flushed = self._clock.boottime()
