@@ -253,8 +253,8 @@ class Grants:
         return None if living is None else living.last_used
 
     def list(self) -> tuple[Grant, ...]:
-        """Every grant that lives, the oldest first."""
-        return tuple(living.grant for living in self._by_id.values() if self._ending(living) is None)
+        """Every grant that lives, the oldest first; may be asked from a thread (the look-up of a process)."""
+        return tuple(living.grant for living in tuple(self._by_id.values()) if self._ending(living) is None)
 
     def get(self, grant_id: str) -> Grant:
         """Raises UnknownGrant."""
