@@ -208,9 +208,13 @@ def test_fish_eval(stub: Stub) -> None:
 
 @pytest.mark.needs("fish")
 def test_fish_universal_variables_survive(stub: Stub, tmp_path: Path) -> None:
-    """A universal AWS_PROFILE cannot be hidden by fish: it is named with what to type, and neither erased nor changed."""
+    """A universal AWS_PROFILE cannot be hidden by fish: it is named, and neither erased nor changed."""
     script = (
-        "set -Ux AWS_PROFILE universal\n" + use("fish") + "env; echo ----\n" + unuse("fish") + "env; set -S AWS_PROFILE"
+        "set -Ux AWS_PROFILE universal\n"
+        + use("fish")
+        + "env; echo ----\n"
+        + unuse("fish")
+        + "env; set -S AWS_PROFILE\n"
     )
     home = {"HOME": str(tmp_path), "XDG_CONFIG_HOME": str(tmp_path)}
     said, third = evaluate("fish", "begin\n" + script + "end 2>&1", stub, **home).split("----")
