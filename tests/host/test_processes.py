@@ -222,12 +222,33 @@ def test_is_ancestor() -> None:
         assert not processes.is_ancestor(one.pid, of=other.pid)
 
 
+def test_look_names_the_script_of_an_interpreter(tmp_path: Path) -> None:
+    """Every tool in Python would read `python`; the script's path is shown, and no later argument."""
+    script = tmp_path / "deploy"
+    script.write_text("import sys\nprint('up', flush=True)\nsys.stdin.read()\n")
+    process = subprocess.Popen(
+        [sys.executable, str(script), "canary-123456"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    process.stdout.readline()
+    peer = processes.look(process.pid)
+    said = processes.describe(peer) if peer is not None else ""
+    process.communicate()
+
+    assert peer is not None
+    assert peer.argv0 == str(script)
+    assert said.startswith(f"deploy (pid {process.pid}, started by ")
+    assert "canary" not in repr(peer) + said
+
+
 def test_describe_names_the_asker() -> None:
     """The line before a token code says which program wants it."""
-    assert processes.describe(Peer(uid=1, pid=7, exe="/usr/bin/terraform", argv0="tf")) == (
-        "terraform (pid 7, /usr/bin/terraform)"
+    pid = no_such_pid()
+
+    assert processes.describe(Peer(uid=1, pid=pid, exe="/usr/bin/terraform", argv0="terraform")) == (
+        f"terraform (pid {pid}, /usr/bin/terraform)"
     )
-    assert processes.describe(Peer(uid=1, pid=7, argv0="tf")) == "tf (pid 7)"
+    assert processes.describe(Peer(uid=1, pid=pid, argv0="tf")) == f"tf (pid {pid})"
     assert processes.describe(Peer(uid=5)) == "a process of uid 5"
 
 

@@ -164,8 +164,9 @@ def test_a_profile_without_role_serves_the_mfa_session() -> None:
         assert kinds(found) == ["mfa_session"]
         assert (found.account_id, found.role_arn) == ("123456789012", None)
     through = plan("[profile l]\nsource_profile = p\n" + role(), "l")
-    assert through.role_arn == ROLE + "WebAdmin"
+    assert (kinds(through), through.role_arn) == (["mfa_session"], None)
     assert "has no role_arn" in through.problems[0]
+    assert "vault-client use p" in through.problems[0]
 
 
 def test_mfa_max_age_is_the_first_roles() -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -29,6 +30,9 @@ _ENDED = {"Z", "X", "x"}
 SCAN_LIMIT = 16_384
 SCAN_LIMIT_EACH = 2_048
 _GENERATIONS = 256
+
+
+_INTERPRETERS = re.compile(r"-?(python|pypy|node|ruby|perl|php|bash|sh|dash|zsh|fish|pwsh)[0-9.]*")
 
 
 def boot_id() -> str:
@@ -70,12 +74,22 @@ def look(pid: int) -> Peer | None:
 
 
 def describe(peer: Peer) -> str:
-    """`terraform (pid 4711, /usr/bin/terraform)`: who asks, on the line that a person reads before typing a code."""
+    """`terraform (pid 4711, /usr/bin/terraform, started by zsh)`: who asks, before a person types a code."""
     if peer.pid is None:
         return f"a process of uid {peer.uid}"
-    exe = peer.exe or ""
-    name = Path(exe or peer.argv0 or "process").name
-    return shown(f"{name} (pid {peer.pid}{', ' + exe if exe else ''})")
+    program = Path(peer.exe or peer.argv0 or "process").name
+    interpreted = _INTERPRETERS.fullmatch(program) is not None and peer.argv0 is not None
+    name = Path(peer.argv0).name if interpreted and peer.argv0 else program
+    facts = (f"pid {peer.pid}", None if interpreted else peer.exe, _started_by(peer))
+    return shown(f"{name} ({', '.join(each for each in facts if each)})")
+
+
+def _started_by(peer: Peer) -> str | None:
+    stat = _stat(peer.pid) if peer.pid is not None else None
+    if stat is None or int(stat[_START]) != peer.started:
+        return None
+    parent = look(int(stat[_PPID]))
+    return None if parent is None else f"started by {Path(parent.argv0 or parent.exe or 'process').name.lstrip('-')}"
 
 
 def find_by_inode(inode: int, *, first: Iterable[int] = ()) -> Peer | None:
@@ -175,8 +189,15 @@ def _exe(pid: int) -> str | None:
 
 
 def _argv0(pid: int) -> str | None:
+    """argv[0]; for an interpreter the script that it runs, since every tool in Python would read `python`.
+
+    Nothing else of the command line is looked at: an option's value may be a secret.
+    """
     with suppress(OSError), (_PROC / str(pid) / "cmdline").open("rb") as stream:
-        return shown(os.fsdecode(stream.read(4096).split(b"\0", 1)[0])) or None
+        first, second = [*stream.read(4096).split(b"\0", 2), b"", b""][:2]
+        script = os.fsdecode(second) if _INTERPRETERS.fullmatch(Path(os.fsdecode(first)).name) else ""
+        runs = bool(script) and not script.startswith("-") and (_PROC / str(pid) / "cwd" / script).is_file()
+        return shown(script if runs else os.fsdecode(first)) or None
     return None
 
 

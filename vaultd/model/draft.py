@@ -50,7 +50,12 @@ class Draft:
 
     @property
     def roles(self) -> list[Profile]:
-        """The profiles with a role, in the order of their calls: the identity's side first."""
+        """The profiles with a role, in the order of their calls: the identity's side first.
+
+        None for a profile without `role_arn`: it serves the user's own session, whatever its source is (interface.md).
+        """
+        if self.leaf.get("role_arn") is None:
+            return []
         return [each for each in reversed(self.chain.profiles) if each.get("role_arn")]
 
     @property

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 class Peer:
     """`pid` is None for a client that is gone or was not looked up; `started` is the kernel's start time in ticks.
 
-    `exe` is the resolved executable, `argv0` the name it was started under, both as `shown()` text.
+    `exe` is the resolved executable, `argv0` the name it was started under (the script, for an interpreter), both as
+    `shown()` text.
     """
 
     uid: int

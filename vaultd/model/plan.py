@@ -105,7 +105,8 @@ class Plans(Protocol):
     """What engine and web need of the catalog: one frozen, numbered snapshot. `number` grows with every change."""
 
     @property
-    def number(self) -> int: ...
+    def number(self) -> int:
+        """The snapshot's number; a plan is good for as long as it stands."""
 
     def names(self) -> tuple[str, ...]:
         """Every profile, in file order."""

@@ -128,10 +128,11 @@ def _note_ignored(draft: Draft) -> None:
                 f"{draft.profiles.at(value.line)} [profile {shown(profile.name)}] mfa_process is not run; type the "
                 "code when `vault-client use` asks for it."
             )
-    if draft.leaf.get("role_arn") is None and draft.roles:
+    source = next((each for each in draft.chain.profiles if each.get("role_arn")), None)
+    if draft.leaf.get("role_arn") is None and source is not None:
         draft.problem(
-            f"[profile {shown(draft.name)}] has no role_arn, so the role of its source_profile is served; write a "
-            f"role_arn under it, or use `vault-client use {shown(draft.roles[-1].name)}`."
+            f"[profile {shown(draft.name)}] has no role_arn, so it serves the identity's own session and not the role "
+            f"of its source_profile; write a role_arn under it, or use `vault-client use {shown(source.name)}`."
         )
 
 
