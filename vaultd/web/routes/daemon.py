@@ -11,6 +11,7 @@ from aiohttp import web
 from vaultd.errors import BadRequest
 from vaultd.web import bodies
 from vaultd.web.rooms import Rooms, connection, reply
+from vaultd.web.routes.grants import grant_object
 from vaultd.web.routes.identities import identity_object
 from vaultd.web.routes.profiles import profile_object
 
@@ -44,7 +45,7 @@ class _Daemon:
             "identities": [identity_object(identity) for identity in rooms.custody.list()],
             "profiles": [row for row in rows if row["state"] not in {"none", "locked"}],
             "prompts": [question.wire() for question in rooms.desk.open_questions()],
-            "grants": [rooms.grants.wire(grant) for grant in rooms.grants.list()],
+            "grants": [grant_object(rooms.grants, grant) for grant in rooms.grants.list()],
         }
         return reply({**rooms.lifecycle.status(), **lists})
 

@@ -6,7 +6,8 @@ from typing import Any
 
 from aiohttp import web
 
-from vaultd.engine.grants import Bound, Grant
+from vaultd.engine.grant_records import Bound, Grant, peer_wire
+from vaultd.engine.grants import Grants
 from vaultd.errors import BadRequest
 from vaultd.host import processes
 from vaultd.model.credentials import RoleSession
@@ -109,7 +110,7 @@ class _Grants:
         return pid
 
     async def index(self, request: web.Request) -> web.Response:
-        return reply({"grants": [self._rooms.grants.wire(grant) for grant in self._rooms.grants.list()]})
+        return reply({"grants": [grant_object(self._rooms.grants, grant) for grant in self._rooms.grants.list()]})
 
     async def revoke(self, request: web.Request) -> web.Response:
         self._rooms.grants.revoke(request.match_info["id"], reason="revoked")
@@ -118,3 +119,12 @@ class _Grants:
     async def revoke_all(self, request: web.Request) -> web.Response:
         self._rooms.grants.revoke_all(reason="revoked")
         return reply({})
+
+
+def grant_object(grants: Grants, grant: Grant) -> dict[str, Any]:
+    """The grant of interface.md §6, held by what its process is now: `exec` asked as vault-client, then became CMD."""
+    wire = grants.wire(grant)
+    held = None if grant.bound is None else processes.look(grant.bound.pid)
+    if held is not None and grant.bound is not None and held.started == grant.bound.started:
+        wire["peer"] = peer_wire(held)
+    return wire
