@@ -154,6 +154,19 @@ async def test_a_profile_of_an_identity_without_mfa_renews_silently(rig: Rig) ->
     assert (await rig.get(own)).expiration > first.expiration
 
 
+async def test_two_profiles_without_role_share_one_session(rig: Rig) -> None:
+    """One flight per cell: both wait for the same GetSessionToken."""
+    rig.keeper.gate = asyncio.Event()
+    one, two = (world.mfa_step("bare", None) for _ in range(2))
+    object.__setattr__(two, "fingerprint", "another-region-of-the-same-thing")
+    callers = [asyncio.ensure_future(rig.get(world.plan("bare", step), wait=None)) for step in (one, two)]
+    await rig.clock.settle()
+    rig.keeper.gate.set()
+    await asyncio.gather(*callers)
+
+    assert (rig.keeper.count(MintMfa), rig.keeper.count(MintServed)) == (1, 2)
+
+
 # ---- codes ----
 
 
@@ -188,8 +201,9 @@ async def test_a9_silence_after_a_code_counts_it_as_spent(rig: Rig) -> None:
     rig.keeper.outcomes[MintMfa] = [StsUnavailable("AWS answered 500.", code_sent=True)]
     with pytest.raises(MfaRequired):
         await rig.get(web_admin())
-    with pytest.raises(StsUnavailable, match="wait for the next one"):
+    with pytest.raises(StsUnavailable) as caught:
         await rig.answer()
+    assert caught.value.message == ("AWS answered 500; the code counts as spent: wait for the next one and type that.")
     assert rig.desk.open_questions()[0].attempts_left == 3
     await rig.answer()
 
@@ -709,6 +723,19 @@ async def test_open_mfa_ahead_of_time(rig: Rig) -> None:
     assert await mfa() is not None
 
 
+async def test_open_mfa_asks_when_a_role_was_denied_under_the_living_session(rig: Rig) -> None:
+    """M lives, but a role waits for a newer one: `vault-client mfa` is the way to mend it."""
+    rig.keeper.mfa_limits[world.arn("WebAdmin")] = timedelta(seconds=3600)
+    await rig.warm(web_admin(role="Audit"))
+    await rig.clock.advance(5000)
+    with pytest.raises(MfaRequired):
+        await rig.get(web_admin())
+    await rig.clock.advance(120)
+    assert rig.desk.open_questions() == ()
+
+    assert await rig.broker.open_mfa("franklin", world.SERIAL, world.ENDPOINT, requester="tty") is not None
+
+
 async def test_asks_false_opens_nothing(rig: Rig) -> None:
     """A caller that must not ask gets the error alone."""
     with pytest.raises(MfaRequired):
@@ -810,3 +837,98 @@ async def test_states_are_the_contracts_words(rig: Rig) -> None:
     assert words == ["none", "mfa_required", "fresh", "fresh", "due", "expired"]
     row = rig.broker.state(web_admin()).wire()
     assert row == {"state": "expired", "expiration": None, "seconds_left": None, "last_error": None}
+
+
+# ---- corners of a renewal ----
+
+
+async def test_a_parent_that_cannot_be_made_is_the_childs_error(rig: Rig) -> None:
+    """The reason is the parent's; while it backs off or is refused, the child costs no call."""
+    await rig.warm(web_admin(role="Audit"))
+    rig.keeper.always[MintRole] = RoleDenied("no WebAdmin for you")
+    await rig.clock.advance(30)
+    with pytest.raises(RoleDenied, match="no WebAdmin"):
+        await rig.get(chained(), wait=None)
+    calls = rig.keeper.count(MintRole)
+    with pytest.raises(RoleDenied, match="no WebAdmin"):
+        await rig.get(chained(), wait=None)
+
+    assert rig.keeper.count(MintRole) == calls == 2
+
+
+async def test_a_parent_whose_renewal_takes_a_code_still_opens_its_child(rig: Rig) -> None:
+    """M is gone, the parent lives: the child is renewed from it, and nobody is asked."""
+    await rig.warm(chained())
+    await rig.broker.clear(world.plan("Chained", *chained().steps))
+    rig.broker._cells.clear("mfa:franklin:" + world.SERIAL)
+    await rig.clock.advance(2000)
+
+    assert (await rig.get(chained())).access_key_id
+    assert rig.desk.open_questions() == ()
+    await rig.clock.advance(1700)
+    with pytest.raises(MfaRequired):
+        await rig.get(world.plan("Chained", *chained().steps[:2], world.role_step("Grandchild")))
+
+
+@pytest.mark.parametrize("error", [RoleDenied("not you"), IdentityBroken("key inactive")])
+async def test_a_direct_role_that_is_denied_closes_its_question(rig: Rig, error: VaultdError) -> None:
+    """Final: the typist hears it, and so does the next request, without a question."""
+    rig.keeper.always[MintRole] = error
+    with pytest.raises(MfaRequired):
+        await rig.get(direct())
+    with pytest.raises(type(error)):
+        await rig.answer()
+    with pytest.raises(type(error)):
+        await rig.get(direct())
+
+    assert len(rig.keeper.orders) == 1
+    assert rig.desk.open_questions() == ()
+
+
+async def test_a_direct_role_moves_to_the_new_device_too(rig: Rig) -> None:
+    """A14 on the direct path."""
+    rig.keeper.outcomes[MintRole] = [DeviceRefused("unable to validate MFA code.")]
+    rig.keeper.detected = ("phone2",)
+    with pytest.raises(MfaRequired):
+        await rig.get(direct())
+    with pytest.raises(CodeRefused):
+        await rig.answer()
+    await rig.answer()
+
+    last = rig.keeper.orders[-1]
+    assert isinstance(last, MintRole)
+    assert last.mfa_serial == "phone2"
+
+
+async def test_sessions_without_mfa_fail_and_recover(rig: Rig) -> None:
+    """GetSessionToken fails: its reason; a rejected session is made anew on the next request."""
+    own = world.plan("bare", world.mfa_step("bare", None))
+    rig.keeper.outcomes[MintMfa] = [down()]
+    with pytest.raises(StsUnavailable, match="check the network"):
+        await rig.get(own, wait=None)
+    rig.keeper.outcomes[MintServed] = [SessionRejected("dead")]
+
+    assert (await rig.get(own, wait=None)).access_key_id
+    assert rig.keeper.count(MintMfa) == 3
+
+
+async def test_a_cleared_flight_is_started_again(rig: Rig) -> None:
+    """`clear` under way: the waiter's flight is cancelled, and it gets a session made after the clear."""
+    rig.keeper.gate = asyncio.Event()
+    caller = asyncio.ensure_future(rig.get(plain(), wait=None))
+    await rig.clock.settle()
+    await rig.broker.clear(plain())
+    rig.keeper.gate.set()
+
+    assert (await caller).access_key_id
+    assert rig.keeper.count(MintRole) == 2
+
+
+async def test_an_unknown_exception_below_is_no_detail_to_the_caller(rig: Rig) -> None:
+    """InternalError without detail; the flight is gone, and the next request makes another."""
+    rig.keeper.outcomes[MintRole] = [ZeroDivisionError("canary")]  # type: ignore[list-item]
+    with pytest.raises(VaultdError, match="vaultd logs") as caught:
+        await rig.get(plain())
+    assert "canary" not in caught.value.message
+
+    assert (await rig.get(plain())).access_key_id

@@ -261,7 +261,7 @@ async def test_overdue_when_it_does_not_look(rig: Rig) -> None:
 
 
 async def test_one_bad_plan_does_not_starve_the_others(rig: Rig) -> None:
-    """A plan that cannot be looked after is passed over."""
+    """A plan whose renewal cannot even begin fails by itself; the refresher lives and renews the rest."""
     broken = world.plan("broken", world.role_step("broken"))
     object.__setattr__(broken.steps[0], "role", None)
     await rig.get(plain())

@@ -154,6 +154,16 @@ def test_a_denial_after_the_new_code_is_the_first_one() -> None:
     assert Effect.ASK in fail(cell, RoleDenied("fourth"), at(20000), source=at(10000).now)[1]
 
 
+def test_a_second_old_mfa_session_is_no_retry() -> None:
+    """Denied again under a newer M that was not fresh: a code is asked for, and the first denial is kept."""
+    cell, _ = fail(Cell(), RoleDenied("first"), at(7200), source=START)
+    cell, effects = fail(cell, RoleDenied("second"), at(9000), source=at(3000).now)
+
+    assert effects == (Effect.ASK,)
+    assert cell.denial is not None
+    assert (cell.denial.error.message, cell.denial.age) == ("first", timedelta(seconds=6000))
+
+
 def test_edges_of_an_mfa_session() -> None:
     """Usable until 60 s before limit or expiration, whichever is first; topped up from 120 s before."""
     handle = MfaHandle("franklin", "serial", START, START + timedelta(hours=2))

@@ -199,6 +199,6 @@ def _judged(error: VaultdError) -> Verdict:
         return Verdict(error=error, again=True, sent=False)
     if isinstance(error, Temporary):
         # A9: whether AWS used the code up is not known, so it counts as spent, and not as wrong.
-        spent = f"{error.message} The code counts as spent: wait for the next one and type that."
+        spent = f"{error.message.rstrip('.')}; the code counts as spent: wait for the next one and type that."
         return Verdict(error=type(error)(spent, **error.details), again=True)
     return Verdict(error=error, again=isinstance(error, MfaRequired))

@@ -7,22 +7,17 @@ a clock that is set are noticed within 30 s, and sessions are judged by now() al
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable, Iterable
 
 from vaultd.engine.broker import Broker
 from vaultd.engine.flights import within
 from vaultd.engine.seams import Clock
-from vaultd.errors import VaultdError
 from vaultd.model.plan import Plan
-from vaultd.model.text import shown
 
 #: No sleep is longer; two looks are at least this far apart, however often it is nudged.
 LONGEST_SECONDS, SHORTEST_SECONDS = 30.0, 1.0
 #: Without a look for so long, the loop or this task is stuck. A machine that wakes from suspend is given one sleep.
 OVERDUE_SECONDS = 90.0
-
-log = logging.getLogger(__name__)
 
 
 class Refresher:
@@ -59,10 +54,7 @@ class Refresher:
         self._again = False
         seconds = LONGEST_SECONDS
         for plan in self._active():
-            try:
-                seconds = min(seconds, self._broker.tend(plan))
-            except VaultdError as exc:  # one bad plan must not starve the others
-                log.warning("fail tend profile=%s error=%s", shown(plan.profile), exc.kind)
+            seconds = min(seconds, self._broker.tend(plan))
         return max(SHORTEST_SECONDS, seconds)
 
     async def _sleep(self, seconds: float) -> None:

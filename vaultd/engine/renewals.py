@@ -372,9 +372,7 @@ class Renewals:
 
 
 _SILENT = "AWS did not answer in 10 s: check the network, then run your command again."
-_SILENT_AFTER_CODE = (
-    "AWS did not answer in 10 s after the code was sent, so it counts as spent: wait for the next code and type that."
-)
+_SILENT_AFTER_CODE = "AWS did not answer in 10 s"  # the asking side adds what became of the code
 
 
 def _later(step: Step) -> str:
