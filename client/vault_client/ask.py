@@ -174,17 +174,14 @@ def ask(link: Link, prompt: dict[str, Any]) -> None:
             NEEDS_PERSON,
         )
     with terminal:
-        try:
-            _converse(link, terminal, prompt)
-        except KeyboardInterrupt:
-            terminal.write("\n")
-            _cancel(link, prompt)
-            raise Stop("cancelled: type `vault-client mfa` when the code is at hand") from None
+        _converse(link, terminal, prompt)
 
 
-def _cancel(link: Link, prompt: dict[str, Any]) -> None:
-    with suppress(Stop):  # it is over already, or the daemon is: nothing is left to cancel
+def _cancelled(link: Link, terminal: Terminal, prompt: dict[str, Any]) -> Stop:
+    with suppress(Stop):  # it is over already, or the daemon is, or the terminal: nothing is left to cancel
+        terminal.write("\n")
         link.call("DELETE", f"/v1/prompts/{prompt['id']}")
+    return Stop("cancelled: type `vault-client mfa` when the code is at hand")
 
 
 def headline(prompt: dict[str, Any]) -> str:
@@ -199,20 +196,27 @@ def headline(prompt: dict[str, Any]) -> str:
 
 
 def _converse(link: Link, terminal: Terminal, prompt: dict[str, Any]) -> None:
-    terminal.write(headline(prompt) + "\n" + _ASK)
     watch = link.open("GET", f"/v1/prompts/{prompt['id']}?wait&attend")
-    sources: list[Terminal | Connection] = [terminal, watch]
     try:
-        while True:
-            ready, _, _ = select.select(sources, [], [])
-            if watch in ready:
-                terminal.write(_CLEAR)
-                _over(watch, prompt, terminal)
-                return
-            if _typed(link, terminal, prompt):
-                return
+        terminal.write(headline(prompt) + "\n" + _ASK)
+        _listen(link, terminal, prompt, watch)
+    except KeyboardInterrupt:
+        # Before `watch` closes: an asker who leaves closes the question without the cool-down that a cancel starts.
+        raise _cancelled(link, terminal, prompt) from None
     finally:
         watch.close()
+
+
+def _listen(link: Link, terminal: Terminal, prompt: dict[str, Any], watch: Connection) -> None:
+    sources: list[Terminal | Connection] = [terminal, watch]
+    while True:
+        ready, _, _ = select.select(sources, [], [])
+        if watch in ready:
+            terminal.write(_CLEAR)
+            _over(watch, prompt, terminal)
+            return
+        if _typed(link, terminal, prompt):
+            return
 
 
 def _over(watch: Connection, prompt: dict[str, Any], terminal: Terminal) -> None:

@@ -10,8 +10,9 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.client.conftest import OnTerminal, Run
+from tests.client.conftest import Run
 from tests.client.stub import PROMPT, SERIAL, TOKEN, Answer, Stub, error, mfa_required
+from tests.client.terminal import OnTerminal
 from vault_client import ask
 from vault_client.ask import headline, six_digits
 from vault_client.errors import Stop
@@ -210,10 +211,18 @@ def test_ctrl_c_cancels(stub: Stub, terminal: Start) -> None:
     shell = terminal("use", "web-admin", "--shell", "sh", piped=True)
     shell.until(ASK)
     stub.attending.acquire(timeout=10)
+    attended: list[bool] = []
+
+    def cancel(_: object) -> Answer:
+        attended.append(not stub.left.is_set())
+        return 200, {}
+
+    stub.answers["DELETE", "/v1/prompts/q1"] = cancel
     shell.type("\x03")
     ended = shell.end()
 
     assert ended.status == 1
+    assert attended == [True]  # an asker who left first would have closed the question without a cool-down
     assert "vault-client: cancelled: type `vault-client mfa` when the code is at hand\r\n" in ended.err
     assert len(stub.asked("DELETE", "/v1/prompts/q1")) == 1
 

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.client.conftest import CLIENT, OnTerminal, Run
+from tests.client.conftest import CLIENT, Run
 from tests.client.stub import IDENTITY, KEYS, SECRET, STATUS, TOKEN, UNSET, Stub, environment, error
+from tests.client.terminal import OnTerminal
 
 Start = Callable[..., OnTerminal]
 SHOW = "import json, os; print(json.dumps(dict(os.environ)))"
