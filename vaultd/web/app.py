@@ -96,6 +96,7 @@ class SdkSide:
         if self._server is not None:
             await self._server.shutdown(deadline)
             self._server = None
+        self.peers.close()
 
     def __len__(self) -> int:
         """How many connections are open."""

@@ -1,0 +1,131 @@
+"""Flow 1 behind the guard: what is made in time, who is named, what is kept in memory."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from pathlib import Path
+
+from tests.fakes import FakeClock
+from tests.web.rig import (
+    StandInBroker,
+    StandInPlans,
+    _grant,
+    _grants,
+    nobody,
+    plan_of,
+    read_reply,
+    running,
+    session,
+)
+from vaultd.engine.sightings import Sighting
+from vaultd.web.ecs import PATIENCE, Credentials
+
+SIGHTING = Sighting(uid=0, inode=4711, pid=None)
+
+
+async def test_cold_session_is_made_within_patience(tmp_path: Path) -> None:
+    """No session: the broker is asked once, with the process's name and at most 0.8 s."""
+    async with running(tmp_path, broker=StandInBroker(later=session())) as rig:
+        assert (await rig.get()).status == 200
+        ((profile, requester, wait),) = rig.broker.asked
+        assert (profile, requester) == ("web-admin", "terraform (pid 4711)")
+        assert wait is not None
+        assert 0 < wait <= PATIENCE
+        assert len(rig.audit.serves) == 1
+
+
+async def test_warm_session_asks_nobody(tmp_path: Path) -> None:
+    """A session that is ready: no flight, no process look-up, and the plan is made once a snapshot."""
+    looked: list[int] = []
+
+    async def describe(inode: int) -> str:
+        looked.append(inode)
+        return "x"
+
+    async with running(tmp_path, describe=describe) as rig:
+        for _ in range(5):
+            assert (await rig.get()).status == 200
+        assert rig.broker.asked == []
+        assert looked == []
+        assert rig.plans.made == 1
+        rig.plans.number += 1
+        await rig.get()
+        assert rig.plans.made == 2
+
+
+async def test_cold_callers_share_one_look_up(tmp_path: Path) -> None:
+    """100 callers of one profile at once are one scan of /proc, and all of them name whom it found."""
+    looked: list[int] = []
+    found = asyncio.Event()
+
+    async def describe(inode: int) -> str:
+        looked.append(inode)
+        await found.wait()
+        return "make (pid 7)"
+
+    broker = StandInBroker(later=session())
+    async with running(tmp_path, broker=broker, describe=describe) as rig:
+        ends = [await rig.connect() for _ in range(100)]
+        for _, writer in ends:
+            writer.write(rig.request())
+        while not looked:
+            await asyncio.sleep(0)
+        found.set()
+        for reader, writer in ends:
+            assert (await read_reply(reader)).status == 200
+            writer.close()
+        assert len(looked) < 5
+        assert {requester for _, requester, _ in broker.asked} == {"make (pid 7)"}
+
+
+async def test_look_up_that_hangs_or_fails_costs_the_name_only(tmp_path: Path) -> None:
+    """The question then says less; the request goes on."""
+
+    async def hangs(inode: int) -> str:
+        await asyncio.Event().wait()
+        return ""
+
+    async def fails(inode: int) -> str:
+        raise OSError
+
+    for number, describe in enumerate((hangs, fails)):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        broker = StandInBroker(later=session())
+        async with running(folder, broker=broker, describe=describe) as rig:
+            assert (await rig.get()).status == 200
+            assert [requester for _, requester, _ in broker.asked] == ["a process of yours"]
+
+
+async def test_rendered_bytes_go_with_their_session(tmp_path: Path) -> None:
+    """Keys are rendered once a session; when the broker drops it (lock), no copy stays behind."""
+    clock = FakeClock()
+    grants = _grants(tmp_path, clock)
+    grant = grants.find(_grant(grants, "web-admin", plan_of("web-admin").role_arn).encode())
+    assert grant is not None
+    broker, plans = StandInBroker(ready=session()), StandInPlans()
+    credentials = Credentials(plans=lambda: plans, broker=broker, grants=grants, clock=clock, describe=nobody)
+    plan = plan_of("web-admin")
+
+    first, second = credentials.ready(grant, plan), credentials.ready(grant, plan)
+
+    assert first is not None
+    assert second is not None
+    assert first.message is second.message
+    assert len(credentials._rendered) == 1
+    del first, second
+    broker.ready = None
+    gc.collect()
+    assert len(credentials._rendered) == 0
+
+
+async def test_a_new_session_is_rendered_anew(tmp_path: Path) -> None:
+    """After a renewal the new keys go out, at once."""
+    async with running(tmp_path) as rig:
+        before = (await rig.get()).body
+        rig.broker.ready = None
+        rig.broker.ready = session(lives=session().lifetime * 2)
+        after = (await rig.get()).body
+        assert before != after
+        assert b"2026-11-22T14:00:00Z" in after
