@@ -323,6 +323,8 @@ class FakeKeeper:
         self.unmarked: Counter[tuple[str, str]] = Counter()
         self.detected: tuple[str, ...] = ()
         self.detections = 0
+        self.probes = 0
+        self.probe_error: VaultdError | None = None
         self.closed: list[Head | None] = []
         self.epoch = 0
         self._number = itertools.count(1)
@@ -417,6 +419,11 @@ class FakeKeeper:
 
     async def remove(self, name: str) -> None:
         raise UnknownIdentity(f"no identity {name} is stored: type `vault-client add`.")
+
+    async def probe(self, name: str, *, endpoint: Endpoint) -> None:
+        self.probes += 1
+        if self.probe_error is not None:
+            raise type(self.probe_error)(self.probe_error.message, **self.probe_error.details)
 
     async def detect(self, name: str, *, endpoint: Endpoint) -> Sequence[str]:
         self.detections += 1

@@ -237,7 +237,7 @@ def test_look_names_the_script_of_an_interpreter(tmp_path: Path) -> None:
 
     assert peer is not None
     assert peer.argv0 == str(script)
-    assert said.startswith(f"deploy (pid {process.pid}, started by ")
+    assert said.startswith(f"deploy (pid {process.pid}, {os.path.realpath(sys.executable)}, started by ")
     assert "canary" not in repr(peer) + said
 
 

@@ -19,6 +19,7 @@ from vaultd.engine.chains import Chain, Chains
 from vaultd.engine.desk import Desk, Question
 from vaultd.engine.flights import Flight, Flights, within
 from vaultd.engine.notes import Notes
+from vaultd.engine.proving import Proving
 from vaultd.engine.renewals import DEADLINE_SECONDS, Recorder, Renewals, again, outcome_error
 from vaultd.engine.seams import Clock, Custody, Keeper, Note, Opened
 from vaultd.engine.states import ProfileState, States
@@ -28,7 +29,7 @@ from vaultd.errors import Locked, MfaRequired, StsUnavailable, VaultdError
 from vaultd.model import steps
 from vaultd.model.credentials import SERVE_FLOOR, RoleSession
 from vaultd.model.partitions import Endpoint
-from vaultd.model.plan import Plan
+from vaultd.model.plan import Plan, Step
 from vaultd.model.secret import Secret
 from vaultd.model.text import shown
 
@@ -77,6 +78,7 @@ class Broker:
         self._tending = Tending(
             cells=self._cells, flights=self._flights, renewals=self._renewals, chains=self._chains, asking=self._asking
         )
+        self._proving = Proving(custody=custody, clock=clock, flights=self._flights, cells=self._cells, audit=audit)
         self._states = States(cells=self._cells, chains=self._chains, asking=self._asking)
         self.locked = True
 
@@ -146,7 +148,7 @@ class Broker:
                 return held
             chain = self._chains.of(wish.plan)
             self._refuse_known(wish, chain)
-            needed = self._chains.code_step(chain, len(chain) - 1)
+            needed = await self._code_step(wish, chain)
             if needed is None:
                 landed = await self._land(wish, chain)
                 if isinstance(landed, RoleSession):
@@ -159,6 +161,15 @@ class Broker:
                 token_code = None
                 wish = replace(wish, forced=wish.forced and needed.kind == "mfa_session")
         raise lost
+
+    async def _code_step(self, wish: Wish, chain: Chain) -> Step | None:
+        """The step that a person's code is needed for, once the key behind it is known to be good."""
+        needed = self._chains.code_step(chain, len(chain) - 1)
+        if needed is None or not wish.asks or self._asking.pending(needed) is not None:
+            return needed
+        await self._proving.key_of(replace(needed, profile=wish.plan.profile), seconds=self._left(wish))
+        self._refuse_locked()
+        return self._chains.code_step(chain, len(chain) - 1)
 
     async def _land(self, wish: Wish, chain: Chain) -> RoleSession | VaultdError:
         """Wait for the flight. An error that is returned is worth another turn: a code is needed, or it was lost."""
@@ -239,6 +250,7 @@ class Broker:
     def forget_identity(self, name: str) -> None:
         """The identity was removed, or has another key: its sessions and refusals go."""
         self._chains.forget(name)
+        self._proving.forget(name)
         for note in self._drop(self._cells.keys_of(identity=name)):
             self._notes.put(note)
 
@@ -261,6 +273,7 @@ class Broker:
         self._flights.cancel()
         self._cells.lock()
         self._notes.forget()
+        self._proving.forget()
         self._asking.lock()
 
     async def stop(self) -> None:

@@ -16,7 +16,8 @@ from vaultd.engine.seams import Clock
 from vaultd.errors import VaultdError
 from vaultd.model.credentials import MfaHandle, RoleSession
 
-Outcome = RoleSession | MfaHandle | VaultdError
+#: None: a key was proved (proving.py).
+Outcome = RoleSession | MfaHandle | VaultdError | None
 Flight = asyncio.Task[Outcome]
 
 log = logging.getLogger(__name__)

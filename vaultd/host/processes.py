@@ -74,13 +74,16 @@ def look(pid: int) -> Peer | None:
 
 
 def describe(peer: Peer) -> str:
-    """`terraform (pid 4711, /usr/bin/terraform, started by zsh)`: who asks, before a person types a code."""
+    """`terraform (pid 4711, /usr/bin/terraform, started by zsh)`: who asks, before a person types a code.
+
+    The executable is the kernel's word and always shown; a script's name is its own choice.
+    """
     if peer.pid is None:
         return f"a process of uid {peer.uid}"
     program = Path(peer.exe or peer.argv0 or "process").name
     interpreted = _INTERPRETERS.fullmatch(program) is not None and peer.argv0 is not None
     name = Path(peer.argv0).name if interpreted and peer.argv0 else program
-    facts = (f"pid {peer.pid}", None if interpreted else peer.exe, _started_by(peer))
+    facts = (f"pid {peer.pid}", peer.exe, _started_by(peer))
     return shown(f"{name} ({', '.join(each for each in facts if each)})")
 
 

@@ -348,6 +348,11 @@ class DaemonKeeper:
         self._sessions.drop(lambda handle: handle.identity == name)
         self._records.compact()
 
+    async def probe(self, name: str, *, endpoint: Endpoint) -> None:
+        """See the seam."""
+        key = await self._key(name, self._live())
+        await self._sts.caller_identity(key, endpoint=endpoint)
+
     async def detect(self, name: str, *, endpoint: Endpoint) -> Sequence[str]:
         """The usable MFA serials."""
         self._live()
