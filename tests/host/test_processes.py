@@ -1,20 +1,16 @@
 from __future__ import annotations
 
-import asyncio
-import ctypes
 import os
-import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from vaultd.host import processes
-from vaultd.host.processes import ProcessWatch
 from vaultd.model.peer import Peer
 
 ROOT = os.geteuid() == 0
@@ -250,107 +246,3 @@ def test_describe_names_the_asker() -> None:
     )
     assert processes.describe(Peer(uid=1, pid=pid, argv0="tf")) == f"tf (pid {pid})"
     assert processes.describe(Peer(uid=5)) == "a process of uid 5"
-
-
-# ---- the watch ----
-
-
-@pytest.fixture(params=["asyncio", "uvloop"])
-def both_loops(request: pytest.FixtureRequest) -> Callable[[], asyncio.AbstractEventLoop]:
-    if request.param == "asyncio":
-        return asyncio.new_event_loop
-    uvloop = pytest.importorskip("uvloop")
-    found: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
-    return found
-
-
-@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM, None])
-def test_the_watch_calls_when_a_process_ends(
-    both_loops: Callable[[], asyncio.AbstractEventLoop], end: signal.Signals | None
-) -> None:
-    """However it ends, SIGKILL included, and on both event loops; once, and nothing is watched after it."""
-
-    async def scene() -> list[str]:
-        calls: list[str] = []
-        watch, over = ProcessWatch(), asyncio.Event()
-
-        def ended() -> None:
-            calls.append("ended")
-            over.set()
-
-        with child() as process:
-            assert watch.add(process.pid, started(process.pid), ended)
-            await asyncio.sleep(0)
-            assert calls == []
-            assert len(watch) == 1
-            if end is None:
-                assert process.stdin is not None
-                process.stdin.close()
-            else:
-                process.send_signal(end)
-            await asyncio.wait_for(over.wait(), 10)
-        await asyncio.sleep(0)
-        assert len(watch) == 0
-        return calls
-
-    with asyncio.Runner(loop_factory=both_loops) as runner:
-        assert runner.run(scene()) == ["ended"]
-
-
-async def test_a_process_that_is_gone_or_reused_ends_at_once() -> None:
-    """Between the grant and the watch the process may end, and its pid may come to mean another one."""
-    watch, calls = ProcessWatch(), [""]
-    gone = watch.add(no_such_pid(), 1, lambda: calls.append("gone"))
-    reused = watch.add(os.getpid(), started(os.getpid()) - 1, lambda: calls.append("reused"))
-    await asyncio.sleep(0)
-
-    assert (gone, reused, len(watch)) == (True, True, 0)
-    assert calls == ["", "gone", "reused"]
-
-
-async def test_dropped_and_closed_watches_hold_no_descriptor() -> None:
-    """A revoked grant's process is watched no longer."""
-    watch, before = ProcessWatch(), descriptors()
-    with child() as one, child() as other:
-        for process in (one, other):
-            watch.add(process.pid, started(process.pid), lambda: None)
-        watch.add(one.pid, started(one.pid), lambda: None)
-        during = len(watch)
-        watch.drop(one.pid, started(one.pid))
-        watch.drop(one.pid, started(one.pid))
-        watch.close()
-
-    assert during == 2
-    assert len(watch) == 0
-    assert descriptors() == before
-
-
-async def test_without_pidfd_the_watch_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Then only the sweep that polls will see the end, and the caller knows it."""
-
-    def refuse(pid: int) -> int:
-        raise OSError(24, "too many open files")
-
-    monkeypatch.setattr(os, "pidfd_open", refuse)
-
-    assert not ProcessWatch().add(os.getpid(), started(os.getpid()), lambda: None)
-
-
-def in_child_as(uid: int, act: Callable[[], str]) -> str:
-    """The result of `act` in a forked child of another uid."""
-    reading, writing = os.pipe()
-    pid = os.fork()
-    if pid == 0:  # pragma: no cover - the child
-        try:
-            os.setgroups([])
-            os.setgid(uid)
-            os.setuid(uid)
-            ctypes.CDLL(None).prctl(4, 1, 0, 0, 0)
-            os.write(writing, act().encode())
-        finally:
-            os._exit(0)
-    os.close(writing)
-    with os.fdopen(reading, "rb") as stream:
-        said = stream.read().decode()
-    os.waitpid(pid, 0)
-    return said

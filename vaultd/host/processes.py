@@ -11,10 +11,9 @@ Rules
 
 from __future__ import annotations
 
-import asyncio
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -119,55 +118,6 @@ def is_ancestor(pid: int, of: int) -> bool:
         if stat is None or (current := int(stat[_PPID])) <= 0:
             return False
     return False
-
-
-class ProcessWatch:
-    """Calls back once when a watched process ends, by pidfd on the running loop: no polling, no SIGCHLD needed."""
-
-    def __init__(self) -> None:
-        self._watched: dict[tuple[int, int], tuple[int, Callable[[], None]]] = {}
-
-    def add(self, pid: int, started: int, ended: Callable[[], None]) -> bool:
-        """Watch a process; `ended` is called from the loop, soon when it is over already.
-
-        False: it cannot be watched here (no pidfd, no descriptor left), and only a sweep that polls will see its end.
-        """
-        loop = asyncio.get_running_loop()
-        try:
-            descriptor = os.pidfd_open(pid)
-        except ProcessLookupError:
-            loop.call_soon(ended)
-            return True
-        except (OSError, AttributeError):
-            return False
-        if not alive(pid, started):  # looked at after the descriptor pins the pid: it cannot be reused in between
-            os.close(descriptor)
-            loop.call_soon(ended)
-            return True
-        self.drop(pid, started)
-        self._watched[pid, started] = (descriptor, ended)
-        loop.add_reader(descriptor, self._ended, pid, started)
-        return True
-
-    def drop(self, pid: int, started: int) -> None:
-        """Watch it no longer; not watched is fine."""
-        watched = self._watched.pop((pid, started), None)
-        if watched is not None:
-            asyncio.get_running_loop().remove_reader(watched[0])
-            os.close(watched[0])
-
-    def close(self) -> None:
-        """Watch nothing any more."""
-        for pid, started in list(self._watched):
-            self.drop(pid, started)
-
-    def __len__(self) -> int:
-        return len(self._watched)
-
-    def _ended(self, pid: int, started: int) -> None:
-        _, ended = self._watched[pid, started]
-        self.drop(pid, started)
-        ended()
 
 
 def _stat(pid: int) -> list[str] | None:
