@@ -1,10 +1,11 @@
 from __future__ import annotations
 
+import ctypes
 import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -246,3 +247,23 @@ def test_describe_names_the_asker() -> None:
     )
     assert processes.describe(Peer(uid=1, pid=pid, argv0="tf")) == f"tf (pid {pid})"
     assert processes.describe(Peer(uid=5)) == "a process of uid 5"
+
+
+def in_child_as(uid: int, act: Callable[[], str]) -> str:
+    """The result of `act` in a forked child of another uid."""
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid == 0:  # pragma: no cover - the child
+        try:
+            os.setgroups([])
+            os.setgid(uid)
+            os.setuid(uid)
+            ctypes.CDLL(None).prctl(4, 1, 0, 0, 0)
+            os.write(writing, act().encode())
+        finally:
+            os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as stream:
+        said = stream.read().decode()
+    os.waitpid(pid, 0)
+    return said

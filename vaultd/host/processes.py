@@ -1,10 +1,10 @@
-"""Processes by pid: who they are, whether they still live, and a call when one ends.
+"""Processes by pid: who they are, and whether they still live.
 
 Rules
 - A process is (boot id, pid, start time): a pid alone is reused. What was read of one is kept only if the start time
   is the same afterwards (security.md §5, race rules).
-- Only the executable and argv[0] are read. The rest of a command line can carry a token code or a key, and everything
-  in it is forgeable by code of the same user.
+- Only the executable, argv[0] and an interpreter's script are read. The rest of a command line can carry a token code
+  or a key, and everything in it is forgeable by code of the same user.
 - A look-up reads /proc and may take milliseconds: off the loop, please (architecture.md §5). Systems without /proc
   know no start time here: nothing is found, and nothing can be bound to a process.
 """
