@@ -25,7 +25,7 @@ from vaultd.web.app import SdkSide
 from vaultd.web.limits import Limits
 
 ROLE = "arn:aws:iam::234567890123:role/WebAdmin"
-SECRET, TOKEN_TEXT = "canary-secret-key-0123456789abcdefghijklm", "canary-session-token"  # noqa: S105
+SECRET, TOKEN_TEXT = "canary-secret-key-0123456789abcdefghijklm", "canary-session-token"
 PATH = "/v1/credentials/web-admin"
 
 
@@ -85,12 +85,20 @@ class StandInBroker:
     release: asyncio.Event | None = None
     asked: list[tuple[str, str, float | None]] = field(default_factory=list)
     used_plans: list[str] = field(default_factory=list)
+    _asked: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def was_asked(self, times: int) -> None:
+        """Wait until that many requests for a session have come."""
+        while len(self.asked) < times:
+            self._asked.clear()
+            await self._asked.wait()
 
     def peek(self, plan: Plan) -> RoleSession | None:
         return self.ready
 
     async def session(self, plan: Plan, *, requester: str, wait: float | None = None) -> RoleSession:
         self.asked.append((plan.profile, requester, wait))
+        self._asked.set()
         if self.release is not None:
             await self.release.wait()
         if self.error is not None:
@@ -272,5 +280,3 @@ def _grant(grants: Grants, profile: str, role_arn: str | None) -> str:
         peer=None,
     )
     return token.reveal()
-
-

@@ -245,9 +245,7 @@ async def test_internal_error_is_constant(tmp_path: Path, caplog: pytest.LogCapt
     async with running(tmp_path, broker=StandInBroker(error=RuntimeError("inner canary"))) as rig:
         with caplog.at_level(logging.ERROR):
             reply = await rig.get()
-        assert check_error(reply, 500, "InternalError") == (
-            "vaultd failed inside itself; read why with `vaultd logs`."
-        )
+        assert check_error(reply, 500, "InternalError") == ("vaultd failed inside itself; read why with `vaultd logs`.")
         assert b"canary" not in reply.raw
         assert "RuntimeError" in caplog.text
 
@@ -281,7 +279,7 @@ _MALFORMED = {
 async def test_nothing_of_a_malformed_request_comes_back(
     name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """aiohttp reflects and logs request bytes on parse errors (security.md §0.5): here neither body nor log has any."""
+    """Of itself aiohttp reflects and logs request bytes on parse errors (security.md §0.5): here neither body nor log has any."""
     async with running(tmp_path) as rig:
         good = rig.request().removesuffix(b"\r\n")
         with caplog.at_level(logging.DEBUG):
@@ -302,7 +300,13 @@ async def test_kept_connection_answers_again_and_again(tmp_path: Path) -> None:
     """One connection, errors and successes mixed: the guard's refusals end it, the others do not."""
     async with running(tmp_path) as rig:
         reader, writer = await rig.connect()
-        for path, status in [(PATH, 200), ("/nope", 404), (PATH, 200), ("/healthz", 200), ("/v1/credentials/audit", 403)]:
+        for path, status in [
+            (PATH, 200),
+            ("/nope", 404),
+            (PATH, 200),
+            ("/healthz", 200),
+            ("/v1/credentials/audit", 403),
+        ]:
             writer.write(rig.request(path))
             assert (await read_reply(reader)).status == status
         writer.write(rig.request(Origin="x"))
@@ -318,8 +322,7 @@ async def test_pipelined_requests_are_answered_in_order(tmp_path: Path) -> None:
         reader, writer = await rig.connect()
         writer.write(rig.request() + rig.request("/healthz") * 40)
         writer.write(rig.request("/nope"))
-        while not rig.broker.asked:
-            await asyncio.sleep(0)
+        await rig.broker.was_asked(1)
         release.set()
         statuses = [(await read_reply(reader)).status for _ in range(42)]
         assert statuses == [200] * 41 + [404]

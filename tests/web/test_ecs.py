@@ -57,10 +57,11 @@ async def test_warm_session_asks_nobody(tmp_path: Path) -> None:
 async def test_cold_callers_share_one_look_up(tmp_path: Path) -> None:
     """100 callers of one profile at once are one scan of /proc, and all of them name whom it found."""
     looked: list[int] = []
-    found = asyncio.Event()
+    looking, found = asyncio.Event(), asyncio.Event()
 
     async def describe(inode: int) -> str:
         looked.append(inode)
+        looking.set()
         await found.wait()
         return "make (pid 7)"
 
@@ -69,8 +70,7 @@ async def test_cold_callers_share_one_look_up(tmp_path: Path) -> None:
         ends = [await rig.connect() for _ in range(100)]
         for _, writer in ends:
             writer.write(rig.request())
-        while not looked:
-            await asyncio.sleep(0)
+        await looking.wait()
         found.set()
         for reader, writer in ends:
             assert (await read_reply(reader)).status == 200

@@ -153,7 +153,7 @@ class Connection(RequestHandler):
         if not data or (whole and (data.endswith(_HEAD_END) or (began and _HEAD_END.endswith(data)))):
             return
         self._in_head = True
-        if (whole or not began) and not self._close:
+        if (whole or not began) and not (self._close or self._paused):
             self._close_in(self._gate.limits.headers)
 
     def _answer_parsed(self, data: bytes) -> None:
@@ -243,7 +243,8 @@ class Connection(RequestHandler):
     def resume_writing(self) -> None:
         """It reads again."""
         super().resume_writing()
-        self._due = self._loop.time() + self._gate.limits.idle
+        limits = self._gate.limits
+        self._due = self._loop.time() + (limits.headers if self._in_head else limits.idle)
 
     def _linger(self, transport: asyncio.Transport) -> None:
         """Close our half and drop what still comes: an unread rest would reset the connection, reply and all."""

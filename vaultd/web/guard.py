@@ -53,6 +53,8 @@ class Guard:
         """None: this may be looked at further."""
         hosts, foreign = [], False
         for raw_name, value in message.raw_headers:
+            if len(raw_name) + len(value) > FIELD_LIMIT:  # the parser counts the name of the first field only
+                return MALFORMED
             name = raw_name.lower()
             if name == b"host":
                 hosts.append(value)
