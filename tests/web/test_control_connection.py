@@ -21,9 +21,8 @@ async def _answer(request: web.BaseRequest) -> web.Response:
 
 
 @contextlib.asynccontextmanager
-async def _serving(directory: Path) -> AsyncIterator[tuple[Path, web.Server[web.BaseRequest]]]:
-    directory.chmod(0o700)
-    path = directory / "control.sock"
+async def _serving(directory: Path) -> AsyncIterator[tuple[Path, web.Server]]:
+    path = directory / "control.sock"  # pytest makes the directory 0700
     loop = asyncio.get_running_loop()
     server = web.Server(_answer)
     sock = sockets.listen_unix(path, locked=True)
@@ -48,7 +47,7 @@ async def _asked(sock: socket.socket) -> bytes:
     return await loop.sock_recv(sock, 4096)
 
 
-def _members(server: web.Server[web.BaseRequest]) -> list[ControlConnection]:
+def _members(server: web.Server) -> list[ControlConnection]:
     return [each for each in server.connections if isinstance(each, ControlConnection)]
 
 

@@ -24,6 +24,9 @@ from vaultd.web.routes import daemon, grants, identities, profiles, prompts
 #: Version of the control API; a client of another one is told so (426).
 PROTOCOL = "1"
 
+#: A unix socket whose queue is full refuses a client at once, where TCP would let him try again.
+BACKLOG = 1024
+
 #: How long a request under way may go on once the daemon stops.
 CLOSE_SECONDS = 2.0
 
@@ -50,7 +53,9 @@ class Control:
         server = self._runner.server
         assert server is not None
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_unix_server(lambda: ControlConnection(server, loop=loop), sock=sock)
+        self._server = await loop.create_unix_server(
+            lambda: ControlConnection(server, loop=loop), sock=sock, backlog=BACKLOG
+        )
 
     async def close(self) -> None:
         """No new connections; requests under way get 2 s."""

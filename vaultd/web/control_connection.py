@@ -14,8 +14,12 @@ from aiohttp.web_protocol import RequestHandler
 from vaultd.host import processes, sockets
 from vaultd.model.peer import Peer
 
-#: The control socket has descriptors of its own (interface.md §4); past them the longest idle connection goes.
+#: The control socket has descriptors of its own (interface.md §4); past them the longest idle connection goes. One
+#: whose question is still open is not idle: 200 `exec` may wait for one code.
 CONNECTIONS = 32
+#: A connection without a request is idle only after as long as its first byte may take (interface.md §4): 200 commands
+#: started together connect faster than they are read.
+IDLE_SECONDS = 2.0
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +41,7 @@ class ControlConnection(RequestHandler):
         )
         self._peers = server
         self.peer: Peer | None = None
+        self.heard = 0.0
         self.gone: asyncio.Future[None] = loop.create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -48,14 +53,27 @@ class ControlConnection(RequestHandler):
             transport.close()
             return
         self.peer = peer
+        self.heard = self._loop.time()
         super().connection_made(transport)
         self._spare()
 
+    def data_received(self, data: bytes) -> None:
+        """Note when the client was last heard."""
+        self.heard = self._loop.time()
+        super().data_received(data)
+
     def _spare(self) -> None:
         others = [each for each in self._peers.connections if each is not self]
-        idle = [each for each in others if not each._request_in_progress]  # noqa: SLF001 (aiohttp has no public word)
-        if len(others) >= CONNECTIONS and idle:
-            idle[0].force_close()
+        if len(others) < CONNECTIONS:
+            return
+        idle = [each for each in others if isinstance(each, ControlConnection) and each.idle]
+        if idle:
+            min(idle, key=lambda each: each.heard).force_close()
+
+    @property
+    def idle(self) -> bool:
+        """No request is open, and none is about to come."""
+        return not self._request_in_progress and self._loop.time() - self.heard >= IDLE_SECONDS
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Tell a waiting route that nobody listens any more."""

@@ -1,0 +1,32 @@
+"""The client's commands on a daemon with a warm session, and how often AWS was asked for them.
+
+The costs themselves are `tests.bench.client`'s; here is the daemon that they are measured on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.bench import client, daemons
+from tests.bench.daemons import Lease
+from tests.bench.figures import Figure, exactly
+from tests.process.harness import BIN, Emulator
+
+_PROFILE = "web-admin"
+_WARM = 100
+
+
+def figures(directory: Path, running: Emulator, *, quick: bool) -> Iterator[Figure]:
+    """Each command in bare interpreters, and the AWS calls of 100 warm `exec`."""
+    with daemons.daemon(directory, running) as home:
+        daemons.signed_in(home, running)
+        Lease.make(home, _PROFILE)
+        command = str(BIN / "vault-client")
+        rounds = 10 if quick else 40
+        for row in client.measure(client=[command], profile=_PROFILE, environ=home.env, rounds=rounds):
+            yield Figure.read(row)
+        calls, count = len(running.calls()), 10 if quick else _WARM
+        for _ in range(count):
+            daemons.seconds([command, "exec", _PROFILE, "--", "true"], home.env)
+        yield exactly(f"{count} warm exec -- true, AWS calls", len(running.calls()) - calls, "calls", 0)
