@@ -279,7 +279,7 @@ _MALFORMED = {
 async def test_nothing_of_a_malformed_request_comes_back(
     name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Of itself aiohttp reflects and logs request bytes on parse errors (security.md §0.5): here neither body nor log has any."""
+    """Of itself aiohttp reflects and logs request bytes on parse errors (security.md §0.5): neither happens here."""
     async with running(tmp_path) as rig:
         good = rig.request().removesuffix(b"\r\n")
         with caplog.at_level(logging.DEBUG):

@@ -153,8 +153,12 @@ class Connection(RequestHandler):
         if not data or (whole and (data.endswith(_HEAD_END) or (began and _HEAD_END.endswith(data)))):
             return
         self._in_head = True
-        if (whole or not began) and not (self._close or self._paused):
+        if (whole or not began) and self._at_ease():
             self._close_in(self._gate.limits.headers)
+
+    def _at_ease(self) -> bool:
+        """No other clock runs: neither an end was begun, nor is the client slow to read."""
+        return not (self._close or self._paused)
 
     def _answer_parsed(self, data: bytes) -> None:
         parser = self._parser
