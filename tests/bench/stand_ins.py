@@ -55,8 +55,8 @@ async def _nobody(inode: int) -> str:
     return "nobody"
 
 
-def sdk_side(folder: Path, session: RoleSession, *, slug: str) -> tuple[SdkSide, str]:
-    """An SdkSide that serves `session`, and the token that it takes."""
+def sdk_side(folder: Path, session: RoleSession, *, slug: str) -> tuple[SdkSide, str, Audit]:
+    """An SdkSide that serves `session`, the token that it takes, and its audit, whose task the caller runs."""
     files, clock = Files(), SystemClock()
     folder.chmod(0o700)
     (folder / "grants").mkdir(mode=0o700)
@@ -93,4 +93,4 @@ def sdk_side(folder: Path, session: RoleSession, *, slug: str) -> tuple[SdkSide,
         clock=clock,
         describe=_nobody,
     )
-    return side, token.reveal()
+    return side, token.reveal(), audit
