@@ -256,6 +256,26 @@ def test_an_identity_that_is_added(home: Home) -> None:
     assert watch.current.plan("web-admin").identity == "identity"
 
 
+def test_a_file_that_did_not_change_is_not_parsed_again(home: Home) -> None:
+    """An identity that comes or goes makes a new snapshot of the same parse; a file that changed, or that could not be
+    read, is read again.
+    """
+    home.write(WEB)
+    watch = home.watch()
+    before = watch.current.profiles
+    watch.reload()
+    assert watch.current.profiles is before
+    home.write("rubbish\n" + WEB)
+    watch.reload()
+    assert trouble(watch) is not None
+    assert watch.current.profiles is before
+    watch.reload()
+    assert trouble(watch) is not None
+    home.write(WEB + "[profile other]\n")
+    watch.reload()
+    assert watch.current.names() == ("web-admin", "other")
+
+
 def test_settings_shape_plans(home: Home) -> None:
     """config.toml's sections reach the planner."""
     home.write(WEB)

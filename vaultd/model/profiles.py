@@ -224,6 +224,8 @@ class _Numbered(dict[str, Any]):
 class _Parts(list[str]):
     """A value's lines as configparser collects them, each with its number."""
 
+    __slots__ = ("_feed", "numbers")
+
     def __init__(self, values: list[str], feed: _Feed) -> None:
         super().__init__(values)
         self._feed = feed
@@ -262,14 +264,17 @@ def _sections(text: str, file: str) -> Iterator[Section]:
         parser.read_file(feed, source=file)
     except configparser.Error as exc:
         raise BadProfile(_unreadable(exc, file=file, line=feed.line)) from exc
+    same: dict[str, str] = {}  # 1,000 profiles have one device, one region and five keys between them
     for header in parser.sections():
         values: dict[str, Value] = {}
         for option in parser.options(header):
             line, parts = parser.place(header, option)
             content = parser.get(header, option)
             nested = _nested(parts, file) if content.startswith("\n") else None
-            values[option] = Value(HIDDEN if option in STATIC_KEYS else content, line, nested)
+            text = HIDDEN if option in STATIC_KEYS else content
+            values[same.setdefault(option, option)] = Value(same.setdefault(text, text), line, nested)
         yield Section(header, _name(header), parser.line(header), values)
+        parser.remove_section(header)  # its memory is for the next ones: the parser is a cycle, and stays a while
 
 
 def _nested(parts: _Parts, file: str) -> dict[str, Value]:

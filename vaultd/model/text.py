@@ -16,7 +16,9 @@ _BIDI = {0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)}
 
 def shown(text: str, *, limit: int = LIMIT) -> str:
     """`text` with every unsafe character as `?`, cut to `limit` characters with an ellipsis."""
-    clean = "".join("?" if _unsafe(char) else char for char in text[: limit + 1])
+    clean = text[: limit + 1]
+    if not (clean.isascii() and clean.isprintable()):  # nearly always: `list` shows 5,000 texts for 1,000 profiles
+        clean = "".join("?" if _unsafe(char) else char for char in clean)
     return clean if len(clean) <= limit else clean[: limit - 1] + "…"
 
 
