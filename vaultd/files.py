@@ -38,6 +38,7 @@ _SAFE = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _OTHERS = 0o077
 _OTHERS_WRITE = 0o022
 _LINK_DEPTH = 16
+_PAGE = 4096
 _NEW = ".new"
 
 
@@ -181,9 +182,20 @@ class Files:
         self._chunk = chunk
 
     def make_dirs(self, layout: Layout) -> None:
-        """Create every directory 0700, or refuse it by name."""
+        """Create every directory 0700, or refuse it by name; a full or read-only home is told before all else."""
         for path in layout.directories:
             self._make_dir(path, may_be_link=path == layout.config)
+        self._try_out(layout.sessions_sealed)  # interface.md §2: a start in a full or read-only home says so, exit 1
+
+    def _try_out(self, path: Path) -> None:
+        """Raise Unwritable for `path` when its directory takes no page."""
+        new = path.with_name(f".{path.name}.{secrets.token_hex(6)}{_NEW}")
+        with self._writing(path):
+            try:
+                self._write_new(new, bytes(_PAGE))
+            finally:
+                with suppress(OSError):
+                    os.unlink(new)  # noqa: PTH108
 
     def clear_leftovers(self, layout: Layout) -> None:
         """Remove what a killed `replace` left behind; only for the holder of the lock, others may be at work."""
