@@ -27,7 +27,7 @@ MAY: dict[str, set[str]] = {
     "logs": {"errors", "files"},
     "catalog": {"config", "model", "errors", "files"},
 }
-EVERYTHING = {"checks", "daemon", "foreground", "cli", "__main__", "__init__"}
+EVERYTHING = {"checks", "daemon", "surroundings", "unlocking", "foreground", "cli", "__main__", "__init__"}
 
 #: outside package → the rooms it lives in
 HOME = {

@@ -19,9 +19,8 @@ from vaultd.engine import audit_chain
 from vaultd.errors import VaultdError
 from vaultd.files import Files, Layout
 from vaultd.host import sockets
-from vaultd.model.peer import Peer
 from vaultd.model.profiles import parse
-from vaultd.model.text import duration_text, shown
+from vaultd.model.text import shown
 from vaultd.store.identities import IdentityIndex
 from vaultd.store.os_keyring import allowed, first_of
 
@@ -53,11 +52,13 @@ class Live:
     locked_reason: str
     trouble: tuple[str, ...]
     lost_audit_lines: int
+    settings_path: Path | None = None
 
 
 def run(layout: Layout, files: Files, environ: Mapping[str, str], *, live: Live | None = None) -> list[Check]:
     """All of them, in the order in which one would mend. Blocks: keyring and /proc."""
-    settings, found = _settings(layout, files, environ)
+    path = layout.config_toml if live is None or live.settings_path is None else live.settings_path
+    settings, found = _settings(path, files, environ)
     return [
         found,
         _permissions(layout, files),
@@ -71,8 +72,7 @@ def run(layout: Layout, files: Files, environ: Mapping[str, str], *, live: Live 
     ]
 
 
-def _settings(layout: Layout, files: Files, environ: Mapping[str, str]) -> tuple[Settings, Check]:
-    path = layout.config_toml
+def _settings(path: Path, files: Files, environ: Mapping[str, str]) -> tuple[Settings, Check]:
     try:
         content = files.read_config(path)
         if content is None:
@@ -90,18 +90,36 @@ def _permissions(layout: Layout, files: Files) -> Check:
         layout.grants_json,
         layout.sessions_sealed,
         layout.secrets_sealed,
+        layout.secrets_seen,
         layout.locked_marker,
         layout.audit_jsonl,
+        layout.log_file,
+        layout.endpoint_json,
+        layout.lock_file,
     )
     try:
         for path in ours:
             files.read(path, last=1)
-        shut = [path for path in layout.directories if path.exists() and not os.access(path, os.W_OK)]
     except VaultdError as exc:
         return Check("permissions", False, exc.message, "mend that file, then type `vaultd check`")
-    if shut:
-        return Check("permissions", False, f"{shut[0]} cannot be written", f"type `chmod u+w {shut[0]}`")
+    for path in layout.directories:
+        if (why := _closed_to_us(path)) or (why := _open_to_others(path)):
+            return Check("permissions", False, f"{path} {why}", f"type `chmod 700 {path}`")
     return Check("permissions", True, "files and directories are yours alone")
+
+
+def _closed_to_us(path: Path) -> str:
+    return "cannot be written" if path.exists() and not os.access(path, os.W_OK) else ""
+
+
+def _open_to_others(path: Path) -> str:
+    try:
+        found = path.stat()
+    except OSError:
+        return ""
+    if found.st_uid != os.geteuid():
+        return "belongs to another user"
+    return "may be written to by others" if found.st_mode & 0o022 else ""
 
 
 def _profiles(files: Files, settings: Settings, environ: Mapping[str, str]) -> Check:
@@ -149,7 +167,7 @@ def _daemon(live: Live | None) -> Check:
     if live is None:
         return Check("daemon", True, "not asked: this looked at the files only")
     if live.locked_reason:
-        return Check("daemon", False, f"locked: {live.locked_reason}", "type `vault-client unlock`")
+        return Check("daemon", False, live.locked_reason, "type `vault-client unlock`")
     if live.trouble:
         return Check("daemon", False, live.trouble[0], "type `vaultd logs`")
     return Check("daemon", True, "unlocked")
@@ -158,32 +176,25 @@ def _daemon(live: Live | None) -> Check:
 def _port(settings: Settings, live: Live | None) -> Check:
     """Ours, free, or taken by whom."""
     port = settings.listen.port if live is None else live.port
+    if live is not None:
+        return Check("port", True, f"127.0.0.1:{port} is vaultd's own")
     owner = sockets.port_owner(port)
-    if live is not None or owner is None or _is_vaultd(owner):
-        whose = "free" if owner is None else "vaultd's own"
-        return Check("port", True, f"127.0.0.1:{port} is {whose}")
-    who = owner.exe or owner.argv0 or f"a process of uid {owner.uid}"
-    remedy = "write another `[listen] port` into config.toml, or end that process"
-    return Check("port", False, f"127.0.0.1:{port} is taken by {shown(who)} (pid {owner.pid})", remedy)
-
-
-def _is_vaultd(owner: Peer) -> bool:
-    if owner.pid is None:
-        return False
-    try:
-        return b"vaultd" in Path(f"/proc/{owner.pid}/cmdline").read_bytes()
-    except OSError:
-        return False
+    if owner is None:
+        return Check("port", True, f"127.0.0.1:{port} is free")
+    who = "another process" if owner.pid is None else f"{owner.exe or owner.argv0 or 'a process'} (pid {owner.pid})"
+    whose = "" if owner.uid == os.geteuid() else f" of uid {owner.uid}"
+    remedy = "write another `[listen] port` into config.toml or end that process, then type `vaultd start`"
+    return Check("port", False, f"127.0.0.1:{port} is taken by {shown(who)}{whose}", remedy)
 
 
 def _clock(live: Live | None) -> Check:
     """Against AWS's own Date where a call was made, else by what the kernel knows."""
     skew = None if live is None else live.skew_seconds
     if skew is not None:
-        side = "ahead of" if skew > 0 else "behind"
         if abs(skew) > SKEW_SECONDS:
-            message = f"clock is {duration_text(abs(skew))} {side} AWS"
-            return Check("clock", False, message, "type `timedatectl set-ntp true`, or set the clock")
+            side = "ahead of" if skew > 0 else "behind"
+            message = f"clock is {round(abs(skew) / 60)} minutes {side} AWS"
+            return Check("clock", False, message, "set the clock, or type `timedatectl set-ntp true`")
         return Check("clock", True, f"within {SKEW_SECONDS} s of AWS")
     known = {True: "the kernel calls it synchronised", False: "the kernel does not call it synchronised"}
     synchronised = _synchronised()

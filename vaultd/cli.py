@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import fcntl
 import getpass
 import json
 import os
@@ -30,6 +31,8 @@ USAGE = 2
 #: A start that says nothing for so long is none; a stop that is not done by then is told to SIGKILL.
 START_SECONDS = 60.0
 STOP_SECONDS = 30.0
+#: How long a second `vaultd start` waits for the first to serve.
+HELD_SECONDS = 15.0
 NOT_YET = "is not there yet: leave it to the next release"
 
 
@@ -114,15 +117,49 @@ def start(options: argparse.Namespace) -> int:
         return _foreground(options)
     running = _running()
     if running is not None:
-        print(f"vaultd is already running (pid {running['pid']}) on http://127.0.0.1:{running['port']}")
-        return 0
+        return _runs_already(running, options)
     told = _spawned(options)
+    if told.get("held") and (running := _first_answer()) is not None:  # another `vaultd start` was first
+        return _runs_already(running, options)
     if not told.get("ok"):
         raise _Failure(str(told.get("message")), int(told.get("exit", 1)))
     if told["locked"] and told["wants_passphrase"] and sys.stdin.isatty():
         told = _unlock(told)
     _introduce(told)
     return 0
+
+
+def _runs_already(running: dict[str, Any], options: argparse.Namespace) -> int:
+    print(f"vaultd is already running (pid {running['pid']}) on http://127.0.0.1:{running['port']}")
+    if options.accept_rollback and running["locked"]:
+        _accept_rollback()
+    return 0
+
+
+def _accept_rollback() -> None:
+    """The remedy of StoreRolledBack, typed while the daemon runs locked: the consent counts for the next `unlock`."""
+    link = Link(_places())
+    body: dict[str, Any] = {"accept_rollback": True}
+    if link.call("GET", "/v1/status")["store"] != "file":
+        return
+    if sys.stdin.isatty():
+        body["passphrase"] = getpass.getpass("Passphrase of vaultd's store: ") or None
+    try:
+        link.call("POST", "/v1/unlock", body)
+    except Refusal as refusal:
+        if refusal.code != "Locked":
+            raise
+        print(f"the store is taken as it is found; next: {refusal.message}")
+        return
+    print("unlocked: the store is taken as it was found")
+
+
+def _first_answer() -> dict[str, Any] | None:
+    """What the daemon that holds the lock says, once it serves."""
+    end = time.monotonic() + HELD_SECONDS
+    while (running := _running()) is None and time.monotonic() < end:
+        time.sleep(0.1)
+    return running
 
 
 def _spawned(options: argparse.Namespace) -> dict[str, Any]:
@@ -217,8 +254,10 @@ def _foreground(options: argparse.Namespace) -> int:
 
 def stop(_options: argparse.Namespace) -> int:
     """Stop it and wait until it is gone."""
-    running = _running()
+    running = _running() or (_first_answer() if _held() else None)
     if running is None:
+        if _held():
+            raise _Failure(f"vaultd runs but does not answer: type `vaultd logs`, then {_kill()}")
         print("vaultd is not running")
         return 0
     pid = int(running["pid"])
@@ -228,6 +267,26 @@ def stop(_options: argparse.Namespace) -> int:
             raise _Failure(f"vaultd (pid {pid}) did not stop in {STOP_SECONDS:.0f} s: type `kill -9 {pid}`")
     print(f"vaultd (pid {pid}) has stopped")
     return 0
+
+
+def _held() -> bool:
+    """Whether a daemon holds this home's lock."""
+    try:
+        with Path(_places().socket).with_name("vaultd.lock").open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def _kill() -> str:
+    try:
+        found = json.loads(Path(_places().socket).with_name("endpoint.json").read_bytes())
+        return f"`kill -9 {int(found['pid'])}`"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "end that process"
 
 
 @contextlib.contextmanager

@@ -14,48 +14,37 @@ import os
 import secrets
 import signal
 import socket
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine, Iterable
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vaultd import __version__, checks, logs
-from vaultd.aws.calls import Calls
-from vaultd.aws.clients import Clients, Network
-from vaultd.aws.iam import BotoIam
-from vaultd.aws.sts import BotoSts
-from vaultd.aws.threads import Threads
 from vaultd.catalog import Catalog, CatalogWatch
-from vaultd.config import Settings
 from vaultd.engine.audit import Audit
 from vaultd.engine.broker import Broker
 from vaultd.engine.desk import Desk
 from vaultd.engine.grant_records import Bound, Grant
 from vaultd.engine.grants import Grants
 from vaultd.engine.refresher import Refresher
-from vaultd.engine.seams import Clock, Head, Iam, IdentityStore, Note, Opened, Sts
+from vaultd.engine.seams import IdentityStore
 from vaultd.engine.sightings import Sighting
-from vaultd.errors import KeyringBusy, Locked, StoreUnavailable, Unwritable, VaultdError, WrongPassphrase
-from vaultd.files import Files, Layout
+from vaultd.errors import Misconfigured, VaultdError
+from vaultd.files import Layout
 from vaultd.host import processes, sockets
 from vaultd.host.peers import Peers
 from vaultd.keeper.keeper import DaemonKeeper
-from vaultd.keeper.opening import Stores
 from vaultd.model.peer import Peer
 from vaultd.model.plan import Plan
 from vaultd.model.secret import Secret
-from vaultd.store.identities import IdentityIndex, IndexEntry
 from vaultd.store.os_keyring import OsKeyring
-from vaultd.store.sealed_file import SealedFile
-from vaultd.store.sealed_log import SealedLogFile
+from vaultd.surroundings import Amazon, Surroundings, make_keeper, passphrase_of, real_amazon
+from vaultd.unlocking import Unlocking
 
 if TYPE_CHECKING:
     from vaultd.web.app import SdkSide
     from vaultd.web.control import Control
 
-#: A keyring that does not answer holds nobody up: past this the daemon serves, locked, and the opening goes on.
-OPEN_SECONDS = 3.0
 #: A grant that asked within this time has its session kept fresh (architecture.md §6.2).
 ACTIVE = timedelta(minutes=30)
 #: The config files are looked at so often while somebody holds a grant, and so often else.
@@ -64,60 +53,9 @@ HEAD_SECONDS = 60.0
 #: A stop that is not done by then is one anyway.
 STOP_SECONDS = 15.0
 
-_OPENING = "the store is still being opened: unlock your keyring, or type `vault-client unlock`"
-
 log = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Surroundings:
-    """What is given: where the files are, the environment that the contract reads, the settings, the time."""
-
-    layout: Layout
-    files: Files
-    environ: Mapping[str, str]
-    settings: Settings
-    clock: Clock
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Amazon:
-    """AWS as the keeper sees it, and what the daemon does with it before the first call."""
-
-    sts: Sts
-    iam: Iam
-    warm: Callable[[], Any] | None = None
-
-
-def real_amazon(around: Surroundings) -> Amazon:
-    """boto3 behind threads of our own; nothing is imported before the first call."""
-    aws = around.settings.aws
-    network = Network(
-        https_proxy=aws.https_proxy,
-        no_proxy=aws.no_proxy,
-        ca_bundle=aws.ca_bundle,
-        endpoint_allow=aws.endpoint_allow,
-    )
-    calls = Calls(clients=Clients(network), threads=Threads(), clock=around.clock)
-    return Amazon(sts=BotoSts(calls=calls, clock=around.clock), iam=BotoIam(calls=calls), warm=calls.warm)
-
-
-def make_keeper(around: Surroundings, amazon: Amazon, keyring: IdentityStore) -> DaemonKeeper:
-    """The keeper with the real store, log and index of this home."""
-    layout, files = around.layout, around.files
-    file = SealedFile(files, layout.secrets_sealed, seen=layout.secrets_seen, clock=around.clock)
-    return DaemonKeeper(
-        stores=Stores({"keyring": lambda: keyring, "file": lambda: file}, choice=around.settings.store.backend),
-        sealed_log=SealedLogFile(files, layout.sessions_sealed),
-        index=IdentityIndex(files, layout.identities_json),
-        make_entry=IndexEntry,
-        sts=amazon.sts,
-        iam=amazon.iam,
-        clock=around.clock,
-        files=files,
-        locked_marker=layout.locked_marker,
-        persist=around.settings.sessions.persist,
-    )
+__all__ = ["Amazon", "Daemon", "Surroundings", "build", "real_amazon"]
 
 
 def build(
@@ -149,8 +87,8 @@ class Daemon:
         self._keeper = keeper
         self._amazon = amazon
         self._keyring = keyring
-        settings, layout, files, clock = around.settings, around.layout, around.files, around.clock
         self.boot_id = processes.boot_id()
+        settings, layout, files, clock = around.settings, around.layout, around.files, around.clock
         self.audit = Audit(
             files=files,
             path=layout.audit_jsonl,
@@ -182,16 +120,23 @@ class Daemon:
             on_revoke=self._revoked,
         )
         self.refresher = Refresher(broker=self.broker, clock=clock, active=self._active)
+        self.unlocking = Unlocking(
+            keeper=keeper,
+            broker=self.broker,
+            audit=self.audit,
+            clock=clock,
+            passphrase=lambda: passphrase_of(around),
+            changed=self._changed,
+        )
         self.watch: CatalogWatch | None = None
         self.port = 0
-        self._store = "file"
-        self._reason = _OPENING
         self._notices: tuple[str, ...] = ()
         self._warnings: tuple[str, ...] = ()
-        self._head: Head | None = None
-        self._headed = False
-        self._opening: asyncio.Task[None] | None = None
+        self._sockets: list[socket.socket] = []
+        self._made: list[Path] = []
+        self._serving = False
         self._stopping: asyncio.Event | None = None
+        self._stopped_by: Peer | None = None
         self._warming: asyncio.Future[Any] | None = None
         self._sdk: SdkSide | None = None
         self._control: Control | None = None
@@ -207,22 +152,30 @@ class Daemon:
         self._warnings += tuple(warnings)
 
     async def run(self, ready: Callable[[dict[str, Any]], None], *, accept_rollback: bool = False) -> None:
-        """Serve until a signal or `stop()`; `ready` is called once with the status, when everything is open."""
-        self._stopping = asyncio.Event()
+        """Serve until a signal or `stop()`; `ready` is called once with the status, when everything is open.
+
+        Raises what kept it from serving, or the group of what a permanent task died of; nothing is left behind.
+        """
+        self._stopping = stopping = asyncio.Event()
         logs.hook_loop(asyncio.get_running_loop())
-        self._catch_signals(self._stopping)
+        self._catch_signals(stopping)
+        try:
+            await self._begin(accept_rollback=accept_rollback)
+            ready(self._introduction())
+            sockets.notify("READY=1")
+            await self._tend(stopping)
+        except BaseException as exc:
+            await self._end(f"died of {type(exc).__name__}: see `vaultd logs`")
+            raise
+        await self._end()
+
+    async def _begin(self, *, accept_rollback: bool) -> None:
         tcp, unix = self._listen()
         self._resume()
-        self._opening = asyncio.ensure_future(self._open(self._passphrase(), accept_rollback=accept_rollback))
-        await asyncio.wait({self._opening}, timeout=OPEN_SECONDS)
-        if self._opening.done():
-            self._opening.result()
+        await self._open(passphrase_of(self._around), accept_rollback=accept_rollback)
         await self._serve(tcp, unix)
-        self.audit.record("start", reason="; ".join((*self._notices, *self._warnings)) or None)
-        ready(self._introduction())
-        sockets.notify("READY=1")
-        await self._tend(self._stopping)
-        await self._close()
+        self.audit.record("start", reason="; ".join((*self._notices, *self._all_warnings())) or None)
+        self._serving = True
 
     def _introduction(self) -> dict[str, Any]:
         """The status, and what `vaultd start` needs to say the next step."""
@@ -231,8 +184,8 @@ class Daemon:
         return {
             **self.status(),
             "identities": len(self._keeper.list()),
-            "warnings": [*self._notices, *self._warnings],
-            "wants_passphrase": self.broker.locked and self._store == "file" and not by_person,
+            "warnings": [*self._notices, *self._all_warnings()],
+            "wants_passphrase": self.broker.locked and self.unlocking.store == "file" and not by_person,
             "new_store": not layout.secrets_sealed.exists(),
         }
 
@@ -244,16 +197,34 @@ class Daemon:
 
     def _listen(self) -> tuple[socket.socket, socket.socket]:
         """The two sockets: passed in by the service manager, else our own. The lock file is held already."""
-        given = {each.sock.family: each.sock for each in sockets.activated()}
-        unix = given.get(socket.AF_UNIX) or sockets.listen_unix(self._around.layout.control_sock, locked=True)
-        try:
-            tcp = given.get(socket.AF_INET) or sockets.listen_tcp(self._around.settings.listen.port)
-        except VaultdError:
-            unix.close()
-            self._around.files.remove(self._around.layout.control_sock)
-            raise
+        given = self._activated()
+        unix = given.get(socket.AF_UNIX)
+        if unix is None:
+            path = self._around.layout.control_sock
+            self._sockets.append(unix := sockets.listen_unix(path, locked=True))
+            self._made.append(path)  # the manager's own stays, or it could not start us again
+        tcp = given.get(socket.AF_INET)
+        if tcp is None:
+            self._sockets.append(tcp := sockets.listen_tcp(self._around.settings.listen.port))
         self.port = tcp.getsockname()[1]
         return tcp, unix
+
+    def _activated(self) -> dict[int, socket.socket]:
+        """The first of each family; raises Misconfigured for one that is open to the network."""
+        given: dict[int, socket.socket] = {}
+        for each in sockets.activated():
+            self._sockets.append(each.sock)
+            given.setdefault(each.sock.family, each.sock)
+        tcp = given.get(socket.AF_INET)
+        if tcp is not None and (address := tcp.getsockname()[0]) != "127.0.0.1":
+            raise Misconfigured(
+                f"the service manager passes a socket on {address} in: write `ListenStream=127.0.0.1:PORT` into its "
+                "socket unit, then start it again"
+            )
+        return given
+
+    async def _open(self, passphrase: Secret | None, *, accept_rollback: bool) -> None:
+        await self.unlocking.begin(passphrase, accept_rollback=accept_rollback)
 
     def _resume(self) -> None:
         """What needs no key: grants, the audit chain, the profiles."""
@@ -267,34 +238,12 @@ class Daemon:
             config_path=self._config_path(),
             identities=self._keeper.list,
             clock=around.clock,
-            settings_path=around.layout.config_toml,
+            settings_path=around.settings_path or around.layout.config_toml,
         )
 
     def _config_path(self) -> Path:
         configured = self._around.settings.aws.config_file
         return Path(configured).expanduser() if configured else Layout.aws_config(self._around.environ)
-
-    async def _open(self, passphrase: Secret | None, *, accept_rollback: bool) -> None:
-        """The store at start. What a person can mend by `unlock` leaves the daemon locked; damage ends the start."""
-        try:
-            opened = await self._keeper.open(passphrase=passphrase, accept_rollback=accept_rollback)
-        except (WrongPassphrase, StoreUnavailable, KeyringBusy) as exc:
-            self._reason = exc.message
-            log.warning("open store failed error=%s reason=%s", exc.kind, exc.message)
-            self.identities_changed()
-            return
-        self._opened(opened)
-
-    def _opened(self, opened: Opened) -> None:
-        self._store = opened.store
-        self._reason = opened.reason
-        self._warnings += opened.warnings
-        if opened.head is not None and not self._headed:
-            self._headed = True
-            self._warnings += self.audit.confirm(opened.head)
-        self.broker.restore(opened)
-        self.identities_changed()
-        self.refresher.nudge()
 
     async def _serve(self, tcp: socket.socket, unix: socket.socket) -> None:
         # aiohttp is 200 ms of import, and the keeper is to exist before it (architecture.md §3)
@@ -327,13 +276,14 @@ class Daemon:
         await self._sdk.start(tcp)
         await self._control.start(unix)
         where = json.dumps({"port": self.port, "pid": os.getpid()}).encode()
+        self._made.append(self._around.layout.endpoint_json)
         self._around.files.replace(self._around.layout.endpoint_json, where)
 
     async def _tend(self, stopping: asyncio.Event) -> None:
         """The permanent tasks; one dead, all dead (architecture.md §8.7)."""
         async with asyncio.TaskGroup() as tasks:
             permanent = [
-                tasks.create_task(each)
+                tasks.create_task(_for_ever(each))
                 for each in (self.refresher.run(), self.grants.run(), self.audit.run(), self._follow(), self._seal())
             ]
             await stopping.wait()
@@ -348,30 +298,49 @@ class Daemon:
                 self.refresher.nudge()
 
     async def _seal(self) -> None:
-        """The audit head under the data key, each minute, so that a cut tail is seen after a kill."""
         while True:
             await self._around.clock.sleep(HEAD_SECONDS)
-            if not self.broker.locked and self._head != self.audit.head:
-                self._head = self.audit.head
-                with contextlib.suppress(Unwritable):  # told by the audit's own lost lines
-                    await self._keeper.note(Note(kind="head", head=self._head))
+            await self.unlocking.seal_head()
 
-    async def _close(self) -> None:
-        """Flow 7: no new connections, flights with a code land, the head is sealed, sockets and files go."""
+    async def _end(self, reason: str | None = None) -> None:
+        """Flow 7, within its deadline; what is not done by then is left to the end of the process."""
+        ending = asyncio.ensure_future(self._close(reason))
+        await asyncio.wait({ending}, timeout=STOP_SECONDS)
+        if not ending.done():
+            log.error("stop daemon late seconds=%.0f", STOP_SECONDS)
+            ending.cancel()
+        elif not ending.cancelled() and (exc := ending.exception()) is not None:
+            log.error("stop daemon failed error=%s", type(exc).__name__, exc_info=exc)
+        self._leave_nothing()
+
+    async def _close(self, reason: str | None) -> None:
+        """No new connections, flights with a code land, the head is sealed; then those who wait are let go."""
         sockets.notify("STOPPING=1")
+        if self._control is not None:
+            self._control.refuse()
+        await self.unlocking.stop()
+        if self._warming is not None:
+            self._warming.cancel()
         self.desk.lock()
         if self._sdk is not None:
             await self._sdk.stop()
         await self.broker.stop()
         self.grants.flush()
         self.audit.flush_now()
-        self.audit.record("stop", sync=True)
+        if self._serving:
+            self.audit.record("stop", sync=True, peer=self._stopped_by, reason=reason)
         await self._keeper.close(self.audit.head, lock=False)
         if self._control is not None:
             await self._control.close()
-        for path in (self._around.layout.endpoint_json, self._around.layout.control_sock):
+
+    def _leave_nothing(self) -> None:
+        for each in self._sockets:
+            each.close()
+        for path in self._made:
             with contextlib.suppress(VaultdError):
                 self._around.files.remove(path)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            asyncio.get_running_loop().remove_signal_handler(number)
         log.info("stop daemon pid=%d", os.getpid())
 
     @property
@@ -387,46 +356,42 @@ class Daemon:
             "version": __version__,
             "pid": os.getpid(),
             "port": self.port,
-            "store": self._store,
+            "store": self.unlocking.store,
             "locked": self.broker.locked,
-            "locked_reason": self._reason if self.broker.locked else "",
+            "locked_reason": self.unlocking.reason if self.broker.locked else "",
             "clock_skew_seconds": self._amazon.sts.clock_skew(),
             "lost_audit_lines": self.audit.lost,
             "log": str(self._around.layout.log_file),
             "trouble": self._trouble(),
         }
 
+    def _all_warnings(self) -> tuple[str, ...]:
+        return (*self._warnings, *self.unlocking.warnings)
+
     def _trouble(self) -> list[str]:
-        catalog = self._watched.trouble
-        locked = [self._reason] if self.broker.locked and self._reason else []
-        return [*locked, *([catalog] if catalog else []), *self.catalog().problems, *self._warnings]
+        """Each a sentence that ends in what to type; the worst first."""
+        reason, lost, catalog = self.unlocking.reason, self.audit.lost, self._watched.trouble
+        locked = [reason] if self.broker.locked and reason else []
+        audit = [f"{lost} audit lines could not be written: make room, then type `vaultd check`"] if lost else []
+        return [*locked, *audit, *([catalog] if catalog else []), *self.catalog().problems, *self._all_warnings()]
 
-    async def lock(self) -> None:
-        """Flow 6: no await below suspends, so nothing is served between the audit line and the lock."""
-        self.audit.flush_now()
-        self.audit.record("lock", sync=True)
-        await self._keeper.close(self.audit.head)
-        await self.broker.lock()
-        self.desk.lock()
-        self._reason = "locked by `vault-client lock`: type `vault-client unlock`"
+    async def lock(self, *, by: Peer | None = None) -> None:
+        """Flow 6."""
+        await self.unlocking.lock(by=by)
 
-    async def unlock(self, passphrase: Secret | None, *, accept_rollback: bool) -> None:
+    async def unlock(self, passphrase: Secret | None, *, accept_rollback: bool, by: Peer | None = None) -> None:
         """Open the store for a person who is there."""
-        opened = await self._keeper.open(passphrase=passphrase, unlock=True, accept_rollback=accept_rollback)
-        if opened.locked:
-            self._reason = opened.reason
-            raise Locked(opened.reason)
-        self._opened(opened)
-        self.audit.record("unlock")
+        await self.unlocking.unlock(passphrase, accept_rollback=accept_rollback, by=by)
 
     async def checks(self) -> list[dict[str, Any]]:
         """The diagnoses of `vaultd check`, with what only a running daemon knows."""
         live = checks.Live(
             port=self.port,
             skew_seconds=self._amazon.sts.clock_skew(),
-            locked_reason=self._reason if self.broker.locked else "",
+            locked_reason=self.unlocking.reason if self.broker.locked else "",
             trouble=tuple(self._trouble()),
             lost_audit_lines=self.audit.lost,
+            settings_path=self._around.settings_path,
         )
         found = await asyncio.to_thread(
             checks.run, self._around.layout, self._around.files, self._around.environ, live=live
@@ -443,13 +408,20 @@ class Daemon:
         self.refresher.nudge()
         if self._amazon.warm is not None and self._warming is None:
             self._warming = asyncio.ensure_future(self._amazon.warm())
+            self._warming.add_done_callback(_warmed)
 
-    def stop(self) -> None:
+    def stop(self, *, by: Peer | None = None) -> None:
         """Begin the orderly end."""
+        self._stopped_by = by
         if self._stopping is not None:
             self._stopping.set()
 
     # ---- what the parts ask of the whole ----
+
+    def _changed(self) -> None:
+        """The store was opened, or not: the identities are known now, and what they need may be made."""
+        self.identities_changed()
+        self.refresher.nudge()
 
     @property
     def _watched(self) -> CatalogWatch:
@@ -469,8 +441,8 @@ class Daemon:
         """The plans of grants in use or pinned by a live process; one that cannot be planned is passed over."""
         now = self._around.clock.now()
         for grant in self.grants.list():
-            used = self.grants.last_used(grant.id) or grant.created
-            if grant.kind != "exec" and now - used > ACTIVE:
+            used = self.grants.last_used(grant.id)
+            if grant.kind != "exec" and (used is None or now - used > ACTIVE):
                 continue
             with contextlib.suppress(VaultdError):
                 yield self.catalog().plan(grant.profile, grant.overrides)
@@ -501,14 +473,14 @@ class Daemon:
         found = await asyncio.to_thread(self._look, Sighting(uid=processes.own_uid(), inode=inode, pid=None))
         return "an AWS SDK" if found is None else processes.describe(found)
 
-    def _passphrase(self) -> Secret | None:
-        """Of the file store: VAULTD_PASSPHRASE_FILE, or the service manager's credential. One newline is stripped."""
-        named = self._around.environ.get("VAULTD_PASSPHRASE_FILE")
-        directory = self._around.environ.get("CREDENTIALS_DIRECTORY")
-        path = Path(named) if named else Path(directory) / "vaultd-passphrase" if directory else None
-        content = None if path is None else self._around.files.read_config(path)
-        if content is None:
-            if named:
-                log.warning("miss passphrase-file path=%s", named)
-            return None
-        return Secret(content.removesuffix(b"\n")) if content.removesuffix(b"\n") else None
+
+async def _for_ever(work: Coroutine[Any, Any, None]) -> None:
+    """A permanent task that comes to an end is as dead as one that fails."""
+    await work
+    raise AssertionError(f"the permanent task {work!r} has ended")
+
+
+def _warmed(warming: asyncio.Future[Any]) -> None:
+    """A warm-up is a convenience: the first call does without, and tells what is wrong."""
+    if not warming.cancelled() and (exc := warming.exception()) is not None:
+        log.warning("skip warm-up error=%s", type(exc).__name__)

@@ -7,6 +7,7 @@ us is told once, by one JSON line on `ready_fd` or by a sentence on stderr, that
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
@@ -18,7 +19,7 @@ from typing import Any
 from vaultd import logs
 from vaultd.config import Settings, load_settings
 from vaultd.daemon import Daemon, Surroundings, build
-from vaultd.errors import Unwritable, VaultdError
+from vaultd.errors import Misconfigured, Unwritable, VaultdError
 from vaultd.files import Files, Layout, Lock
 from vaultd.host import hardening, sockets
 from vaultd.host.clock import SystemClock
@@ -40,10 +41,16 @@ def main(*, port: int | None, config: Path | None, debug: bool, accept_rollback:
         level = logs.level_of(hardened.environ.get("VAULTD_LOG", ""), debug=debug)
         logs.configure(level=level, files=files, path=layout.log_file)
         around = Surroundings(
-            layout=layout, files=files, environ=hardened.environ, settings=settings, clock=SystemClock()
+            layout=layout,
+            files=files,
+            environ=hardened.environ,
+            settings=settings,
+            clock=SystemClock(),
+            settings_path=config,
         )
         daemon = build(around)
         daemon.notice(hardened.warnings)
+        _import_web()
         _run(daemon, told, accept_rollback=accept_rollback)
     except VaultdError as exc:
         log.error("fail start error=%s reason=%s", exc.kind, exc.message)  # noqa: TRY400 (the sentence is the reason)
@@ -62,7 +69,7 @@ def _settings(
     path = config or layout.config_toml
     content = files.read_config(path)
     if content is None and config is not None:
-        raise Unwritable(f"there is no {config}: correct the path after --config")
+        raise Misconfigured(f"there is no {config}: correct the path after --config")
     settings = load_settings((content or b"").decode(errors="replace"), path=str(path)).with_environment(environ)
     if port is None:
         return settings
@@ -73,8 +80,25 @@ def _locked(files: Files, layout: Layout) -> Lock:
     """One daemon a home."""
     lock = files.lock(layout.lock_file)
     if lock is None:
-        raise Unwritable(f"another vaultd holds {layout.lock_file}: type `vaultd status`")
+        raise Unwritable(f"another vaultd holds {layout.lock_file}: type `vaultd status`", held=True)
     return lock
+
+
+def _import_web() -> None:
+    """Aiohttp, once the keeper is there. At its import it reads the system's CA certificates for a client that we never
+    use: 30 to 50 ms of the start and 2 MB. So it is shown none; no thread is there yet that could miss the variables.
+    """
+    kept = {name: os.environ.get(name) for name in ("SSL_CERT_FILE", "SSL_CERT_DIR")}
+    os.environ.update(dict.fromkeys(kept, os.devnull))
+    try:
+        import vaultd.web.app
+        import vaultd.web.control  # noqa: F401 (the daemon takes both from here on)
+    finally:
+        for name, value in kept.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def _run(daemon: Daemon, told: _Told, *, accept_rollback: bool) -> None:
@@ -116,11 +140,12 @@ class _Told:
         if self._fd is None:
             print(f"vaultd: {exc.message}", file=sys.stderr)
         sockets.notify(f"STATUS={exc.message}")
-        self._say({"ok": False, "message": exc.message, "exit": exc.exit})
+        self._say({"ok": False, "message": exc.message, "exit": exc.exit, "held": bool(exc.details.get("held"))})
 
     def _say(self, line: dict[str, Any]) -> None:
         if self._fd is None:
             return
-        os.write(self._fd, json.dumps(line).encode() + b"\n")
+        with contextlib.suppress(BrokenPipeError):  # whoever started us has left; we serve all the same
+            os.write(self._fd, json.dumps(line).encode() + b"\n")
         os.close(self._fd)
         self._fd = None

@@ -36,6 +36,7 @@ from vaultd.errors import (
     KeyringBusy,
     Locked,
     SessionRejected,
+    StoreUnavailable,
     Throttled,
     Unwritable,
     VaultdError,
@@ -108,6 +109,15 @@ class DaemonKeeper:
         finally:
             self._opening = None
             opening.set_result(None)
+
+    @property
+    def expects(self) -> Kind:
+        """The kind of store that `open` tries first, for whoever must say so while it is shut."""
+        recorded = self._identities.recorded
+        try:
+            return self._stores.expected(recorded)
+        except StoreUnavailable:  # the settings and the index name different ones
+            return "file" if "file" in recorded else "keyring"
 
     async def _open(self, passphrase: Secret | None, *, unlock: bool, accept_rollback: bool) -> Opened:
         epoch = self._epoch

@@ -89,10 +89,10 @@ class Stores:
     ) -> IdentityStore | Shut:
         store = self._store("file")
         new, expected = not store.exists(), "file" in recorded
-        if new and expected:
+        if new and expected and not accept_rollback:
             raise StoreDamaged(
-                "secrets.sealed is missing while identities.json lists identities in it; restore it from a backup, or "
-                "move identities.json away and run `vault-client add IDENTITY`"
+                "secrets.sealed is missing while identities.json lists identities in it; restore it from a backup and "
+                "run `vaultd start`, or give its keys up with `vaultd start --accept-rollback`"
             )
         if store.needs_passphrase() and passphrase is None:
             return Shut("file", _no_passphrase(new=new))

@@ -1,37 +1,50 @@
 """What the control API accepts: one frozen model a body, and the sentence for each way it can be wrong.
 
 Rule: an unknown or malformed field is 400 BadRequest naming the field (interface.md §6); the value is never echoed,
-because it may be a secret.
+because it may be a secret. JSON types are taken as they are: "7" is no number, and `true` is not 1.
 """
 
 from __future__ import annotations
 
-import json
 from datetime import timedelta
 from typing import Annotated, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator, ValidationError
 
 from vaultd.errors import BadRequest
 from vaultd.model.plan import Overrides
 from vaultd.model.secret import Secret
+from vaultd.model.text import shown
 
 #: A control body is at most 64 KiB (security.md §2.1 item 10).
 BODY_LIMIT = 64 * 1024
 
+#: No grant is asked for longer: far above any `max_age`, and no timedelta overflows.
+_LONGEST = 10**9
 
-def _sealed(value: object) -> object:
-    return Secret(value) if isinstance(value, str) and value else value
+
+def _sealed(value: object) -> Secret:
+    if not isinstance(value, str) or not value:
+        raise ValueError("it must be a text that is not empty")
+    return Secret(value)
+
+
+def _legible(value: str) -> str:
+    if shown(value) != value:
+        raise ValueError("it has control characters or more than 200 characters")
+    return value
 
 
 #: A string that becomes a Secret the moment it is parsed.
-SecretText = Annotated[Secret, BeforeValidator(_sealed)]
+SecretText = Annotated[Secret, PlainValidator(_sealed)]
 
 
 class Body(BaseModel):
-    """Base of every body: frozen, and strict about unknown fields."""
+    """Base of every body: frozen, and strict about types and unknown fields."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True, hide_input_in_errors=True)
+    model_config = ConfigDict(
+        frozen=True, strict=True, extra="forbid", arbitrary_types_allowed=True, hide_input_in_errors=True
+    )
 
 
 class GrantBody(Body):
@@ -45,7 +58,7 @@ class GrantBody(Body):
     duration_seconds: int | None = Field(default=None, ge=900, le=43200)
     region: str | None = Field(default=None, pattern=r"^[a-z]{2,}(-[a-z]+)+-\d+$")
     policy: str | None = Field(default=None, max_length=2048)
-    policy_arns: tuple[str, ...] = Field(default=(), max_length=10)
+    policy_arns: tuple[Annotated[str, Field(min_length=20, max_length=2048)], ...] = Field(default=(), max_length=10)
     token_code: SecretText | None = None
 
     def overrides(self) -> Overrides:
@@ -55,7 +68,7 @@ class GrantBody(Body):
 
     def ttl(self) -> timedelta | None:
         """How long the grant is asked for; cut to `[grants] max_age`."""
-        return None if self.ttl_seconds is None else timedelta(seconds=self.ttl_seconds)
+        return None if self.ttl_seconds is None else timedelta(seconds=min(self.ttl_seconds, _LONGEST))
 
 
 class CodeBody(Body):
@@ -67,7 +80,7 @@ class CodeBody(Body):
 class PromptBody(Body):
     """POST /v1/prompts: open (or find) the question of `vault-client mfa`."""
 
-    identity: str | None = None
+    identity: str | None = Field(default=None, min_length=1, max_length=512)
     token_code: SecretText | None = None
 
 
@@ -78,9 +91,9 @@ class AnswerBody(Body):
 
 
 class IdentityBody(Body):
-    """POST /v1/identities; names as AWS spells them."""
+    """POST /v1/identities; names as AWS spells them. An identity's name is typed again, so it must be typeable."""
 
-    name: str = Field(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f\x7f/\\]+$")
+    name: Annotated[str, AfterValidator(_legible)] = Field(min_length=1, max_length=128, pattern=r"^[^/\\]+$")
     AccessKeyId: str = Field(pattern=r"^[A-Z0-9]{16,128}$")
     SecretAccessKey: SecretText
     MfaSerial: str | None = Field(default=None, min_length=9, max_length=256, pattern=r"^[\w+=/:,.@-]+$")
@@ -100,14 +113,17 @@ BodyT = TypeVar("BodyT", bound=Body)
 def parse(model: type[BodyT], raw: bytes) -> BodyT:
     """The body as `model`; raises BadRequest that names the first bad field and never its value."""
     try:
-        value = json.loads(raw or b"{}")
-    except ValueError as exc:
-        raise BadRequest("the body is not JSON: send one JSON object") from exc
-    if not isinstance(value, dict):
-        raise BadRequest("the body is not a JSON object: send one JSON object")
-    try:
-        return model.model_validate(value)
+        return model.model_validate_json(raw or b"{}")
     except ValidationError as exc:
         first = exc.errors(include_input=False, include_url=False)[0]
-        field = ".".join(str(part) for part in first["loc"]) or "body"
-        raise BadRequest(f"field {field}: {first['msg']}; correct it and send it again", field=field) from None
+    raise _refusal(first["type"], first["loc"], first["msg"])
+
+
+def _refusal(kind: str, where: tuple[int | str, ...], said: str) -> BadRequest:
+    if kind == "json_invalid":
+        return BadRequest("the body is not JSON in UTF-8: send one JSON object")
+    if not where:
+        return BadRequest("the body is not a JSON object: send one JSON object")
+    field = shown(".".join(str(part) for part in where), limit=60)
+    reason = said.removeprefix("Value error, ").rstrip(".")
+    return BadRequest(f"field {field}: {reason[:1].lower()}{reason[1:]}; correct it and send it again", field=field)

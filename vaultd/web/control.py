@@ -9,16 +9,19 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import sys
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 from aiohttp import web
 
 from vaultd import __version__
-from vaultd.errors import BadRequest, MethodNotAllowed, MfaRequired, NotFound, ProtocolMismatch, VaultdError
+from vaultd.errors import BadRequest, MethodNotAllowed, NotFound, ProtocolMismatch, VaultdError
 from vaultd.model.text import shown
 from vaultd.web import bodies
 from vaultd.web.control_connection import ControlConnection
-from vaultd.web.rooms import Rooms, reply
+from vaultd.web.control_replies import error_reply
+from vaultd.web.rooms import Rooms
 from vaultd.web.routes import daemon, grants, identities, profiles, prompts
 
 #: Version of the control API; a client of another one is told so (426).
@@ -53,18 +56,30 @@ class Control:
         server = self._runner.server
         assert server is not None
         loop = asyncio.get_running_loop()
+        # From 3.13 on the loop would unlink the path when it closes; it is the service manager's where he made it.
+        kept: dict[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
         self._server = await loop.create_unix_server(
-            lambda: ControlConnection(server, loop=loop), sock=sock, backlog=BACKLOG
+            lambda: ControlConnection(server, loop=loop), sock=sock, backlog=BACKLOG, **kept
         )
 
-    async def close(self) -> None:
-        """No new connections; requests under way get 2 s."""
+    def refuse(self) -> None:
+        """No new connections; those that are open go on."""
         if self._server is not None:
             self._server.close()
-        if self._runner is not None and self._runner.server is not None:
-            self._runner.server.pre_shutdown()
-            await self._runner.server.shutdown(CLOSE_SECONDS)
-            await self._runner.cleanup()
+            self._server = None
+
+    async def close(self) -> None:
+        """The end: whoever only waits is let go at once, requests under way get 2 s."""
+        self.refuse()
+        runner, self._runner = self._runner, None
+        if runner is None or runner.server is None:
+            return
+        runner.server.pre_shutdown()
+        for connection in runner.server.connections:
+            if isinstance(connection, ControlConnection):
+                connection.leave()
+        await runner.server.shutdown(CLOSE_SECONDS)
+        await runner.cleanup()
 
 
 @web.middleware
@@ -74,17 +89,24 @@ async def _guard(request: web.Request, handler: Handler) -> web.StreamResponse:
         return await handler(request)
     except VaultdError as exc:
         return error_reply(exc)
-    except web.HTTPNotFound:
-        return error_reply(NotFound("no such route in the control API: type `vault-client --help`"))
-    except web.HTTPMethodNotAllowed:
-        return error_reply(MethodNotAllowed("the control API has no such method there: type `vault-client --help`"))
-    except web.HTTPRequestEntityTooLarge:
-        return error_reply(BadRequest(f"the body is over {bodies.BODY_LIMIT} bytes: send less"))
+    except (web.HTTPException, web.RequestPayloadError) as exc:
+        return error_reply(_as_ours(exc))
     except (asyncio.CancelledError, ConnectionError):
         raise
     except Exception:
-        log.exception("fail control route=%s", request.match_info.route.name or request.method)
+        log.exception("fail control method=%s", request.method)
         return error_reply(VaultdError("vaultd made an error: type `vaultd logs` for the traceback"))
+
+
+def _as_ours(exc: Exception) -> VaultdError:
+    """What aiohttp itself refuses, in our words."""
+    if isinstance(exc, web.HTTPNotFound):
+        return NotFound("no such route in the control API: type `vault-client --help`")
+    if isinstance(exc, web.HTTPMethodNotAllowed):
+        return MethodNotAllowed("the control API has no such method there: type `vault-client --help`")
+    if isinstance(exc, web.HTTPRequestEntityTooLarge):
+        return BadRequest(f"the body is over {bodies.BODY_LIMIT} bytes: send less")
+    return BadRequest("the request is not one of the control API: type `vault-client --help`")
 
 
 def _same_protocol(request: web.Request) -> None:
@@ -94,10 +116,3 @@ def _same_protocol(request: web.Request) -> None:
             f"vaultd {__version__} speaks protocol {PROTOCOL} and the client {shown(theirs, limit=20)}: "
             "type `vaultd restart` after an update"
         )
-
-
-def error_reply(error: VaultdError) -> web.Response:
-    """{code, message, exit, …details}; MfaRequired is 409 here, and 403 on the SDK side."""
-    status = 409 if isinstance(error, MfaRequired) else error.status
-    body = {"code": error.code, "message": error.message, "exit": error.exit, **error.details}
-    return reply(body, status=status)

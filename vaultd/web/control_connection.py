@@ -1,18 +1,23 @@
 """One client of `control.sock`: refused at accept unless it is ours, and able to say that it is gone.
 
-Rule: SO_PEERCRED comes before the first byte is read; another uid is closed unanswered (security.md §2.1 item 3).
+Rules: SO_PEERCRED comes before the first byte is read; another uid is closed unanswered (security.md §2.1 item 3).
+What cannot be parsed is answered by a constant and never logged: a broken request may hold a passphrase (§0.5).
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from typing import Any
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.web_protocol import RequestHandler
 
+from vaultd.errors import BadRequest, VaultdError
 from vaultd.host import processes, sockets
 from vaultd.model.peer import Peer
+from vaultd.web.control_replies import error_reply
 
 #: The control socket has descriptors of its own (interface.md §4); past them the longest idle connection goes. One
 #: whose question is still open is not idle: 200 `exec` may wait for one code.
@@ -75,8 +80,34 @@ class ControlConnection(RequestHandler):
         """No request is open, and none is about to come."""
         return not self._request_in_progress and self._loop.time() - self.heard >= IDLE_SECONDS
 
-    def connection_lost(self, exc: BaseException | None) -> None:
-        """Tell a waiting route that nobody listens any more."""
+    def leave(self) -> None:
+        """Tell a waiting route that nobody listens any more, or soon will not."""
         if not self.gone.done():
             self.gone.set_result(None)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """The client has gone."""
+        self.leave()
         super().connection_lost(exc)
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,  # noqa: ARG002
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,  # noqa: ARG002
+    ) -> web.StreamResponse:
+        """Two constants: aiohttp would put the request's bytes into the body and the log."""
+        said: VaultdError = BadRequest("the request is not HTTP/1.1 that can be read: type `vault-client --help`")
+        if not isinstance(exc, HttpProcessingError) and status != 400:
+            self.log_exception("fail request", exc_info=exc)
+            said = VaultdError("vaultd made an error: type `vaultd logs` for the traceback")
+        reply = error_reply(said)
+        reply.force_close()
+        return reply
+
+    def log_exception(self, *args: Any, **kw: Any) -> None:  # noqa: ARG002
+        """Our own failures with their traceback; never what a client sent."""
+        exc = kw.get("exc_info")
+        if not isinstance(exc, HttpProcessingError):
+            log.error("fail request error=%s", type(exc).__name__, exc_info=exc if exc is not None else False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -47,11 +46,13 @@ class Lifecycle(Protocol):
     def status(self) -> dict[str, Any]:
         """The daemon's own part of the status object of interface.md §6; the lists are the route's."""
 
-    async def lock(self) -> None:
+    async def lock(self, *, by: Peer | None) -> None:
         """Forget keys and sessions, serve nothing, survive a restart."""
 
-    async def unlock(self, passphrase: Secret | None, *, accept_rollback: bool) -> None:
-        """Open the store; raises WrongPassphrase, StoreUnavailable, KeyringBusy."""
+    async def unlock(self, passphrase: Secret | None, *, accept_rollback: bool, by: Peer | None) -> None:
+        """Open the store; raises Locked, WrongPassphrase (after a delay), StoreUnavailable, KeyringBusy, StoreDamaged,
+        StoreRolledBack.
+        """
 
     async def checks(self) -> list[dict[str, Any]]:
         """Every diagnosis: {name, ok, message, remedy}."""
@@ -62,7 +63,7 @@ class Lifecycle(Protocol):
     def granted(self) -> None:
         """A grant was made: its session is to be kept fresh."""
 
-    def stop(self) -> None:
+    def stop(self, *, by: Peer | None) -> None:
         """Begin the orderly end; returns at once."""
 
 
@@ -99,12 +100,3 @@ def caller(request: web.Request) -> Peer:
 def requester(request: web.Request) -> str:
     """Who asks, for the line that a person reads before typing a code."""
     return processes.describe(caller(request))
-
-
-def reply(value: object, *, status: int = 200) -> web.Response:
-    """A JSON answer with the headers that every answer carries."""
-    return web.Response(
-        body=json.dumps(value).encode(),
-        status=status,
-        headers={"Content-Type": "application/json", "Cache-Control": "no-store"},
-    )

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-from typing import Any
 
 from aiohttp import web
 
 from vaultd.errors import BadRequest
 from vaultd.web import bodies
-from vaultd.web.rooms import Rooms, connection, reply
+from vaultd.web.control_replies import SENTENCE, legible, reply
+from vaultd.web.rooms import Rooms, caller, connection
 from vaultd.web.routes.grants import grant_object
 from vaultd.web.routes.identities import identity_object
 from vaultd.web.routes.profiles import profile_object
@@ -47,18 +46,18 @@ class _Daemon:
             "prompts": [question.wire() for question in rooms.desk.open_questions()],
             "grants": [grant_object(rooms.grants, grant) for grant in rooms.grants.list()],
         }
-        return reply({**rooms.lifecycle.status(), **lists})
+        return reply({**legible(rooms.lifecycle.status(), limit=SENTENCE), **lists})
 
     async def checks(self, request: web.Request) -> web.Response:
-        return reply({"checks": await self._rooms.lifecycle.checks()})
+        return reply({"checks": legible(await self._rooms.lifecycle.checks(), limit=SENTENCE)})
 
     async def lock(self, request: web.Request) -> web.Response:
-        await self._rooms.lifecycle.lock()
+        await self._rooms.lifecycle.lock(by=caller(request))
         return reply({})
 
     async def unlock(self, request: web.Request) -> web.Response:
         body = bodies.parse(bodies.UnlockBody, await request.read())
-        await self._rooms.lifecycle.unlock(body.passphrase, accept_rollback=body.accept_rollback)
+        await self._rooms.lifecycle.unlock(body.passphrase, accept_rollback=body.accept_rollback, by=caller(request))
         return reply({})
 
     async def audit(self, request: web.Request) -> web.Response:
@@ -70,24 +69,18 @@ class _Daemon:
         return reply({"events": self._rooms.audit.tail(lines, profile=request.query.get("profile"))})
 
     async def events(self, request: web.Request) -> web.StreamResponse:
-        """NDJSON from now on, until the caller leaves."""
+        """NDJSON from now on, until the caller leaves or the daemon stops."""
+        subscription = self._rooms.audit.subscribe()  # before the head is sent: who has read that misses nothing
+        connection(request).gone.add_done_callback(lambda _: subscription.close())
         response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson", "Cache-Control": "no-store"})
-        await response.prepare(request)
-        gone = connection(request).gone
-        subscription = self._rooms.audit.subscribe()
         try:
-            while not gone.done():
-                following = asyncio.ensure_future(anext(subscription))
-                watched: set[asyncio.Future[Any]] = {following, gone}
-                await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
-                if not following.done():
-                    following.cancel()
-                    break
-                await response.write(json.dumps(following.result()).encode() + b"\n")
+            await response.prepare(request)
+            async for event in subscription:
+                await response.write(json.dumps(event).encode() + b"\n")
         finally:
             subscription.close()
         return response
 
     async def stop(self, request: web.Request) -> web.Response:
-        self._rooms.lifecycle.stop()
+        self._rooms.lifecycle.stop(by=caller(request))
         return reply({})

@@ -13,10 +13,12 @@ from vaultd.host import processes
 from vaultd.model.credentials import RoleSession
 from vaultd.model.dialects import stamp
 from vaultd.model.environment import ecs_change
+from vaultd.model.peer import Peer
 from vaultd.model.plan import Plan
 from vaultd.model.secret import Secret
 from vaultd.web import bodies
-from vaultd.web.rooms import Rooms, caller, reply, requester
+from vaultd.web.control_replies import SENTENCE, legible, reply
+from vaultd.web.rooms import Rooms, caller, connection, requester
 
 
 def table(rooms: Rooms) -> list[web.RouteDef]:
@@ -41,6 +43,8 @@ class _Grants:
         plan = self._rooms.catalog().plan(body.profile, body.overrides())
         bound = self._bound(request, body)
         session = await self._rooms.broker.session(plan, requester=requester(request), token_code=body.token_code)
+        if connection(request).gone.done():  # who would hold the token has left while the session was made
+            raise ConnectionResetError
         grant, token = self._rooms.grants.create(
             profile=plan.profile,
             slug=plan.slug,
@@ -87,27 +91,28 @@ class _Grants:
             "expiration": stamp(session.expiration),
             "account_id": session.account_id,
             "role_arn": session.role_arn,
-            "warnings": [*plan.problems, *self._rooms.catalog().default_warnings()],
+            "warnings": legible([*plan.problems, *self._rooms.catalog().default_warnings()], limit=SENTENCE),
         }
 
     def _bound(self, request: web.Request, body: bodies.GrantBody) -> Bound | None:
         """exec: the caller of the socket, whose pid and start time execve keeps. shell: an ancestor, when given."""
         if body.kind == "exec":
-            pid = caller(request).pid
+            held: Peer | None = caller(request)  # as he was at accept: the pid may be another process's by now
         elif body.kind == "shell" and body.pid is not None:
-            pid = self._ancestor(request, body.pid)
+            held = self._ancestor(request, body.pid)
         else:
             return None
-        started = None if pid is None else processes.start_time(pid)
-        if pid is None or started is None:
+        if held is None or held.pid is None or held.started is None:
             raise BadRequest("field pid: that process is gone; run the command again", field="pid")
-        return Bound(boot_id=self._rooms.boot_id, pid=pid, started=started)
+        return Bound(boot_id=self._rooms.boot_id, pid=held.pid, started=held.started)
 
-    def _ancestor(self, request: web.Request, pid: int) -> int:
-        own = caller(request).pid
-        if own is None or not (pid == own or processes.is_ancestor(pid, of=own)):
-            raise BadRequest(f"field pid: {pid} is no ancestor of the caller; leave it out", field="pid")
-        return pid
+    def _ancestor(self, request: web.Request, pid: int) -> Peer | None:
+        """The caller himself (a subshell takes his place by execve) or a parent of his, of the same user."""
+        own = caller(request)
+        held = processes.look(pid) if own.pid is not None and processes.is_ancestor(pid, of=own.pid) else None
+        if held is None or held.uid != own.uid:
+            raise BadRequest("field pid: it is no parent of the caller and his; leave it out", field="pid")
+        return held
 
     async def index(self, request: web.Request) -> web.Response:
         return reply({"grants": [grant_object(self._rooms.grants, grant) for grant in self._rooms.grants.list()]})
@@ -127,4 +132,5 @@ def grant_object(grants: Grants, grant: Grant) -> dict[str, Any]:
     held = None if grant.bound is None else processes.look(grant.bound.pid)
     if held is not None and grant.bound is not None and held.started == grant.bound.started:
         wire["peer"] = peer_wire(held)
-    return wire
+    fitted: dict[str, Any] = legible(wire)
+    return fitted

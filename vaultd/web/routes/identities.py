@@ -11,7 +11,8 @@ from vaultd.model.credentials import Identity, IdentityKey
 from vaultd.model.dialects import stamp
 from vaultd.model.text import nearest, shown
 from vaultd.web import bodies
-from vaultd.web.rooms import Rooms, caller, reply
+from vaultd.web.control_replies import legible, reply
+from vaultd.web.rooms import Rooms, caller
 
 
 def table(rooms: Rooms) -> list[web.RouteDef]:
@@ -51,13 +52,12 @@ class _Identities:
             raise UnknownIdentity(
                 f"no identity {shown(name)} is stored.{nearest(name, known)} Type `vault-client identities`"
             )
-        doomed = [grant for grant in self._rooms.grants.list() if self._needs(grant.profile, name)]
+        doomed = {grant.profile for grant in self._rooms.grants.list() if self._needs(grant.profile, name)}
         await self._rooms.custody.remove(name)
         self._rooms.broker.forget_identity(name)
-        for grant in doomed:
-            self._rooms.grants.revoke(grant.id, reason="identity removed")
         self._rooms.lifecycle.identities_changed()
         self._note("identity.remove", request, known[name])
+        self._rooms.grants.revoke_all(reason="identity removed", profiles=doomed)
         return reply({})
 
     def _needs(self, profile: str, identity: str) -> bool:
@@ -79,11 +79,14 @@ class _Identities:
 
 def identity_object(identity: Identity) -> dict[str, Any]:
     """The identity of interface.md §6; `access_key_id` is its last 4 characters."""
-    return {
-        "name": shown(identity.name),
-        "account_id": identity.account_id,
-        "user_arn": shown(identity.user_arn),
-        "mfa_serial": identity.mfa_serial,
-        "access_key_id": identity.key_ending,
-        "created": stamp(identity.created),
-    }
+    row: dict[str, Any] = legible(
+        {
+            "name": identity.name,
+            "account_id": identity.account_id,
+            "user_arn": identity.user_arn,
+            "mfa_serial": identity.mfa_serial,
+            "access_key_id": identity.key_ending,
+            "created": stamp(identity.created),
+        }
+    )
+    return row

@@ -12,8 +12,10 @@ from vaultd.errors import VaultdError
 from vaultd.model.credentials import RoleSession
 from vaultd.model.dialects import credentials_object
 from vaultd.model.plan import Plan, Step
+from vaultd.model.text import shown
 from vaultd.web import bodies
-from vaultd.web.rooms import Catalogue, Rooms, caller, reply, requester
+from vaultd.web.control_replies import SENTENCE, legible, reply
+from vaultd.web.rooms import Catalogue, Rooms, caller, requester
 
 
 def table(rooms: Rooms) -> list[web.RouteDef]:
@@ -37,7 +39,7 @@ class _Profiles:
         return reply({"profiles": [profile_object(self._rooms.broker, catalog, name) for name in catalog.names()]})
 
     async def plan(self, request: web.Request) -> web.Response:
-        return reply(plan_object(self._rooms.catalog().plan(request.match_info["profile"])))
+        return reply(legible(plan_object(self._rooms.catalog().plan(request.match_info["profile"])), limit=SENTENCE))
 
     async def refresh(self, request: web.Request) -> web.Response:
         body = bodies.parse(bodies.CodeBody, await request.read())
@@ -66,6 +68,7 @@ class _Profiles:
             access_key_id=session.key_ending,
             expiration=session.expiration,
             decision="allow",
+            count=1,
             aws_request_id=session.aws_request_id,
         )
 
@@ -77,19 +80,20 @@ class _Profiles:
 
 def profile_object(broker: Broker, catalog: Catalogue, name: str) -> dict[str, Any]:
     """The profile of interface.md §6. One that cannot be planned is of state `error`, with the reason."""
-    row: dict[str, Any] = {**catalog.summary(name), "expiration": None, "seconds_left": None, "last_error": None}
+    row: dict[str, Any] = legible(catalog.summary(name))
     try:
-        state = broker.state(catalog.plan(name))
+        state = broker.state(catalog.plan(name)).wire()
     except VaultdError as exc:
-        return {**row, "state": "error", "last_error": {"code": exc.code, "message": exc.message, "time": None}}
-    return {**row, **state.wire()}
+        error = {"code": exc.code, "message": exc.message, "time": None}
+        state = {"state": "error", "expiration": None, "seconds_left": None, "last_error": error}
+    return {**row, **legible(state)}
 
 
 def plan_object(plan: Plan) -> dict[str, Any]:
     """`explain --json`: {profile, identity, steps: [{kind, …, source}], problems}."""
     return {
-        "profile": plan.profile,
-        "identity": plan.identity,
+        "profile": shown(plan.profile),
+        "identity": shown(plan.identity),
         "region": plan.region,
         "account_id": plan.account_id,
         "role_arn": plan.role_arn,

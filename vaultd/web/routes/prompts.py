@@ -9,9 +9,10 @@ from aiohttp import web
 
 from vaultd.engine.desk import Question
 from vaultd.errors import BadRequest, Locked, UnknownIdentity, UnknownPrompt
-from vaultd.model.text import shown
+from vaultd.model.text import nearest, shown
 from vaultd.web import bodies
-from vaultd.web.rooms import Rooms, connection, reply, requester
+from vaultd.web.control_replies import reply
+from vaultd.web.rooms import Rooms, connection, requester
 
 
 def table(rooms: Rooms) -> list[web.RouteDef]:
@@ -36,20 +37,30 @@ class _Prompts:
     async def open(self, request: web.Request) -> web.Response:
         """`vault-client mfa`: 201 with the question, or 200 {"live": true} when no code is needed."""
         body = bodies.parse(bodies.PromptBody, await request.read())
-        question = await self._question(body.identity, requester=requester(request))
-        if question is None:
-            return reply({"live": True})
-        if body.token_code is not None:
-            await self._rooms.desk.answer(question.id, body.token_code, by=requester(request))
-            return reply({})
-        return reply(question.wire(), status=201)
-
-    async def _question(self, identity: str | None, *, requester: str) -> Question | None:
         if self._rooms.broker.locked:
             raise Locked("vaultd is locked: type `vault-client unlock`")
-        pending = [each for each in self._rooms.desk.open_questions() if identity in {None, each.identity}]
-        if pending:
-            return pending[0]
+        question, opened = self._pending(body.identity), False
+        if question is None:
+            question, opened = await self._ahead_of_time(body.identity, requester=requester(request)), True
+        if question is None:
+            return reply({"live": True})
+        if body.token_code is None:
+            return reply(question.wire(), status=201)
+        # Who brings a code is an asker as long as AWS takes for it: a wrong one must not leave a question behind.
+        attendance = self._rooms.desk.attend(question.id) if opened else None
+        try:
+            await self._rooms.desk.answer(question.id, body.token_code, by=requester(request))
+        finally:
+            if attendance is not None:
+                attendance.leave()
+        return reply({})
+
+    def _pending(self, identity: str | None) -> Question | None:
+        """The oldest open question, of that identity where one is named."""
+        pending = (each for each in self._rooms.desk.open_questions() if identity in {None, each.identity})
+        return next(pending, None)
+
+    async def _ahead_of_time(self, identity: str | None, *, requester: str) -> Question | None:
         name = self._known(identity)
         ground = self._rooms.catalog().identity_ground(name)
         if ground.device.serial is None:
@@ -65,7 +76,10 @@ class _Prompts:
         if identity in names:
             return str(identity)
         if identity is not None:
-            raise UnknownIdentity(f"no identity {shown(identity)} is stored: type `vault-client add {shown(identity)}`")
+            raise UnknownIdentity(
+                f"no identity {shown(identity)} is stored.{nearest(identity, names)} "
+                f"Type `vault-client add {shown(identity)}`"
+            )
         if not names:
             raise UnknownIdentity("no identity is stored: type `vault-client add IDENTITY`")
         if len(names) > 1:
@@ -78,19 +92,18 @@ class _Prompts:
         question = self._rooms.desk.question(request.match_info["id"])
         if "wait" not in request.query:
             return reply(question.wire())
-        gone = connection(request).gone
         attendance = self._rooms.desk.attend(question.id) if "attend" in request.query else None
         waiting = asyncio.ensure_future(self._rooms.desk.wait(question.id))
         try:
-            watched: set[asyncio.Future[Any]] = {waiting, gone}
+            watched: set[asyncio.Future[Any]] = {waiting, connection(request).gone}
             await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
         finally:
             if attendance is not None:
                 attendance.leave()
-        if waiting.done():
-            return reply({"outcome": waiting.result()})
-        waiting.cancel()
-        raise UnknownPrompt("the asker has gone: type `vault-client mfa`")
+            waiting.cancel()
+        if not waiting.done():
+            raise UnknownPrompt("you have left that question: type `vault-client mfa`")
+        return reply({"outcome": waiting.result()})
 
     async def answer(self, request: web.Request) -> web.Response:
         body = bodies.parse(bodies.AnswerBody, await request.read())

@@ -1,0 +1,195 @@
+"""Whether the store is open: at start, by `unlock`, until `lock`; and what a person is told while it is not.
+
+Rules
+- A keyring that does not answer holds nobody up: after 3 s the daemon serves, locked, and the opening goes on by
+  itself. However late it ends, its error becomes the reason that `status` gives.
+- What a person can mend by `unlock` leaves the daemon locked; damage ends a start, naming the file.
+- A wrong passphrase costs 0.1 s more each time, up to 10 s, one attempt at a time; nothing is ever locked out for good
+  (security.md §3.3: an offline copy would ignore that, and it is a way to deny service).
+- A consent to an older store (`--accept-rollback`) holds until a store is open: the passphrase may come later.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable
+
+from vaultd.engine.audit import Audit
+from vaultd.engine.broker import Broker
+from vaultd.engine.flights import within
+from vaultd.engine.seams import Clock, Head, Note, Opened
+from vaultd.errors import (
+    BadRequest,
+    KeyringBusy,
+    Locked,
+    StoreUnavailable,
+    Unwritable,
+    VaultdError,
+    WrongPassphrase,
+)
+from vaultd.keeper.keeper import DaemonKeeper
+from vaultd.keeper.opening import Kind
+from vaultd.model.peer import Peer
+from vaultd.model.secret import Secret
+
+#: A keyring that does not answer holds nobody up: past this the daemon serves, locked, and the opening goes on.
+OPEN_SECONDS = 3.0
+#: What each wrong passphrase adds to the wait for its answer, and the most that one waits (security.md §3.3).
+WRONG_SECONDS, MOST_SECONDS = 0.1, 10.0
+#: How long a stop waits for an opening that it has cancelled.
+CANCEL_SECONDS = 1.0
+
+_OPENING = "the store is still being opened: unlock your keyring, or type `vault-client unlock`"
+_LOCKED = "locked by `vault-client lock`: type `vault-client unlock`"
+_BROKE = "vaultd made an error while it opened the store: type `vaultd logs`, then `vault-client unlock`"
+
+log = logging.getLogger(__name__)
+
+
+class Unlocking:
+    """`changed` is called when the identities may be others than before.
+
+    `passphrase` reads the one that is on file, for an `unlock` that brings none.
+    """
+
+    def __init__(
+        self,
+        *,
+        keeper: DaemonKeeper,
+        broker: Broker,
+        audit: Audit,
+        clock: Clock,
+        passphrase: Callable[[], Secret | None],
+        changed: Callable[[], None],
+    ) -> None:
+        self._keeper = keeper
+        self._broker = broker
+        self._audit = audit
+        self._clock = clock
+        self._passphrase = passphrase
+        self._changed = changed
+        self._accept_rollback = False
+        self._opening: asyncio.Task[None] | None = None
+        self._trying: asyncio.Future[None] | None = None
+        self._wrong = 0
+        self._confirmed = False
+        self._sealed: Head | None = None
+        self._audit_warnings: tuple[str, ...] = ()
+        self._store_warnings: tuple[str, ...] = ()
+        self.store: Kind = "keyring"
+        self.reason = _OPENING
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is wrong with the store or the audit log, as far as it could be seen."""
+        return (*self._audit_warnings, *self._store_warnings)
+
+    # ---- at start ----
+
+    async def begin(self, passphrase: Secret | None, *, accept_rollback: bool) -> None:
+        """Open as far as it goes without a person, for at most 3 s; raises what ends the start."""
+        self._accept_rollback = accept_rollback
+        self._opening = opening = asyncio.ensure_future(self._open_alone(passphrase))
+        if await within(self._clock, {opening}, OPEN_SECONDS):
+            opening.result()
+            return
+        opening.add_done_callback(self._late)
+        self.store = self._keeper.expects
+        log.warning("wait store kind=%s", self.store)
+        self._changed()
+
+    async def _open_alone(self, passphrase: Secret | None) -> None:
+        try:
+            opened = await self._keeper.open(passphrase=passphrase, accept_rollback=self._accept_rollback)
+        except (WrongPassphrase, StoreUnavailable, KeyringBusy, BadRequest) as exc:
+            self.store = self._keeper.expects
+            self.reason = exc.message
+            log.warning("open store failed error=%s reason=%s", exc.kind, exc.message)
+            self._changed()
+            return
+        await self._take(opened)
+
+    def _late(self, opening: asyncio.Task[None]) -> None:
+        """It was over after the start: damage then leaves the daemon locked, and says so."""
+        if opening.cancelled() or (exc := opening.exception()) is None:
+            return
+        self.reason = exc.message if isinstance(exc, VaultdError) else _BROKE
+        log.error("open store failed error=%s", type(exc).__name__, exc_info=exc)
+
+    async def stop(self) -> None:
+        """An opening that is still under way is given up."""
+        if self._opening is not None and not self._opening.done():
+            self._opening.cancel()
+            await asyncio.wait({self._opening}, timeout=CANCEL_SECONDS)
+
+    # ---- by a person ----
+
+    async def unlock(self, passphrase: Secret | None, *, accept_rollback: bool, by: Peer | None) -> None:
+        """Open the store for a person who is there; open already is fine."""
+        self._accept_rollback = self._accept_rollback or accept_rollback
+        while self._trying is not None:
+            await asyncio.wait({self._trying})
+        if not self._broker.locked:
+            return
+        self._trying = trying = asyncio.get_running_loop().create_future()
+        try:
+            await self._attempt(passphrase or self._passphrase(), by)
+        finally:
+            self._trying = None
+            trying.set_result(None)
+
+    async def _attempt(self, passphrase: Secret | None, by: Peer | None) -> None:
+        try:
+            opened = await self._keeper.open(passphrase=passphrase, unlock=True, accept_rollback=self._accept_rollback)
+        except VaultdError as exc:
+            self.reason = exc.message
+            await self._refused(exc, by)
+            raise
+        if opened.locked:
+            self.reason = opened.reason
+            raise Locked(opened.reason)
+        self._wrong = 0
+        before = self.warnings
+        await self._take(opened)
+        said = [each for each in self.warnings if each not in before]
+        self._audit.record("unlock", decision="allow", peer=by, reason="; ".join(said) or None)
+
+    async def _refused(self, exc: VaultdError, by: Peer | None) -> None:
+        log.warning("unlock store failed error=%s", exc.kind)
+        self._audit.record("unlock", decision="deny", peer=by, reason=exc.kind)
+        if isinstance(exc, WrongPassphrase):
+            self._wrong += 1
+            await self._clock.sleep(min(WRONG_SECONDS * self._wrong, MOST_SECONDS))
+
+    async def lock(self, *, by: Peer | None) -> None:
+        """Flow 6: no await below suspends, so nothing is served between the audit line and the lock."""
+        self._audit.flush_now()
+        self._audit.record("lock", sync=True, peer=by)
+        await self._keeper.close(self._audit.head)
+        await self._broker.lock()
+        self.reason = _LOCKED
+
+    # ---- open ----
+
+    async def _take(self, opened: Opened) -> None:
+        self.store, self.reason = opened.store, opened.reason
+        if not opened.locked:
+            self._accept_rollback = False
+            self._store_warnings = opened.warnings
+        if opened.head is not None and not self._confirmed:
+            self._confirmed = True
+            self._audit_warnings = self._audit.confirm(opened.head)
+        self._broker.restore(opened)
+        self._changed()
+        await self.seal_head()
+
+    async def seal_head(self) -> None:
+        """The audit head under the data key, so that a cut tail is seen after a kill (architecture.md §7)."""
+        head = self._audit.head
+        if self._broker.locked or not head.seq or head == self._sealed:
+            return
+        with contextlib.suppress(Unwritable, Locked):  # told by the audit's own lost lines
+            await self._keeper.note(Note(kind="head", head=head))
+            self._sealed = head
