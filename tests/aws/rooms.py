@@ -85,6 +85,10 @@ class Aws:
     async def whoami(self, source: IdentityKey | MfaSession | None = None, *, endpoint: Endpoint | None = None) -> str:
         return await self.sts.caller_identity(source or self.key(), endpoint=endpoint or self.endpoint())
 
+    async def devices(self) -> tuple[str, ...]:
+        """The one call that is repeated here."""
+        return await self.iam.mfa_devices(self.key(), endpoint=self.endpoint())
+
 
 def ops(strict: StrictSts) -> Mapping[str, int]:
     return dict(strict.counts())

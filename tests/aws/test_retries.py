@@ -15,38 +15,49 @@ BROKEN = ["http", "reset", "truncate", "html200", "badxml", "past_expiration"]
 
 
 async def test_two_retries_then_the_answer(aws: Aws, strict: StrictSts, clock: SkippingClock) -> None:
-    """D1: 500, 500, ok is three calls; the pauses grow and are jittered."""
-    mfa = await aws.mfa()
-    strict.fault("http", op="AssumeRole", times=2)
+    """Row 19 for what nobody above repeats: 500, 500, ok is three calls; the pauses grow and are jittered."""
+    strict.fault("http", op="ListMFADevices", times=2)
 
-    await aws.assume(mfa)
+    await aws.devices()
 
-    assert strict.counts()["AssumeRole"] == 3
+    assert strict.counts()["ListMFADevices"] == 3
     assert clock.slept == [0.4, 0.8]
 
 
 async def test_three_calls_at_most(aws: Aws, strict: StrictSts) -> None:
-    """Then it is the broker's turn to back off."""
-    mfa = await aws.mfa()
-    strict.fault("http", op="AssumeRole", times=0, arg=503)
+    """Then it is told."""
+    strict.fault("http", op="ListMFADevices", times=0, arg=503)
 
     with pytest.raises(StsUnavailable) as away:
-        await aws.assume(mfa)
+        await aws.devices()
 
-    assert strict.counts()["AssumeRole"] == 3
+    assert strict.counts()["ListMFADevices"] == 3
     assert away.value.details == {"code_sent": False}
 
 
 async def test_throttling_is_retried_without_a_code(aws: Aws, strict: StrictSts) -> None:
     """Row 13."""
-    mfa = await aws.mfa()
-    strict.fault("throttle", op="AssumeRole", times=2)
-    await aws.assume(mfa)
-    assert strict.counts()["AssumeRole"] == 3
+    strict.fault("throttle", op="ListMFADevices", times=2)
+    await aws.devices()
+    assert strict.counts()["ListMFADevices"] == 3
 
-    strict.fault("throttle", op="AssumeRole", times=0)
+    strict.fault("throttle", op="ListMFADevices", times=0)
     with pytest.raises(Throttled):
-        await aws.assume(mfa)
+        await aws.devices()
+
+
+@pytest.mark.parametrize("fault", ["http", "throttle", "reset"])
+async def test_sts_is_tried_once(aws: Aws, strict: StrictSts, clock: SkippingClock, fault: str) -> None:
+    """seams.Sts: one attempt; repeats and back-off are the engine's, or D2's count of calls would be threefold."""
+    mfa = await aws.mfa()
+    strict.fault(fault, times=0)
+
+    for call in (aws.assume(mfa), aws.whoami()):
+        with pytest.raises(StsUnavailable):
+            await call
+
+    assert strict.counts() == {"GetSessionToken": 1, "AssumeRole": 1, "GetCallerIdentity": 1}
+    assert clock.slept == []
 
 
 async def test_no_is_not_retried(aws: Aws, strict: StrictSts) -> None:
@@ -72,7 +83,7 @@ async def test_a_code_goes_once_whatever_comes_back(aws: Aws, strict: StrictSts,
 
 
 @pytest.mark.parametrize("kind", [kind for kind in BROKEN if kind != "past_expiration"])
-async def test_an_answer_without_sense_is_retried_without_a_code(aws: Aws, strict: StrictSts, kind: str) -> None:
+async def test_an_answer_without_sense_is_temporary(aws: Aws, strict: StrictSts, kind: str) -> None:
     """A captive portal, a cut line: temporary; never keys that are none."""
     mfa = await aws.mfa()
     strict.fault(kind, op="AssumeRole", times=0)
@@ -129,7 +140,7 @@ async def test_retries_stay_within_ten_seconds(strict: StrictSts, clock: Skippin
     strict.fault("http", times=0)
 
     with pytest.raises(StsUnavailable):
-        await aws.whoami()
+        await aws.devices()
     assert len(strict.calls()) == 2
 
 

@@ -158,24 +158,40 @@ async def test_row_14_sts_is_off(aws: Aws, strict: StrictSts) -> None:
 
 
 async def test_row_14_goes_to_the_fallback(aws: Aws, strict: StrictSts) -> None:
-    """D10 with one: once more there, and from then on there at once, so that the next code is sent once."""
+    """D10 with one: without a code at once, and from then on there first, so that the next code is sent once."""
+    mfa = await aws.mfa()
+    for account in ("123456789012", "234567890123"):
+        strict.mutate(region={"name": "ap-east-1", "account": account, "sts": False})
+    endpoint = aws.endpoint("ap-east-1", fallback="eu-west-1")
+
+    await aws.assume(mfa, endpoint=endpoint)
+    await aws.assume(mfa, endpoint=endpoint)
+
+    assert [call.region for call in strict.calls()] == ["eu-west-1", "ap-east-1", "eu-west-1", "eu-west-1"]
+
+
+async def test_row_14_a_code_is_not_sent_to_the_fallback_too(aws: Aws, strict: StrictSts) -> None:
+    """A10 is the one case where a code goes again: this one counts as spent, the next one goes to the fallback."""
     strict.mutate(region={"name": "ap-east-1", "account": "123456789012", "sts": False})
     endpoint = aws.endpoint("ap-east-1", fallback="eu-west-1")
 
-    mfa = await aws.mfa(endpoint=endpoint)
-    await aws.assume(mfa, endpoint=endpoint)
+    with pytest.raises(StsUnavailable, match="account 123456789012, and eu-west-1 takes over; wait for the next") as off:
+        await aws.mfa(endpoint=endpoint)
+    assert off.value.details == {"code_sent": True}
+    await aws.mfa(aws.strict.totp(step=1), endpoint=endpoint)
 
-    assert [call.region for call in strict.calls()] == ["ap-east-1", "eu-west-1", "eu-west-1"]
+    assert [(call.region, call.code) for call in strict.calls()] == [("ap-east-1", 1), ("eu-west-1", 2)]
 
 
 async def test_row_14_the_fallback_may_be_off_too(aws: Aws, strict: StrictSts) -> None:
     """Once, not round and round."""
+    mfa = await aws.mfa()
     for region in ("ap-east-1", "me-south-1"):
         strict.mutate(region={"name": region, "account": "123456789012", "sts": False})
 
     with pytest.raises(RegionDisabled, match="me-south-1"):
-        await aws.mfa(endpoint=aws.endpoint("ap-east-1", fallback="me-south-1"))
-    assert len(strict.calls()) == 2
+        await aws.assume(mfa, endpoint=aws.endpoint("ap-east-1", fallback="me-south-1"))
+    assert len(strict.calls()) == 3
 
 
 async def test_rows_16_and_17_too_long(aws: Aws, strict: StrictSts) -> None:

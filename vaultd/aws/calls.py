@@ -1,11 +1,12 @@
 """One AWS call from the loop's side: a thread, a deadline, our retry rule, the fallback region, the clock's skew.
 
 Rules (aws-facts §1.3(6), §1.5 rows 13, 14 and 19)
-- Without a token code: at most 2 retries of what is temporary, within 10 s, with jittered back-off.
-- With a code: one attempt, whatever happens; a resent code reads as a wrong one. The one exception is RegionDisabled,
-  which like a clean Throttling says that nothing was done: the call goes once to the configured fallback.
-- A region found switched off is remembered for an hour where a fallback is set, so that the next code is not
-  tried there first.
+- One attempt, but for what asks for more: STS calls are repeated by the engine alone, whose count of calls and
+  back-off (D1, D2) would be multiplied by a second loop here. Repeats are jittered, and begin within 10 s.
+- A call with a token code goes out once, whatever happens; a resent code reads as a wrong one (A10 is the one case
+  where a code is sent again, and the keeper's).
+- Where a fallback is set, a call without a code goes there at once, and a region found switched off is remembered
+  for a day, so that the next code is not tried there first.
 """
 
 from __future__ import annotations
@@ -29,9 +30,8 @@ log = logging.getLogger(__name__)
 
 #: Seconds for a call with its retries (row 19; scenario A11).
 DEADLINE = 10.0
-_ATTEMPTS = 3
 _BACKOFF = 0.2
-_OFF_FOR = 3600.0
+_OFF_FOR = 86400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +43,7 @@ class Request:
     called: Called
     signer: Signer
     parameters: Callable[[], Mapping[str, object]]
+    attempts: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,11 +89,16 @@ class Calls:
         endpoint = self._region(request.service, endpoint)
         try:
             return await self._tried(request, endpoint)
-        except RegionDisabled:
+        except RegionDisabled as exc:
             if endpoint.fallback_region in {None, endpoint.region}:
                 raise
+            off = exc
         self._off[request.service, endpoint.region] = self._clock.boottime()
         log.warning("switch region off=%s to=%s", endpoint.region, endpoint.fallback_region)
+        if request.called.with_code:
+            account = off.details.get("account_id", "unknown")
+            why = f"STS is off there for account {account}, and {endpoint.fallback_region} takes over"
+            raise unavailable(replace(request.called, region=endpoint.region), why)
         return await self._tried(request, self._region(request.service, endpoint))
 
     def _region(self, service: Service, endpoint: Endpoint) -> Endpoint:
@@ -105,7 +111,7 @@ class Calls:
     async def _tried(self, request: Request, endpoint: Endpoint) -> Mapping[str, Any]:
         request = replace(request, called=replace(request.called, region=endpoint.region))
         started = self._clock.boottime()
-        for attempt in range(1, _ATTEMPTS + 1):
+        for attempt in range(1, request.attempts + 1):
             left = self._deadline - (self._clock.boottime() - started)
             outcome = await self._once(request, endpoint, left)
             if outcome.reply is not None:
@@ -114,7 +120,7 @@ class Calls:
             pause = _BACKOFF * 2**attempt * (0.5 + self._jitter())
             spent = self._clock.boottime() - started + pause
             again = isinstance(error, StsUnavailable) and not request.called.with_code and spent < self._deadline
-            if not again or attempt == _ATTEMPTS:
+            if not again or attempt == request.attempts:
                 raise error
             log.info("retry %s attempt=%d error=%s", request.called.operation, attempt, error.kind)
             await self._clock.sleep(pause)

@@ -1,6 +1,8 @@
 """IAM over botocore: what a bare key may call under a ForceMFA policy (aws-facts §0, §2.2).
 
-Rule: no UserName is ever sent: without it AWS means the caller, which is all that self-service policies allow.
+Rules
+- No UserName is ever sent: without it AWS means the caller, which is all that self-service policies allow.
+- What is temporary is tried three times (aws-facts §1.5 row 19): nobody above repeats these calls.
 """
 
 from __future__ import annotations
@@ -10,6 +12,8 @@ from vaultd.aws.clients import Signer
 from vaultd.aws.translate import Called, unavailable
 from vaultd.model.credentials import IdentityKey
 from vaultd.model.partitions import Endpoint
+
+_ATTEMPTS = 3
 
 
 class BotoIam:
@@ -22,7 +26,7 @@ class BotoIam:
         """Every SerialNumber of the caller's own devices, FIDO included; a user has 8 at most, so one page."""
         called = Called("ListMFADevices", key.identity, f"identity {key.identity}", endpoint.region)
         signer = Signer(key.access_key_id, key.secret_access_key)
-        request = Request("iam", "list_mfa_devices", called, signer, dict)
+        request = Request("iam", "list_mfa_devices", called, signer, dict, attempts=_ATTEMPTS)
         reply = await self._calls.call(request, endpoint=endpoint)
         devices = reply.get("MFADevices")
         if not isinstance(devices, list):
