@@ -8,7 +8,7 @@ import socket
 import struct
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -237,23 +237,30 @@ class _AlwaysBroken(Peers):
         return self._netlink
 
 
+def _answer(ports: bytes, *, kind: int = 20) -> bytes:
+    """What the kernel says of a living socket of ours with these ports."""
+    head = struct.pack("=IHHIIBBBB", 88, kind, 0, 0, 0, 2, ESTABLISHED, 0, 0)
+    return head + ports + bytes(56) + struct.pack("=II", os.getuid(), 7)
+
+
 @pytest.mark.parametrize(
-    "answer",
+    ("made", "believed"),
     [
-        b"",
-        b"\0" * 20,
-        struct.pack("=IHHIIi", 92, 2, 0, 0, 0, -errno.ENOENT) + bytes(72),
-        struct.pack("=IHHII", 88, 20, 0, 0, 0) + bytes(72),
+        (_answer, True),
+        (lambda ports: _answer(ports, kind=2), False),
+        (lambda ports: _answer(ports[2:] + ports[:2]), False),
+        (lambda ports: _answer(ports)[:-1], False),
+        (lambda _: struct.pack("=IHHIIi", 92, 2, 0, 0, 0, -errno.ENOENT) + bytes(72), False),
     ],
 )
-def test_answers_that_are_none(answer: bytes, pair: tuple[Address, Address]) -> None:
-    """Short, an error, or to another question: refused."""
+def test_answers(made: Callable[[bytes], bytes], believed: bool, pair: tuple[Address, Address]) -> None:
+    """An error, a short answer or one to another question is none; the positive control is believed."""
     ours, kernels = socket.socketpair(type=socket.SOCK_SEQPACKET)
     with closing(Peers()) as peers, kernels:
         ours.setblocking(False)
         peers._netlink = ours
-        kernels.send(answer or b"\0")
-        assert not peers.allowed(*pair)
+        kernels.send(made(struct.pack("!HH", pair[1][1], pair[0][1])))
+        assert peers.allowed(*pair) == believed
 
 
 def test_without_netlink_proc_is_read(pair: tuple[Address, Address], monkeypatch: pytest.MonkeyPatch) -> None:

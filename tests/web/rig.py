@@ -61,6 +61,7 @@ class StandInPlans:
     number: int = 1
     roles: dict[str, str | None] = field(default_factory=lambda: {"web-admin": ROLE, "audit": ROLE})
     made: int = 0
+    broken: Exception | None = None
 
     def names(self) -> tuple[str, ...]:
         return tuple(self.roles)
@@ -70,6 +71,8 @@ class StandInPlans:
 
     def plan(self, profile: str, overrides: Overrides = Overrides()) -> Plan:  # noqa: B008 (frozen)
         self.made += 1
+        if self.broken is not None:
+            raise self.broken
         if profile not in self.roles:
             raise UnknownProfile(f"There is no profile {profile}; list them with `vault-client list`.")
         return plan_of(profile, role_arn=self.roles[profile])

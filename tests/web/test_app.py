@@ -240,12 +240,16 @@ async def test_errors_of_the_broker(error: VaultdError, status: int, tmp_path: P
         assert rig.audit.serves == []
 
 
-async def test_internal_error_is_constant(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """An unknown exception: 500 without detail, closed, its traceback in the log."""
-    async with running(tmp_path, broker=StandInBroker(error=RuntimeError("inner canary"))) as rig:
+@pytest.mark.parametrize("waits", [False, True])
+async def test_internal_error_is_constant(waits: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """An unknown exception, at once or behind a wait: 500 without detail, closed, its traceback in the log."""
+    error = RuntimeError("inner canary")
+    async with running(tmp_path, broker=StandInBroker(error=error)) as rig:
+        rig.plans.broken = None if waits else error
         with caplog.at_level(logging.ERROR):
             reply = await rig.get()
         assert check_error(reply, 500, "InternalError") == ("vaultd failed inside itself; read why with `vaultd logs`.")
+        assert reply.header("Connection") == "close"
         assert b"canary" not in reply.raw
         assert "RuntimeError" in caplog.text
 

@@ -284,6 +284,8 @@ async def test_client_that_left_is_not_answered(tmp_path: Path) -> None:
         await broker.was_asked(1)
         writer.close()
         await writer.wait_closed()
+        await rig.clock.settle(200)
+        assert len(rig.side) == 0  # it is not kept until its session is there
         release.set()
         assert (await rig.get()).status == 200  # and the loop has turned meanwhile
         assert len(rig.audit.serves) == 1
