@@ -12,9 +12,11 @@ import os
 import shutil
 import signal
 import socket
+import ssl
 import struct
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,6 +25,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
+
+import pexpect
+
+from tests.process.wire import Reply, talk
+from vault_client.link import Link
+from vault_client.places import Places
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
@@ -69,6 +77,14 @@ source_profile = web-admin
 role_arn = arn:aws:iam::234567890123:role/Chained
 """
 
+#: What `vault-client exec PROFILE -- python -c` runs to print what an SDK of the customer's would use.
+SHOW_KEYS = """\
+import json, boto3
+keys = boto3.Session().get_credentials()
+frozen = keys.get_frozen_credentials()
+print(json.dumps({"key": frozen.access_key, "until": keys._expiry_time.strftime("%Y-%m-%dT%H:%M:%SZ")}))
+"""
+
 
 def until(holds: Callable[[], bool], what: str, *, seconds: float = DEADLINE) -> None:
     """Poll for a condition of another process; fails naming it. The only wait on real time that tests have."""
@@ -85,29 +101,55 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+@contextmanager
+def short_directory() -> Iterator[Path]:
+    """A directory whose path leaves room for a unix socket's 107 bytes; pytest's may not."""
+    with tempfile.TemporaryDirectory(prefix="vaultd-") as name:
+        yield Path(name)
+
+
 @dataclass
 class MovedClock:
-    """A wall clock that every process started with `env` shares, ahead of the real one."""
+    """A clock that every process started with one of its environments shares, ahead of the real one.
+
+    `env` moves the wall clock alone, as for a machine whose clock is set; `living` all clocks, as if the time had
+    been lived through, and `step` then waits until the event loop has turned.
+    """
 
     library: Path
-    offset: Path
+    shared: Path
+    now: float = 0.0
 
     @classmethod
     def build(cls, directory: Path) -> MovedClock:
         library = directory / "moved_clock.so"
         source = Path(__file__).with_name("moved_clock.c")
         subprocess.run(["gcc", "-shared", "-fPIC", "-O1", "-o", library, source, "-lm"], check=True)
-        offset = directory / "offset"
-        offset.write_bytes(struct.pack("d", 0.0).ljust(mmap.PAGESIZE, b"\0"))
-        return cls(library, offset)
+        shared = directory / "clock"
+        shared.write_bytes(struct.pack("dQ", 0.0, 0).ljust(mmap.PAGESIZE, b"\0"))
+        return cls(library, shared)
 
     @property
     def env(self) -> dict[str, str]:
-        return {"LD_PRELOAD": str(self.library), "MOVED_CLOCK": str(self.offset)}
+        return {"LD_PRELOAD": str(self.library), "MOVED_CLOCK": str(self.shared)}
+
+    @property
+    def living(self) -> dict[str, str]:
+        return {**self.env, "MOVED_CLOCK_ALL": "1"}
 
     def ahead(self, seconds: float) -> None:
-        with self.offset.open("r+b") as file:
+        self.now = seconds
+        with self.shared.open("r+b") as file:
             file.write(struct.pack("d", seconds))
+
+    def step(self, seconds: float, *, turns: int = 4) -> None:
+        """Move on; return once the one `living` event loop has turned so often that what was due has begun."""
+        before = self.turns()
+        self.ahead(self.now + seconds)
+        until(lambda: self.turns() >= before + turns, "the daemon's loop turns")
+
+    def turns(self) -> int:
+        return int(struct.unpack_from("Q", self.shared.read_bytes(), 8)[0])
 
 
 @dataclass
@@ -117,11 +159,16 @@ class Emulator:
     process: subprocess.Popen[str]
     url: str
     env: dict[str, str]
+    cafile: str | None = None
 
     @classmethod
     @contextmanager
     def running(
-        cls, *arguments: str, moto: bool = False, environment: Mapping[str, str] | None = None
+        cls,
+        *arguments: str,
+        moto: bool = False,
+        environment: Mapping[str, str] | None = None,
+        cafile: str | None = None,
     ) -> Iterator[Emulator]:
         command = [
             sys.executable,
@@ -132,12 +179,13 @@ class Emulator:
             *arguments,
             *(["--with-moto"] if moto else []),
         ]
-        env = {**os.environ, **(environment or {})}
+        clean = {name: value for name, value in os.environ.items() if not name.upper().startswith(("AWS_", "HTTP"))}
+        env = {**clean, **(environment or {})}
         with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, env=env) as process:
             try:
                 assert process.stdout is not None
                 started = json.loads(process.stdout.readline())
-                yield cls(process, started["url"], started["env"])
+                yield cls(process, started["url"], started["env"], cafile)
             finally:
                 stop(process)
 
@@ -147,7 +195,8 @@ class Emulator:
         request = urllib.request.Request(
             f"{self.url}/_ctl/{path}", data=sent, headers={"Content-Type": "application/json"}
         )
-        with urllib.request.urlopen(request, timeout=DEADLINE) as reply:
+        trust = None if self.cafile is None else ssl.create_default_context(cafile=self.cafile)
+        with urllib.request.urlopen(request, timeout=DEADLINE, context=trust) as reply:
             found: dict[str, Any] = json.load(reply)
             return found
 
@@ -217,6 +266,11 @@ class Home:
         }
         return home
 
+    #: Put before each command: `nsenter …` for a home with mounts of its own.
+    inside: tuple[str, ...] = ()
+    #: Every command run here, for whoever looks for secrets in what was printed.
+    ran: list[Ran] = field(default_factory=list)
+
     @property
     def env(self) -> dict[str, str]:
         kept = {name: os.environ[name] for name in ("LANG", "TZ", "COVERAGE_PROCESS_START") if name in os.environ}
@@ -231,26 +285,66 @@ class Home:
     def run(self, *command: str, stdin: str = "", environment: Mapping[str, str] | None = None) -> Ran:
         """Run a command without a terminal in this home."""
         done = subprocess.run(
-            command,
+            [*self.inside, *command],
             env={**self.env, **(environment or {})},
             input=stdin,
             capture_output=True,
             text=True,
-            timeout=DEADLINE * 2,
-            cwd=self.directory,
+            timeout=DEADLINE * 3,
+            cwd="/",
             check=False,
             start_new_session=True,
         )
-        return Ran(done.returncode, done.stdout, done.stderr)
+        self.ran.append(Ran(done.returncode, done.stdout, done.stderr))
+        return self.ran[-1]
+
+    @contextmanager
+    def terminal(self, *command: str, environment: Mapping[str, str] | None = None) -> Iterator[pexpect.spawn[str]]:
+        """A command on a terminal of its own, which is closed at the end, whatever runs in it."""
+        child = pexpect.spawn(
+            command[0],
+            list(command[1:]),
+            env={"TERM": "xterm", **self.env, **(environment or {})},
+            cwd=str(self.directory),
+            encoding="utf-8",
+            timeout=DEADLINE,
+            dimensions=(50, 250),
+        )
+        try:
+            yield child
+        finally:
+            child.close(force=True)
 
     def client(self, *arguments: str, stdin: str = "", environment: Mapping[str, str] | None = None) -> Ran:
         return self.run("vault-client", *arguments, stdin=stdin, environment=environment)
 
-    def add(self, emulator: Emulator, name: str = "identity") -> Ran:
+    def link(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
+        """One call of the control API, without a process for it."""
+        return Link(Places({"VAULTD_HOME": str(self.directory / "vaultd")})).call(method, path, body)
+
+    def add(self, emulator: Emulator, name: str = "identity", *options: str) -> Ran:
         """Store franklin's key by `add --stdin`."""
         access_key_id, secret = emulator.key()
         body = json.dumps({"AccessKeyId": access_key_id, "SecretAccessKey": secret})
-        return self.client("add", name, "--stdin", stdin=body)
+        return self.client("add", name, "--stdin", *options, stdin=body)
+
+    def use(self, profile: str, emulator: Emulator, *, step: int = 0) -> dict[str, str]:
+        """What `eval "$(vault-client use PROFILE)"` puts into a shell; the code is given where one is needed."""
+        used = self.client("use", profile, "--shell", "sh", "--token-code", emulator.code(step=step))
+        assert used.status == 0, used
+        plain = ("PATH", "PWD", "SHLVL", "_")
+        return {name: value for name, value in variables(used.out).items() if name not in plain}
+
+    def get(self, token: str, slug: str = "web-admin") -> Reply:
+        """What an SDK gets from the credential endpoint."""
+        return talk(self.port, f"GET /v1/credentials/{slug}", f"Authorization: {token}")
+
+    def asked(self) -> int:
+        """How many questions were opened since this home was made."""
+        return self.events("mfa.ask")
+
+    def events(self, event: str) -> int:
+        return sum(line["event"] == event for line in self.audit())
 
     @property
     def state(self) -> Path:
