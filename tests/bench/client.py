@@ -17,6 +17,7 @@ COMMANDS: tuple[tuple[str, tuple[str, ...], float], ...] = (
     ("--version", ("--version",), 3.0),
     ("list", ("list",), 3.0),
     ("status", ("status",), 3.0),
+    ("grants", ("grants",), 3.0),
     ("exec -- true", ("exec", "{profile}", "--", "true"), 3.5),
 )
 
