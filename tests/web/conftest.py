@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 import pytest
 import uvloop
 
-_BOTH = {"test_app", "test_ecs", "test_guard", "test_limits"}
+_BOTH = {"test_app", "test_control_life", "test_control_prompts", "test_ecs", "test_guard", "test_limits"}
 
 
 def pytest_asyncio_loop_factories(

@@ -40,8 +40,8 @@ class _Grants:
         body = bodies.parse(bodies.GrantBody, await request.read())
         if body.imds:
             raise BadRequest("--imds is not there yet: leave it out to use the container endpoint", exit=2)
-        plan = self._rooms.catalog().plan(body.profile, body.overrides())
         bound = self._bound(request, body)
+        plan = self._rooms.catalog().plan(body.profile, body.overrides())
         session = await self._rooms.broker.session(plan, requester=requester(request), token_code=body.token_code)
         if connection(request).gone.done():  # who would hold the token has left while the session was made
             raise ConnectionResetError
