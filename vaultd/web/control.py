@@ -84,6 +84,14 @@ class Control:
 
 @web.middleware
 async def _guard(request: web.Request, handler: Handler) -> web.StreamResponse:
+    reply = await _answered(request, handler)
+    resource = request.match_info.route.resource  # the route as we wrote it: no byte of the request is logged
+    route = None if resource is None else resource.canonical
+    log.debug("answer control method=%s route=%s status=%d", shown(request.method, limit=20), route, reply.status)
+    return reply
+
+
+async def _answered(request: web.Request, handler: Handler) -> web.StreamResponse:
     try:
         _same_protocol(request)
         return await handler(request)
