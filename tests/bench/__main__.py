@@ -23,7 +23,7 @@ Part = Callable[[Path, Emulator, bool], Iterator[Figure]]
 
 def _endpoint(_directory: Path, _running: Emulator, quick: bool) -> Iterator[Figure]:
     for loop in ("uvloop",) if quick else ("uvloop", "asyncio"):
-        for row in endpoint.rows(loop=loop, rounds=3 if quick else 7, seconds=0.2 if quick else 0.4):
+        for row in endpoint.rows(loop=loop, rounds=5) if quick else endpoint.rows(loop=loop):
             yield Figure.read(row)
 
 
