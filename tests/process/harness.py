@@ -378,10 +378,10 @@ class Home:
         if alive(pid):
             os.kill(pid, signal.SIGKILL)
 
-    def kill(self) -> None:
-        """SIGKILL the daemon, and wait until it is gone."""
+    def kill(self, number: int = signal.SIGKILL) -> None:
+        """Kill the daemon, and wait until it is gone."""
         pid = self.pid()
-        os.kill(pid, signal.SIGKILL)
+        os.kill(pid, number)
         until(lambda: not alive(pid), f"daemon {pid} is gone")
 
 
