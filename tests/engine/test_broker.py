@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
 from datetime import timedelta
 
 import pytest
@@ -870,7 +871,56 @@ async def test_a_parent_whose_renewal_takes_a_code_still_opens_its_child(rig: Ri
         await rig.get(world.plan("Chained", *chained().steps[:2], world.role_step("Grandchild")))
 
 
-@pytest.mark.parametrize("error", [RoleDenied("not you"), IdentityBroken("key inactive")])
+async def test_c1_a_direct_role_that_is_denied_is_tried_for_an_hour(rig: Rig) -> None:
+    """aws-facts §1.2, conflict 1: the policy may not see the code of that very call; what worked is remembered."""
+    rig.keeper.outcomes[MintRole] = [RoleDenied("not you")]
+    with pytest.raises(MfaRequired):
+        await rig.get(direct())
+    with pytest.raises(MfaRequired, match="one hour"):
+        await rig.answer()
+    assert [note for note in rig.keeper.notes if note.kind == "duration"] == []
+    assert rig.broker.state(direct()).warnings == ()
+    await rig.answer()
+
+    assert (await rig.get(direct())).lifetime == timedelta(hours=1)
+    assert Note(kind="duration", cell=direct().last.fingerprint, seconds=3600) in rig.keeper.notes
+    assert "3600 s at most" in rig.broker.state(direct()).warnings[0]
+
+
+async def test_c1_an_hour_that_is_denied_too_was_not_the_way(rig: Rig) -> None:
+    """The first denial is the answer, the question closes, and the next try asks for what is configured."""
+    rig.keeper.outcomes[MintRole] = [RoleDenied("not you"), RoleDenied("nor so")]
+    await _refused(rig.get(direct()))
+    await _refused(rig.answer())
+    await rig.answer()
+    with pytest.raises(RoleDenied, match="not you"):
+        await rig.get(direct())
+    assert rig.desk.open_questions() == ()
+    assert [note for note in rig.keeper.notes if note.kind == "duration"] == []
+
+    await rig.clock.advance(61)
+    assert (await rig.warm(direct())).lifetime == timedelta(hours=2)
+
+
+async def test_c2_an_open_mfa_session_saves_the_second_code(rig: Rig) -> None:
+    """The fallback to an hour takes the MFA session that is there."""
+    await rig.warm(web_admin(role="Audit"))
+    plan = direct("WebAdmin", duration=timedelta(hours=12))
+    rig.keeper.max_durations[world.arn("WebAdmin")] = timedelta(hours=1)
+    await _refused(rig.get(plan))
+    await rig.answer()
+
+    assert (await rig.get(plan)).lifetime == timedelta(hours=1)
+    assert len(rig.keeper.codes) == 2
+    assert rig.desk.open_questions() == ()
+
+
+async def _refused(call: Coroutine[object, object, object]) -> None:
+    with pytest.raises(VaultdError):
+        await call
+
+
+@pytest.mark.parametrize("error", [PolicyTooLarge("300 %"), IdentityBroken("key inactive")])
 async def test_a_direct_role_that_is_denied_closes_its_question(rig: Rig, error: VaultdError) -> None:
     """Final: the typist hears it, and so does the next request, without a question."""
     rig.keeper.always[MintRole] = error

@@ -260,7 +260,7 @@ class Scene:
     async def until(self, true: Callable[[], bool]) -> None:
         """Wait in real time for what a thread or a socket brings about; virtual time stands."""
         began = time.monotonic()
-        while not true():  # noqa: ASYNC110 - threads and sockets have no event of this loop
+        while not true():
             assert time.monotonic() - began < STUCK_SECONDS, "it does not happen"
             await asyncio.sleep(0.001)
 

@@ -9,7 +9,7 @@ import pytest
 
 from tests.scenarios.bench import PROFILES, Scene, refused, section
 from tests.scenarios.conftest import Stage
-from tests.strict_sts import SERIAL
+from tests.strict_sts import FRANKLIN, SERIAL, role
 from tests.strict_sts.faults import Faults
 from vaultd.errors import IdentityBroken, MfaRequired, PolicyTooLarge, RegionDisabled, RoleDenied, StsUnavailable
 from vaultd.model.plan import Overrides
@@ -205,14 +205,23 @@ async def test_d11_a_policy_that_does_not_fit(stage: Stage) -> None:
 
 
 STYLES = ("bare", "2021", "2026")
+NEVER = {"Effect": "Deny", "Action": "sts:AssumeRole", "Resource": role("Hidden")}
+
+
+async def _forbidden(stage: Stage, style: str) -> Scene:
+    """Franklin is told no, by a policy that the newest style names."""
+    scene = await stage.open(knobs={"denied_style": style})
+    document = {"Version": "2012-10-17", "Statement": NEVER}
+    scene.strict.mutate(policy={"principal": FRANKLIN, "name": "never", "document": document})
+    await refused(scene.ask("hidden"))
+    await scene.answer()
+    return scene
 
 
 @pytest.mark.parametrize("style", STYLES)
 async def test_d12_a_denial_in_every_style_is_one(stage: Stage, style: str) -> None:
     """D12: whatever AWS appends, it is the same refusal, told in `status` in AWS's words, and no reason to ask."""
-    scene = await stage.open(knobs={"denied_style": style})
-    await refused(scene.ask("hidden"))
-    await scene.answer()
+    scene = await _forbidden(stage, style)
     errors = [await refused(scene.ask("hidden")) for _ in range(2)]
 
     assert {type(error) for error in errors} == {RoleDenied}
@@ -221,7 +230,9 @@ async def test_d12_a_denial_in_every_style_is_one(stage: Stage, style: str) -> N
     last = scene.state("hidden").last_error
     assert last is not None
     assert last["code"] == "RoleDenied"
-    assert "User: arn:aws:iam::123456789012:user/franklin is not authorized to perform: sts:AssumeRole" in last["message"]
+    assert (
+        "User: arn:aws:iam::123456789012:user/franklin is not authorized to perform: sts:AssumeRole" in last["message"]
+    )
     assert scene.state("hidden").state == "error"
 
 
@@ -229,9 +240,7 @@ async def test_d12_the_styles_do_differ(stage: Stage) -> None:
     """Positive control of D12: the three worlds word it differently."""
     texts = set()
     for style in STYLES:
-        scene = await stage.open(knobs={"denied_style": style})
-        await refused(scene.ask("hidden"))
-        await scene.answer()
+        scene = await _forbidden(stage, style)
         await refused(scene.ask("hidden"))
         texts.add(next(event["errorMessage"] for event in scene.strict.audit() if event.get("errorMessage")))
     assert len(texts) == len(STYLES)

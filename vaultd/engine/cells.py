@@ -117,17 +117,14 @@ class Cells:
 
     def lock(self) -> None:
         """Drop sessions and refusals, keep what was learned."""
-        self.table = {
-            key: Cell(limit=cell.limit, duration=cell.duration)
-            for key, cell in self.table.items()
-            if cell.limit is not None or cell.duration is not None
-        }
+        learned = {key: cell.learned for key, cell in self.table.items()}
+        self.table = {key: cell for key, cell in learned.items() if cell != EMPTY}
 
     def clear(self, key: str) -> None:
         """Drop one cell's session and refusal, keep what was learned; the keeper is told by the caller."""
         cell = self.table.pop(key, None)
-        if cell is not None and (cell.limit is not None or cell.duration is not None):
-            self.table[key] = Cell(limit=cell.limit, duration=cell.duration)
+        if cell is not None and cell.learned != EMPTY:
+            self.table[key] = cell.learned
 
     def keys_of(self, *, identity: str | None = None, profile: str | None = None) -> list[str]:
         """The cells of an identity (its devices included), of a profile, or all."""

@@ -43,10 +43,11 @@ class Chains:
         chain: list[Step] = []
         for step in plan.steps:
             self._cells.own(step)
-            chain.extend(self._capped(step) or (step,))
+            chain.extend(self.capped(step) or (step,))
         return tuple(chain)
 
-    def _capped(self, step: Step) -> Chain | None:
+    def capped(self, step: Step) -> Chain | None:
+        """A direct step by the default path, where AWS allowed an hour only or wants to see the code first."""
         if step.kind != "assume_role_with_code" or self._cells.get(step.fingerprint).duration is None:
             return None
         mfa = self.mfa_step(step)

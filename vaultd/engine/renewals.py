@@ -18,12 +18,11 @@ from typing import Protocol
 
 from vaultd.engine.cells import Cells, device_key
 from vaultd.engine.chains import Chain, Chains
-from vaultd.engine.flights import Flight, Flights, Outcome, within
+from vaultd.engine.flights import Flight, Flights, within
 from vaultd.engine.seams import Clock, Custody, Keeper, Minted, MintMfa, MintRole, MintServed
 from vaultd.errors import (
     BadProfile,
     DeviceRefused,
-    DurationTooLong,
     IdentityBroken,
     Locked,
     MfaRequired,
@@ -94,7 +93,7 @@ class Renewals:
             return self.with_code(self._chains.mfa_step(step), code)
         return self._flights.start(step.fingerprint, self._assume_with_code(step, code), code=True)
 
-    async def _make(self, chain: Chain, index: int) -> Outcome:
+    async def _make(self, chain: Chain, index: int) -> RoleSession:
         step = chain[index]
         if step.kind in {"mfa_session", "session_token"}:
             return await self._serve_mfa(step)
@@ -194,9 +193,11 @@ class Renewals:
         known = self._cells.get(step.fingerprint).failure
         raise again(known.error if known is not None and known.final else error) from error
 
-    def _apply_failure(self, step: Step, error: VaultdError, source: Source, asked: timedelta) -> tuple[Effect, ...]:
+    def _apply_failure(
+        self, step: Step, error: VaultdError, source: Source, asked: timedelta, *, direct: bool = False
+    ) -> tuple[Effect, ...]:
         issued = source.issued if isinstance(source, MfaHandle) and source.mfa_serial else None
-        event = Failed(error=error, jitter=self._cells.jitter(), source=issued, asked=asked)
+        event = Failed(error=error, jitter=self._cells.jitter(), source=issued, asked=asked, direct=direct)
         if isinstance(error, IdentityBroken):
             # Row 10: never a reason to ask for MFA, so every device of this identity is to know.
             self._cells.apply(device_key(step.identity, None), event)
@@ -272,23 +273,31 @@ class Renewals:
         order = self._role_order(step, None, code)
         try:
             minted = await self._mint_with_code(order)
-        except DurationTooLong as exc:
-            raise self._over_an_hour(step, exc, order.duration) from exc
         except VaultdError as exc:
             error = await self._detect(step, exc) if isinstance(exc, DeviceRefused) else exc
-            if "moved_to" not in error.details:
-                self._failed(step, error, None)
-            raise error from exc
+            if "moved_to" in error.details:
+                raise error from exc
+            return await self._for_an_hour(step, error, order.duration)
         return self._store(step, minted, None)
 
-    def _over_an_hour(self, step: Step, error: DurationTooLong, asked: timedelta) -> VaultdError:
-        """C2: the code may be burnt; the next one opens the hour that AWS allows."""
-        if Effect.SEAL_DURATION not in self._apply_failure(step, error, None, asked):
-            return error
+    async def _for_an_hour(self, step: Step, error: VaultdError, asked: timedelta) -> RoleSession:
+        """C1, C2: too long, or denied with its own code: an hour by an MFA session, open or of the next code.
+
+        The code of this call may be burnt (aws-facts §6 (3)). Everything else is the answer.
+        """
+        effects = self._apply_failure(step, error, None, asked, direct=True)
+        self._record_failure(step, error)
+        capped = self._chains.capped(step)
+        if capped is None or not {Effect.SEAL_DURATION, Effect.ASK} & set(effects):
+            raise error
         log.warning("cap duration profile=%s seconds=3600 reason=%s", shown(step.profile), error.kind)
-        return MfaRequired(
-            f"AWS allows one hour at most for {shown(step.profile)}: wait for the next code and type it for an hour."
-        )
+        try:
+            return await self._make(capped, 1)
+        except MfaRequired as exc:
+            name = shown(step.profile)
+            raise MfaRequired(
+                f"AWS allows one hour at most for {name}: wait for the next code and type it for an hour."
+            ) from exc
 
     async def _mint_with_code(self, order: MintMfa | MintRole) -> Minted:
         """The one exception to "never send a code twice": AWS was too busy to look at it (A10)."""

@@ -84,7 +84,7 @@ class States:
 
 def _warnings(plan: Plan, cell: steps.Cell, session: RoleSession | None) -> tuple[str, ...]:
     name, said = shown(plan.profile), []
-    if cell.duration is not None and cell.duration < plan.last.duration:
+    if cell.duration is not None and cell.unsure is None and cell.duration < plan.last.duration:
         said.append(
             f"AWS gives {name} {int(cell.duration.total_seconds())} s at most, not the configured "
             f"{int(plan.last.duration.total_seconds())} s: lower its duration_seconds."

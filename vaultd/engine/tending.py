@@ -21,6 +21,8 @@ from vaultd.model.text import shown
 
 #: There is nothing to do before this long; the refresher never sleeps longer anyway.
 IDLE_SECONDS = 30.0
+#: While a renewal is under way: one that fails is to be tried again after its own pause, not after 30 s (D5).
+FLYING_SECONDS = 2.0
 
 log = logging.getLogger(__name__)
 
@@ -49,8 +51,10 @@ class Tending:
     def _tend(self, plan: Plan, chain: Chain, index: int) -> float:
         step, moment, last = chain[index], self._cells.moment(), index == len(chain) - 1
         cell = self._cells.get(step.fingerprint)
-        if cell.session is None or self._flights.get(step.fingerprint) is not None:
+        if cell.session is None:
             return IDLE_SECONDS
+        if self._flights.get(step.fingerprint) is not None:
+            return FLYING_SECONDS
         at = steps.renewal(cell, self._source_ends(chain, index))
         if at is not None and at > moment.now:
             return (at - moment.now).total_seconds()
@@ -61,7 +65,7 @@ class Tending:
         if needed is not None:
             return self._ask_early(plan, cell, needed) if last else IDLE_SECONDS
         self._renewals.renew(chain, index)
-        return IDLE_SECONDS
+        return FLYING_SECONDS
 
     def _source_ends(self, chain: Chain, index: int) -> datetime | None:
         """When the parent stops opening this step, for the top-up at that edge (aws-facts §1.3.3)."""

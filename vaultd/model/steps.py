@@ -5,6 +5,8 @@ Rules (architecture.md §5, aws-facts §1.3 and §1.5)
   has 25 min left where its lifetime allows; with less than 15 s it is not served at all.
 - A final refusal is cached for 60 s, a temporary failure backs off 1, 2, 4 … 60 s; both by boottime, so that a clock
   that is set can neither prolong nor skip them. Neither touches a session that still lives.
+- Whether a policy sees the code of the very call that carries it is not known (§1.2, conflict 1). A direct call that
+  is denied is tried by way of the MFA session, for an hour; that is remembered once it has worked.
 - AWS has no error for "MFA too old" (§1.3.2). A denial under an MFA session older than 60 s asks for one code; when
   the role opens with it, the age at the denial is the limit; when not, the original denial stands, and further
   denials under that same MFA session ask for nothing.
@@ -79,7 +81,7 @@ class Cell:
     """A step's state: the last good session (or the handle of an MFA session) and what is known of the way to it.
 
     `limit` is the learned MFA-age limit, `duration` what AWS accepted, `barren` the issue time of a fresh MFA session
-    under which the role was denied all the same.
+    under which the role was denied all the same. `unsure`: the denial of a direct call, until `duration` has worked.
     """
 
     session: RoleSession | None = None
@@ -91,6 +93,12 @@ class Cell:
     barren: datetime | None = None
     limit: timedelta | None = None
     duration: timedelta | None = None
+    unsure: VaultdError | None = None
+
+    @property
+    def learned(self) -> Cell:
+        """What outlives a lock and a clear: never what is still being tried."""
+        return Cell(limit=self.limit, duration=self.duration if self.unsure is None else None)
 
 
 # ---- events ----
@@ -114,12 +122,16 @@ class Opened:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """A call failed. `source` as in Minted; `asked` is the DurationSeconds that went along, `jitter` in [0, 1)."""
+    """A call failed. `source` as in Minted; `asked` is the DurationSeconds that went along, `jitter` in [0, 1).
+
+    `direct`: AssumeRole with the code itself.
+    """
 
     error: VaultdError
     jitter: float
     source: datetime | None = None
     asked: timedelta | None = None
+    direct: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,8 +184,10 @@ def _minted(cell: Cell, event: Minted, moment: Moment) -> Next:
         learned = _whole_hours(cell.denial.age)
         limit = min(limit or learned, learned)
         effects.append(Effect.SEAL_LIMIT)
+    if cell.unsure is not None:
+        effects.append(Effect.SEAL_DURATION)
     fresh = replace(cell, session=session, renew_at=renewal_time(session, event.jitter), limit=limit)
-    return replace(fresh, failure=None, failures=0, denial=None, barren=None), tuple(effects)
+    return replace(fresh, failure=None, failures=0, denial=None, barren=None, unsure=None), tuple(effects)
 
 
 def _whole_hours(age: timedelta) -> timedelta:
@@ -194,6 +208,8 @@ def _failed(cell: Cell, event: Failed, moment: Moment) -> Next:
     error = event.error
     if isinstance(error, DurationTooLong):
         return _too_long(cell, event, moment)
+    if type(error) is RoleDenied and event.direct and event.asked is not None and event.asked > ONE_HOUR:
+        return replace(cell, duration=ONE_HOUR, unsure=error), (Effect.ASK,)
     if type(error) is RoleDenied and event.source is not None:
         return _denied(cell, event, event.source, moment)
     if isinstance(error, RoleDenied | IdentityBroken | Misconfigured):
@@ -214,8 +230,9 @@ def _denied(cell: Cell, event: Failed, source: datetime, moment: Moment) -> Next
     age = moment.now - source
     denial = cell.denial
     if age <= YOUNG or cell.barren == source:
-        error = denial.error if denial is not None else event.error
-        return replace(_refused(cell, error, moment), denial=None, barren=source), ()
+        error = cell.unsure or (denial.error if denial is not None else event.error)
+        kept = None if cell.unsure is not None else cell.duration  # an hour was not the way either
+        return replace(_refused(cell, error, moment), denial=None, barren=source, duration=kept, unsure=None), ()
     first = denial.error if denial is not None else event.error
     noted = Denial(error=first, issued=source, age=age)
     return replace(cell, denial=noted, failure=_failure(first, moment, 0.0, final=False)), (Effect.ASK,)
