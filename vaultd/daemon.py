@@ -179,12 +179,12 @@ class Daemon:
 
     def _introduction(self) -> dict[str, Any]:
         """The status, and what `vaultd start` needs to say the next step."""
-        layout = self._around.layout
+        layout, catalog = self._around.layout, self._watched.trouble
         by_person = self._around.files.read(layout.locked_marker) is not None
         return {
             **self.status(),
             "identities": len(self._keeper.list()),
-            "warnings": [*self._notices, *self._all_warnings()],
+            "warnings": [*self._notices, *([catalog] if catalog else []), *self._all_warnings()],
             "wants_passphrase": self.broker.locked and self.unlocking.store == "file" and not by_person,
             "new_store": not layout.secrets_sealed.exists(),
         }

@@ -37,6 +37,8 @@ def list_profiles(call: Call) -> int:
     if call.flag("json"):
         call.json(body)
     elif not body["profiles"]:
+        for trouble in call.link.call("GET", "/v1/status").get("trouble") or ():  # a config that may not be read, say
+            call.say(str(trouble))
         call.say("there is no profile: write one to ~/.aws/config (`vault-client explain PROFILE` then tells its plan)")
     else:
         call.out(_profiles(body["profiles"], _ink()))
