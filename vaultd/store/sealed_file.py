@@ -132,7 +132,9 @@ class SealedFile:
             raise BadRequest("The passphrase is empty: run `vault-client unlock` and type one.")
         content = self._files.read(self._path)
         if content is None:
-            await self._create(passphrase, create=create, expected=expected and not accept_rollback)
+            # Given up: the new store stands above all that the index has seen, or the next start would refuse it.
+            above = seen if accept_rollback else 0
+            await self._create(passphrase, create=create, expected=expected and not accept_rollback, above=above)
             return
         header = self._header(content)
         keys = await self._derived(header.kdf, header.salt, passphrase)
@@ -176,7 +178,7 @@ class SealedFile:
 
     # ---- the file ----
 
-    async def _create(self, passphrase: Secret, *, create: bool, expected: bool) -> None:
+    async def _create(self, passphrase: Secret, *, create: bool, expected: bool, above: int) -> None:
         if expected:
             raise StoreDamaged(
                 f"{self._path} is missing though identities are listed in it: restore it from a backup and run "
@@ -188,7 +190,7 @@ class SealedFile:
             kdf=self._kdf or default_kdf(),
             salt=secrets.token_bytes(SALT_SIZE),
             uuid=secrets.token_bytes(16),
-            generation=0,
+            generation=above,
             created=int(self._clock.now().timestamp()),
         )
         keys = await self._derived(header.kdf, header.salt, passphrase)
