@@ -1,0 +1,238 @@
+"""Every diagnosis, well and not: the whole message and the remedy (interface.md §2, §3)."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from vaultd import checks
+from vaultd.checks import Check, Live
+from vaultd.engine.audit_chain import line_of
+from vaultd.engine.seams import Head
+from vaultd.files import Files, Layout
+from vaultd.model.credentials import Identity
+from vaultd.store.identities import IdentityIndex, IndexEntry
+
+WELL = Live(port=9169, skew_seconds=0.4, locked_reason="", trouble=(), lost_audit_lines=0)
+NAMES = ["settings", "permissions", "profiles", "store", "daemon", "port", "clock", "audit", "user"]
+
+
+class Home:
+    """A home, its files, and what `vaultd check` says of it."""
+
+    def __init__(self, root: Path) -> None:
+        root.chmod(0o700)
+        self.root = root
+        self.files = Files()
+        self.layout = Layout.find({"VAULTD_HOME": str(root / "v")})
+        self.files.make_dirs(self.layout)
+        self.aws_config = root / "aws-config"
+        self.environ = {"AWS_CONFIG_FILE": str(self.aws_config), "HOME": str(root), "VAULTD_STORE": "file"}
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            self.port = probe.getsockname()[1]
+        self.settings(f"[listen]\nport = {self.port}\n")
+        self.write(self.aws_config, "[profile a]\nregion = eu-west-1\n")
+
+    def write(self, path: Path, text: str) -> None:
+        path.write_text(text)
+        path.chmod(0o600)
+
+    def settings(self, text: str) -> None:
+        self.write(self.layout.config_toml, text)
+
+    def identity(self, backend: str) -> None:
+        now = datetime(2026, 11, 22, tzinfo=UTC)
+        identity = Identity("identity", "123456789012", "arn:aws:iam::123456789012:user/franklin", None, "0001", now)
+        IdentityIndex(self.files, self.layout.identities_json).save(
+            (IndexEntry(identity, str(uuid4()), backend, generation=1),)
+        )
+
+    def check(self, name: str, live: Live | None = None) -> Check:
+        found = checks.run(self.layout, self.files, self.environ, live=live)
+        assert [each.name for each in found] == NAMES
+        return next(each for each in found if each.name == name)
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return Home(tmp_path)
+
+
+def test_a_home_in_order_is_well(home: Home) -> None:
+    """Every check is ok, says what it looked at, and has no remedy; the control of all the tests below."""
+    found = checks.run(home.layout, home.files, home.environ, live=replace(WELL, port=home.port))
+
+    assert [(each.name, each.ok, each.remedy) for each in found] == [(name, True, "") for name in NAMES]
+    told = {each.name: each.message for each in found}
+    assert told["settings"] == f"{home.layout.config_toml} is in order"
+    assert told["permissions"] == "files and directories are yours alone"
+    assert told["profiles"] == f"{home.aws_config} has 1 profiles"
+    assert told["store"] == f"the encrypted file {home.layout.secrets_sealed}, 0 identities"
+    assert told["daemon"] == "unlocked"
+    assert told["port"] == f"127.0.0.1:{home.port} is vaultd's own"
+    assert told["clock"] == "within 60 s of AWS"
+    assert told["audit"] == "the chain is whole"
+
+
+def test_settings(home: Home) -> None:
+    """An unknown key is named with its line; without a file every default holds; another file is the one looked at."""
+    home.settings("[listen]\nprot = 1\n")
+    bad = home.check("settings")
+    assert not bad.ok
+    assert bad.message.startswith(f"{home.layout.config_toml}:2: ")
+    assert "prot" in bad.message
+    assert bad.remedy == f"edit {home.layout.config_toml}, then type `vaultd check`"
+
+    other = home.root / "other.toml"
+    home.write(other, "")
+    assert home.check("settings", replace(WELL, settings_path=other)).message == f"{other} is in order"
+    home.layout.config_toml.unlink()
+    assert home.check("settings").message == f"no {home.layout.config_toml}: every default holds"
+
+
+@pytest.mark.parametrize("name", ["grants.json", "audit.jsonl", "vaultd.log", "secrets.seen", "locked"])
+def test_permissions_of_files(home: Home, name: str) -> None:
+    """A file of ours that others may write to is named, with the command that mends it."""
+    path = home.layout.state / name
+    home.write(path, "")
+    path.chmod(0o666)
+    bad = home.check("permissions")
+
+    assert not bad.ok
+    assert str(path) in bad.message
+    assert f"chmod 600 {path}" in bad.message
+    assert bad.remedy == "mend that file, then type `vaultd check`"
+
+
+def test_permissions_of_directories(home: Home) -> None:
+    """A directory that others may write to is named."""
+    home.layout.state.chmod(0o770)
+    bad = home.check("permissions")
+
+    assert (bad.ok, bad.message) == (False, f"{home.layout.state} may be written to by others")
+    assert bad.remedy == f"type `chmod 700 {home.layout.state}`"
+
+
+def test_profiles(home: Home) -> None:
+    """No file, no text, a loop: each is said, and where to write."""
+    home.write(home.aws_config, f"[profile a]\nsource_profile = b\nrole_arn = {'arn:aws:iam::1:role/x'}\n"
+                                "[profile b]\nsource_profile = a\nrole_arn = arn:aws:iam::1:role/x\n")  # fmt: skip
+    looped = home.check("profiles")
+    assert not looped.ok
+    assert looped.message.startswith("aws-config:")
+    assert looped.remedy == f"edit {home.aws_config}, then type `vaultd check`"
+    home.aws_config.unlink()
+    missing = home.check("profiles")
+    assert (missing.ok, missing.message) == (False, f"there is no {home.aws_config}")
+    assert missing.remedy == f"write `[profile NAME]` with role_arn into {home.aws_config}"
+
+
+def test_the_store(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one that would be used; a missing one that holds keys, and a chosen keyring that is not there, are faults."""
+    home.identity("file")
+    gone = home.check("store")
+    assert (gone.ok, gone.message) == (False, f"{home.layout.secrets_sealed} is missing, and 1 identities are in it")
+    assert gone.remedy.startswith("restore it from a backup")
+    home.layout.identities_json.unlink()
+
+    monkeypatch.setattr(checks, "first_of", lambda candidates: None)
+    home.environ["VAULTD_STORE"] = "keyring"
+    none = home.check("store")
+    assert (none.ok, none.message, none.remedy) == (
+        False, "no OS keyring is reachable here", "type `VAULTD_STORE=file vaultd start`",
+    )  # fmt: skip
+    del home.environ["VAULTD_STORE"]
+    assert home.check("store").message == (
+        f"no OS keyring here, so the encrypted file {home.layout.secrets_sealed}, 0 identities"
+    )
+    monkeypatch.setattr(checks, "first_of", lambda candidates: ("kwallet", object()))
+    assert home.check("store").message == "the OS keyring (kwallet), 0 identities"
+    home.files.replace(home.layout.identities_json, b"{")
+    assert not home.check("store").ok
+
+
+def test_the_daemon(home: Home) -> None:
+    """Locked or in trouble: the reason as it is, and what to type."""
+    assert home.check("daemon").message == "not asked: this looked at the files only"
+    locked = home.check("daemon", replace(WELL, locked_reason="the keyring is shut: type `vault-client unlock`"))
+    assert (locked.ok, locked.message, locked.remedy) == (
+        False, "the keyring is shut: type `vault-client unlock`", "type `vault-client unlock`",
+    )  # fmt: skip
+    trouble = home.check("daemon", replace(WELL, trouble=("the log was cut", "more")))
+    assert (trouble.ok, trouble.message, trouble.remedy) == (False, "the log was cut", "type `vaultd logs`")
+
+
+def test_the_port(home: Home) -> None:
+    """Free, or taken by whom; without a daemon that answers it is nobody's of ours."""
+    assert home.check("port") == Check("port", True, f"127.0.0.1:{home.port} is free")
+    with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        taken.bind(("127.0.0.1", home.port))
+        taken.listen()
+        bad = home.check("port")
+    assert not bad.ok
+    exe = os.path.realpath(sys.executable)
+    assert bad.message == f"127.0.0.1:{home.port} is taken by {exe} (pid {os.getpid()})"
+    assert bad.remedy == (
+        "write another `[listen] port` into config.toml or end that process, then type `vaultd start`"
+    )
+
+
+@pytest.mark.parametrize(
+    ("skew", "message"),
+    [(61.0, "clock is 1 minutes ahead of AWS"), (-420.0, "clock is 7 minutes behind AWS")],
+)
+def test_the_clock(home: Home, skew: float, message: str) -> None:
+    """interface.md §6: `clock is N minutes behind|ahead of AWS`, positive when this machine is ahead."""
+    bad = home.check("clock", replace(WELL, skew_seconds=skew))
+
+    assert (bad.ok, bad.message) == (False, message)
+    assert bad.remedy == "set the clock, or type `timedatectl set-ntp true`"
+    assert home.check("clock").message.startswith("not compared with AWS yet; ")
+
+
+def test_the_audit_log(home: Home) -> None:
+    """A line that was changed breaks the chain; lines that were lost are counted."""
+    first = line_of({"event": "start"}, after=Head(0, "0" * 64))
+    home.files.append(home.layout.audit_jsonl, first + b"\n" + first + b"\n", sync=False)
+    bad = home.check("audit")
+    assert not bad.ok
+    assert bad.remedy == f"look at {home.layout.audit_jsonl}: a line was changed or lost"
+    lost = home.check("audit", replace(WELL, lost_audit_lines=3))
+    assert (lost.ok, lost.message) == (False, "3 lines could not be written")
+    assert lost.remedy == f"free space for {home.layout.audit_jsonl}"
+
+
+def test_root_is_told(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every process of root would be the same user."""
+    said = "run as root: every root process is then the same user; use your own account"
+    assert (home.check("user").message == said) == (os.geteuid() == 0)
+
+
+@pytest.mark.process
+def test_check_without_a_daemon_makes_nothing(tmp_path: Path) -> None:
+    """`vaultd check --json` on an empty home: every check, exit 1 as there is no profile, and not one file."""
+    env = {"HOME": str(tmp_path), "VAULTD_HOME": str(tmp_path / "v"), "PATH": os.environ["PATH"]}
+    command = [sys.executable, "-I", "-m", "vaultd", "check"]
+    done = subprocess.run([*command, "--json"], env=env, capture_output=True, text=True, timeout=60, check=False)
+
+    assert (done.returncode, done.stderr) == (1, "")
+    found = json.loads(done.stdout)["checks"]
+    assert [each["name"] for each in found] == NAMES
+    assert {frozenset(each) for each in found} == {frozenset({"name", "ok", "message", "remedy"})}
+    # Port 9169 is the machine's, and may be another test's just now.
+    assert {each["name"] for each in found if not each["ok"]} - {"port"} == {"profiles"}
+    assert list(tmp_path.iterdir()) == []
+
+    people = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
+    assert f"BAD  profiles     there is no {tmp_path}/.aws/config\n" in people.stdout
+    assert "→ write `[profile NAME]`" in people.stdout
