@@ -1,10 +1,18 @@
-"""What the daemon's process loads before it serves, and in what order."""
+"""The daemon's own process: what it loads and in what order, what `vaultd start` is told, how it ends."""
 
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import signal
 import subprocess
 import sys
+from pathlib import Path
+
+import pytest
+
+from tests.process.harness import Home, until
 
 _SCRIPT = """
 import json, os, sys
@@ -33,3 +41,143 @@ def test_web_is_imported_without_certificates_and_leaves_no_trace() -> None:
         "certificates": 0,
         "boto": [],
     }
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return Home.make(tmp_path)
+
+
+def _log(home: Home) -> str:
+    return (home.state / "vaultd.log").read_text()
+
+
+@pytest.mark.process
+def test_a_second_start_says_that_it_runs(home: Home) -> None:
+    """interface.md §2: already running: says so, exit 0; two at once end the same way."""
+    with home.daemon():
+        again = home.run("vaultd", "start")
+        assert (again.status, again.err) == (0, "")
+        assert again.out == f"vaultd is already running (pid {home.pid()}) on http://127.0.0.1:{home.port}\n"
+        other = home.run("vaultd", "start", "--foreground")
+        assert other.status == 1
+        lock = home.directory / "vaultd/run/vaultd.lock"
+        assert f"vaultd: another vaultd holds {lock}: type `vaultd status`" in other.err.splitlines()
+
+
+@pytest.mark.process
+def test_two_starts_at_once_are_one(home: Home) -> None:
+    """The one that finds the lock held waits for the other to serve, and says so: both exit 0."""
+    command = [str(Path(sys.executable).with_name("vaultd")), "start"]
+    both = [subprocess.Popen(command, env=home.env, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    said = sorted(each.communicate(timeout=60)[0].split(" ", 3)[2] for each in both)
+    try:
+        assert [each.returncode for each in both] == [0, 0]
+        assert said[0] in {"already", "serves"}
+        assert "serves" in said
+    finally:
+        home.stop()
+
+
+@pytest.mark.process
+@pytest.mark.parametrize(("arguments", "variables"), [(["--debug"], {}), ([], {"VAULTD_LOG": "debug"}), ([], {})])
+def test_debug_by_flag_or_variable(home: Home, arguments: list[str], variables: dict[str, str]) -> None:
+    """`VAULTD_LOG=debug` = `--debug`; control: without either no debug line is written."""
+    home.extra.update(variables)
+    home.extra["VAULTD_STORE"] = "auto"  # looks for a keyring, and says at debug why it is none
+    with home.daemon(*arguments):
+        pass
+    assert (" DEBUG " in _log(home)) == bool(arguments or variables)
+
+
+@pytest.mark.process
+def test_a_settings_file_that_is_not_there(home: Home) -> None:
+    """--config FILE: 78 and one sentence; nothing is left running."""
+    started = home.run("vaultd", "start", "--config", "/nowhere/config.toml")
+
+    assert (started.status, started.out) == (78, "")
+    assert started.err == "vaultd: there is no /nowhere/config.toml: correct the path after --config\n"
+
+
+@pytest.mark.process
+def test_the_remedy_of_a_rollback_works_while_it_runs_and_while_it_does_not(home: Home) -> None:
+    """StoreRolledBack ends in `vaultd start --accept-rollback`: typed, it opens the store, locked daemon or none."""
+    sealed = home.directory / "vaultd/data/secrets.sealed"
+    older = home.directory / "older"
+    passphrase = home.extra["VAULTD_PASSPHRASE_FILE"]
+    with home.daemon():
+        shutil.copy(sealed, older)
+    (home.state / "secrets.seen").write_text(json.dumps({"file": _uuid(home), "generation": 7}) + "\n")
+    refused = home.run("vaultd", "start")
+    assert refused.status == 78
+    assert refused.err.endswith("restore the newer one, or run `vaultd start --accept-rollback`.\n")
+    home.extra["VAULTD_PASSPHRASE_FILE"] = ""
+    with home.daemon():  # no passphrase: it starts locked, and finds out at unlock
+        phrase = Path(passphrase).read_text()
+        unlocked = home.client("unlock", "--stdin", stdin=phrase)
+        assert unlocked.status == 78
+        assert unlocked.err.endswith("restore the newer one, or run `vaultd start --accept-rollback`.\n")
+        accepted = home.run("vaultd", "start", "--accept-rollback")
+        assert (accepted.status, accepted.err) == (0, "")
+        assert "the store is taken as it is found; next: " in accepted.out
+        assert home.client("unlock", "--stdin", stdin=phrase).status == 0
+        assert json.loads(home.run("vaultd", "status", "--json").out)["locked"] is False
+
+
+def _uuid(home: Home) -> str:
+    return str(json.loads((home.state / "secrets.seen").read_text())["file"])
+
+
+@pytest.mark.process
+def test_a_daemon_that_does_not_answer_is_not_called_stopped(home: Home) -> None:
+    """`stop` names the process that holds the home; a stop that lied would let a second daemon be started."""
+    with home.daemon():
+        os.kill(home.pid(), signal.SIGSTOP)
+        try:
+            stopped = home.run("vaultd", "stop")
+        finally:
+            os.kill(home.pid(), signal.SIGCONT)
+        assert stopped.status == 1
+        assert stopped.err == (
+            f"vaultd: vaultd runs but does not answer: type `vaultd logs`, then `kill -9 {home.pid()}`\n"
+        )
+
+
+@pytest.mark.process
+def test_who_starts_may_leave_before_it_serves(home: Home) -> None:
+    """The pipe to `vaultd start` is closed when READY comes: the daemon serves all the same."""
+    reading, writing = os.pipe()
+    command = [sys.executable, "-I", "-m", "vaultd", "start", "--foreground", "--ready-fd", str(writing)]
+    process = subprocess.Popen(command, env=home.env, pass_fds=(writing,), stdout=subprocess.DEVNULL)
+    os.close(writing)
+    os.close(reading)
+    try:
+        until(lambda: home.run("vaultd", "status").status == 0, "it serves")
+    finally:
+        process.terminate()
+    assert process.wait(30) == 0
+    assert not (home.directory / "vaultd/run/endpoint.json").exists()
+
+
+_DYING = """
+import asyncio, sys
+from vaultd import foreground
+from vaultd.engine.refresher import Refresher
+async def run(self): raise RuntimeError("broken on purpose")
+Refresher.run = run
+sys.exit(foreground.main(port=None, config=None, debug=False, accept_rollback=False, ready_fd=None))
+"""
+
+
+@pytest.mark.process
+def test_a_dead_task_ends_the_process_with_a_logged_error(home: Home) -> None:
+    """architecture.md §8.7: exit ≠ 0, the traceback in the log, nothing left in the run directory."""
+    done = home.run(sys.executable, "-I", "-c", _DYING)
+
+    assert done.status == 1
+    assert done.err.splitlines()[-1] == (
+        "vaultd: vaultd made an error and has stopped: type `vaultd logs`, then `vaultd start`"
+    )
+    assert "die daemon" in _log(home)
+    assert "RuntimeError" in _log(home)
+    assert {each.name for each in (home.directory / "vaultd/run").iterdir()} == {"grants", "vaultd.lock"}

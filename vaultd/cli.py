@@ -33,6 +33,8 @@ START_SECONDS = 60.0
 STOP_SECONDS = 30.0
 #: How long a second `vaultd start` waits for the first to serve.
 HELD_SECONDS = 15.0
+#: How long `vaultd stop` waits for the first answer of a daemon that holds the lock: it may be just starting.
+ANSWER_SECONDS = 3.0
 NOT_YET = "is not there yet: leave it to the next release"
 
 
@@ -119,7 +121,7 @@ def start(options: argparse.Namespace) -> int:
     if running is not None:
         return _runs_already(running, options)
     told = _spawned(options)
-    if told.get("held") and (running := _first_answer()) is not None:  # another `vaultd start` was first
+    if told.get("held") and (running := _first_answer(HELD_SECONDS)) is not None:  # another `vaultd start` was first
         return _runs_already(running, options)
     if not told.get("ok"):
         raise _Failure(str(told.get("message")), int(told.get("exit", 1)))
@@ -154,9 +156,9 @@ def _accept_rollback() -> None:
     print("unlocked: the store is taken as it was found")
 
 
-def _first_answer() -> dict[str, Any] | None:
+def _first_answer(seconds: float) -> dict[str, Any] | None:
     """What the daemon that holds the lock says, once it serves."""
-    end = time.monotonic() + HELD_SECONDS
+    end = time.monotonic() + seconds
     while (running := _running()) is None and time.monotonic() < end:
         time.sleep(0.1)
     return running
@@ -254,7 +256,7 @@ def _foreground(options: argparse.Namespace) -> int:
 
 def stop(_options: argparse.Namespace) -> int:
     """Stop it and wait until it is gone."""
-    running = _running() or (_first_answer() if _held() else None)
+    running = _running() or (_first_answer(ANSWER_SECONDS) if _held() else None)
     if running is None:
         if _held():
             raise _Failure(f"vaultd runs but does not answer: type `vaultd logs`, then {_kill()}")
