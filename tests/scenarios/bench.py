@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import os
 import random
 import time
 from collections import Counter
@@ -28,14 +29,13 @@ from vaultd.config import load_settings
 from vaultd.daemon import Amazon, Daemon, Surroundings, build, real_amazon
 from vaultd.engine.desk import Question
 from vaultd.engine.grant_records import Grant
-from vaultd.engine.seams import IdentityStore
 from vaultd.engine.sightings import Sighting
 from vaultd.engine.states import ProfileState
 from vaultd.errors import MfaRequired, VaultdError
 from vaultd.files import Files, Layout
 from vaultd.keeper.keeper import DaemonKeeper
 from vaultd.model.credentials import Identity, IdentityKey, RoleSession
-from vaultd.model.environment import CREDENTIALS_PATH
+from vaultd.model.environment import CREDENTIALS_PATH, ecs_change
 from vaultd.model.plan import Overrides, Plan
 from vaultd.model.secret import Secret
 from vaultd.web.ecs import Credentials
@@ -100,8 +100,11 @@ class Options:
     templates: Mapping[str, Path] = field(default_factory=dict)
     moto: str | None = None
     clock: SceneClock = field(default_factory=SceneClock)
-    store: IdentityStore = field(default_factory=FakeStore)
+    store: FakeStore = field(default_factory=FakeStore)
+    #: Given: the identities are in the sealed file under it, not in a keyring.
     passphrase: Secret | None = None
+    #: With its sockets open, for clients that are processes.
+    serving: bool = False
     users: Sequence[str] = ("franklin",)
     #: Chance, seeded; a number stands for itself.
     jitter: float | random.Random = 0.0
@@ -113,7 +116,7 @@ class Use:
 
     profile: str
     grant: Grant
-    token: bytes
+    token: Secret
 
 
 class Scene:
@@ -152,20 +155,26 @@ class Scene:
 
     async def start(self) -> None:
         """`vaultd start`, but for sockets and signals."""
+        backend = "file" if self.options.passphrase else "keyring"
         around = Surroundings(
             layout=self.layout,
             files=self.files,
             environ={"AWS_CONFIG_FILE": str(self.options.home / "aws-config"), **self.strict.env},
-            settings=load_settings('[store]\nbackend = "keyring"\n' + self.options.settings, path="config.toml"),
+            settings=load_settings(
+                f'[store]\nbackend = "{backend}"\n[listen]\nport = 0\n{self.options.settings}', path="config.toml"
+            ),
             clock=self.clock,
         )
         self.amazon = real_amazon(around)
         jitter = self.options.jitter
         chance: Callable[[], float] = jitter.random if isinstance(jitter, random.Random) else lambda: float(jitter)
         self.daemon = build(around, amazon=self.amazon, keyring=self.options.store, jitter=chance)
+        tcp, unix = self.daemon._listen() if self.options.serving else (None, None)
         self.daemon._resume()
         await self.daemon._open(self.options.passphrase, accept_rollback=False)
         assert not self.daemon.broker.locked, self.daemon.unlocking.reason
+        if tcp is not None and unix is not None:
+            await self.daemon._serve(tcp, unix)
         self._endpoint = Credentials(
             plans=self.daemon.catalog,
             broker=self.daemon.broker,
@@ -181,7 +190,7 @@ class Scene:
             self._refresher.cancel()
             with suppress(asyncio.CancelledError):
                 await self._refresher
-        await self.drive(self.daemon._close("stopped"))
+        await self.drive(self.daemon._end())
 
     async def restart(self) -> None:
         """Stop, and start on the same home."""
@@ -307,7 +316,19 @@ class Scene:
             peer=None,
         )
         self.daemon.refresher.nudge()
-        return Use(profile, grant, token.reveal_bytes())
+        return Use(profile, grant, token)
+
+    def environment(self, use: Use) -> dict[str, str]:
+        """What a child of that grant is given, and where its calls go."""
+        change = ecs_change(
+            port=self.daemon.port,
+            profile=use.profile,
+            grant_id=use.grant.id,
+            token=use.token,
+            token_path=str(self.daemon.grants.token_path(use.grant.id)),
+            region="us-east-1",
+        )
+        return {**self.strict.env, **change.set, "HOME": str(self.options.home), "PATH": os.environ["PATH"]}
 
     async def get(self, use: Use) -> RoleSession:
         """An SDK's GET, behind the guard: 0.8 s of patience, and never an asker."""
@@ -315,7 +336,7 @@ class Scene:
 
     async def got(self, use: Use) -> RoleSession:
         """`get`, to be driven."""
-        grant = self._endpoint.grant(use.token)
+        grant = self._endpoint.grant(use.token.reveal_bytes())
         plan = self._endpoint.plan(grant, CREDENTIALS_PATH + grant.slug)
         served = self._endpoint.ready(grant, plan) or await self._endpoint.made(grant, plan, NOBODY)
         self.daemon.broker.used(plan)

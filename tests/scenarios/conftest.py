@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.scenarios.bench import Options, Scene
-from tests.strict_sts import READINGS
+from tests.strict_sts import READINGS, StrictStsThread
 
 
 def _name(reading: Mapping[str, bool]) -> str:
@@ -48,6 +48,14 @@ class Stage:
 async def stage(tmp_path: Path, reading: Mapping[str, bool]) -> AsyncIterator[Stage]:
     async with AsyncExitStack() as stack:
         yield Stage(stack, tmp_path, reading)
+
+
+@pytest.fixture(scope="session")
+def moto() -> Iterator[str]:
+    """One data plane for all scenarios that need data; starting one takes a second."""
+    with StrictStsThread(with_moto=True) as running:
+        assert running.moto_url is not None
+        yield running.moto_url
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable
+from itertools import pairwise
 
 import pytest
 
@@ -51,7 +52,7 @@ async def test_d2_an_outage_is_sat_out_on_the_old_session(stage: Stage, seed: in
         await scene.advance(10)
         assert await scene.get(use) is first
     tried = [call.time.timestamp() for call in scene.calls("AssumeRole")]
-    pauses = [round(after - before, 1) for before, after in zip(tried, tried[1:], strict=False)]
+    pauses = [round(after - before, 1) for before, after in pairwise(tried)]
 
     assert 5 <= len(tried) <= 20
     assert len(set(pauses[-4:])) > 1
@@ -147,7 +148,7 @@ async def test_d8_a_wrong_secret_is_told_without_asking(stage: Stage, profile: s
     await scene.restart()
     scene.mark()
     for _ in range(2):
-        with pytest.raises(IdentityBroken, match="stored secret of identity .* is wrong"):
+        with pytest.raises(IdentityBroken, match=r"stored secret of identity .* is wrong"):
             await scene.ask(profile)
 
     assert len(scene.calls()) == 1
