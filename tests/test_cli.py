@@ -1,0 +1,201 @@
+"""The command line of `vaultd`, in this process: usage, what `status` says, the log across rotation, ends of processes.
+
+What needs a daemon is in tests/process/test_messages.py.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from vaultd import __version__, cli
+from vaultd.cli import main
+
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home in which no daemon runs."""
+    monkeypatch.setenv("VAULTD_HOME", str(tmp_path / "v"))
+    return tmp_path / "v"
+
+
+def usage_of(arguments: list[str], capsys: Capture) -> tuple[object, str]:
+    """Exit status and the last line of stderr of a command line that cannot be meant."""
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    return ended.value.code, capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize("port", ["0", "65536", "-1", "٩١٦٩", "9169.0", "http", ""])
+def test_a_port_is_a_number_of_ascii_digits(port: str, capsys: Capture) -> None:
+    """What is no port is exit 2 before anything starts, naming what it must be."""
+    status, line = usage_of(["start", f"--port={port}"], capsys)
+
+    assert status == 2
+    assert line == f"vaultd start: error: argument --port: {port!r} is no port: give a number from 1 to 65535"
+
+
+def test_a_good_port_passes() -> None:
+    """Positive control: both ends of the range are ports."""
+    assert [cli._port(text) for text in ("1", "9169", "65535")] == [1, 9169, 65535]
+
+
+@pytest.mark.parametrize("arguments", [[], ["frobnicate"], ["start", "--frob"], ["stop", "now"]])
+def test_wrong_usage_is_2(arguments: list[str], capsys: Capture) -> None:
+    """As argparse says it, with the usage."""
+    status, line = usage_of(arguments, capsys)
+
+    assert status == 2
+    assert line.startswith("vaultd")
+    assert "error: " in line
+
+
+@pytest.mark.parametrize(
+    "command", [[], ["start"], ["restart"], ["stop"], ["status"], ["logs"], ["check"], ["service"]]
+)
+def test_every_command_has_help(command: list[str], capsys: Capture) -> None:
+    """--help is exit 0, and says what the command is for; `--ready-fd` is between us and ourselves."""
+    with pytest.raises(SystemExit) as ended:
+        main([*command, "--help"])
+    shown = capsys.readouterr().out
+
+    assert ended.value.code == 0
+    assert shown.startswith(" ".join(["usage: vaultd", *command]))
+    assert "ready-fd" not in shown
+
+
+def test_version(capsys: Capture) -> None:
+    """--version is that of the package."""
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == f"vaultd {__version__}\n"
+
+
+def test_status_when_nothing_runs(capsys: Capture) -> None:
+    """69, in words and as the contract's object."""
+    assert main(["status"]) == 69
+    assert capsys.readouterr() == ("vaultd is not running: type `vaultd start`\n", "")
+    assert main(["status", "--json"]) == 69
+    assert json.loads(capsys.readouterr().out) == {
+        "running": False,
+        "pid": None,
+        "port": None,
+        "version": __version__,
+        "locked": None,
+    }
+
+
+def test_stop_when_nothing_runs(capsys: Capture) -> None:
+    """Exit 0: what was wanted is so."""
+    assert main(["stop"]) == 0
+    assert capsys.readouterr() == ("vaultd is not running\n", "")
+
+
+def test_service_is_not_there_yet(capsys: Capture) -> None:
+    """Exit 2, and what to type instead."""
+    assert main(["service", "install"]) == 2
+    assert capsys.readouterr().err.endswith("start it with `vaultd start`\n")
+
+
+def test_logs_without_a_log(home: Path, capsys: Capture) -> None:
+    """1, naming the file and the start command."""
+    assert main(["logs"]) == 1
+    assert capsys.readouterr().err == f"vaultd: there is no {home}/state/vaultd.log yet: type `vaultd start`\n"
+
+
+def test_logs_prints_the_log(home: Path, capsys: Capture) -> None:
+    """All of it, whatever bytes are in it."""
+    (home / "state").mkdir(parents=True)
+    (home / "state/vaultd.log").write_bytes(b"one\ntwo \xff\n")
+
+    assert main(["logs"]) == 0
+    assert capsys.readouterr().out == "one\ntwo \ufffd\n"
+
+
+def test_a_rotated_log_is_followed(tmp_path: Path, capsys: Capture) -> None:
+    """The rest of the old file is printed before the new one is opened; a log that is away for a moment is kept."""
+    path = tmp_path / "vaultd.log"
+    path.write_text("first\n")
+    file = path.open()
+    file.read()
+    assert cli._reopened(file, path) is file
+    with path.open("a") as more:
+        more.write("last of the old\n")
+    path.rename(tmp_path / "vaultd.log.1")
+    assert cli._reopened(file, path) is file
+    path.write_text("first of the new\n")
+    new = cli._reopened(file, path)
+
+    assert file.closed
+    assert capsys.readouterr().out == "last of the old\n"
+    assert new.read() == "first of the new\n"
+    new.close()
+
+
+def test_a_start_that_ends_without_a_word(home: Path) -> None:
+    """The pipe closed before the line came: said so, naming the log. Control: a line is what was told."""
+    silent, told = (_told(code) for code in ("", "import os; os.write(1, b'{\"ok\": true}\\n')"))
+
+    assert silent == {"ok": False, "message": f"the daemon ended before it served: look at {home}/state/vaultd.log"}
+    assert told == {"ok": True}
+
+
+def _told(code: str) -> dict[str, object]:
+    reading, writing = os.pipe()
+    with subprocess.Popen([sys.executable, "-c", code], stdout=writing) as process:
+        os.close(writing)
+        try:
+            return cli._first_line(reading, process)
+        finally:
+            process.returncode = None  # `start` lets go of the daemon; a test waits for its child
+            os.close(reading)
+
+
+@pytest.mark.parametrize("watch", [cli._polled_end, None], ids=["polled", "pidfd"])
+def test_the_end_of_a_process_is_seen(watch: Callable[[int, float], bool] | None) -> None:
+    """False while it lives, True once it is gone: by pidfd, and by polling where there is none."""
+    with (
+        subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process,
+        cli._watched(process.pid) as ended,
+    ):
+        living = ended(0.0) if watch is None else watch(process.pid, 0.0)
+        process.kill()
+        if watch is not None:
+            process.wait()
+        gone = ended(20.0) if watch is None else watch(process.pid, 20.0)
+
+    assert (living, gone) == (False, True)
+
+
+@pytest.mark.parametrize(
+    ("told", "lines"),
+    [
+        ({"identities": 0, "locked": False}, ["store: the OS keyring", "next: vault-client add IDENTITY"]),
+        (
+            {"identities": 1, "locked": False, "warnings": ["x"]},
+            ["store: the OS keyring", "warning: x", "next: vault-"],
+        ),
+        (
+            {"identities": 1, "locked": True, "locked_reason": "type `vault-client unlock`"},
+            ["store: the OS keyring, locked", "next: type `vault-client unlock`"],
+        ),
+    ],
+)
+def test_what_start_prints(told: dict[str, object], lines: list[str], capsys: Capture) -> None:
+    """Endpoint, store in use, warnings, and the next step."""
+    cli._introduce({"version": "1", "port": 9169, "pid": 7, "store": "keyring", **told})
+    first, *rest = capsys.readouterr().out.splitlines()
+
+    assert first == "vaultd 1 serves on http://127.0.0.1:9169 (pid 7)"
+    assert len(rest) == len(lines)
+    assert all(found.startswith(wanted) for found, wanted in zip(rest, lines, strict=True))
