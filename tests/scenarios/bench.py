@@ -24,6 +24,9 @@ from typing import Any, TypeVar
 from tests.fakes import FakeClock, FakeStore
 from tests.strict_sts import SERIAL, StrictSts, role
 from tests.strict_sts.calls import Call
+from vaultd.aws.calls import Calls
+from vaultd.aws.clients import Clients
+from vaultd.aws.sts import BotoSts
 from vaultd.aws.threads import Threads
 from vaultd.config import load_settings
 from vaultd.daemon import Amazon, Daemon, Surroundings, build, real_amazon
@@ -105,6 +108,9 @@ class Options:
     passphrase: Secret | None = None
     #: With its sockets open, for clients that are processes.
     serving: bool = False
+    #: boto3's clients, and the port that they know AWS by: made once for all scenes, at 0.1 s a client.
+    clients: Clients | None = None
+    port: int = 0
     users: Sequence[str] = ("franklin",)
     #: Chance, seeded; a number stands for itself.
     jitter: float | random.Random = 0.0
@@ -126,7 +132,9 @@ class Scene:
         self.options = options
         self.clock = options.clock
         knobs = {"date_header": "logical", **options.knobs}
-        self.strict = StrictSts(clock=self.clock, knobs=knobs, templates=options.templates, moto=options.moto)
+        self.strict = StrictSts(
+            clock=self.clock, knobs=knobs, templates=options.templates, moto=options.moto, port=options.port
+        )
         self.files = Files()
         self.layout = Layout.find({"VAULTD_HOME": str(options.home)})
         #: Calls in threads that a fault keeps for ever: time goes on in spite of them.
@@ -166,6 +174,8 @@ class Scene:
             clock=self.clock,
         )
         self.amazon = real_amazon(around)
+        if self.options.clients is not None:
+            self._calls._clients = self.options.clients
         jitter = self.options.jitter
         chance: Callable[[], float] = jitter.random if isinstance(jitter, random.Random) else lambda: float(jitter)
         self.daemon = build(around, amazon=self.amazon, keyring=self.options.store, jitter=chance)
@@ -209,10 +219,14 @@ class Scene:
     # ---- time ----
 
     @property
+    def _calls(self) -> Calls:
+        sts = self.amazon.sts
+        assert isinstance(sts, BotoSts)
+        return sts._calls
+
+    @property
     def _threads(self) -> Threads:
-        calls: Any = self.amazon.sts
-        threads: Threads = calls._calls._threads
-        return threads
+        return self._calls._threads
 
     async def calm(self) -> None:
         """Until nothing runs any more that does not wait for time to pass, or for a person."""

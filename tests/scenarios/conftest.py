@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,11 @@ import pytest
 
 from tests.scenarios.bench import Options, Scene
 from tests.strict_sts import READINGS, StrictStsThread
+from vaultd.aws.clients import Clients, Network
+
+
+#: Where the kernel takes no port from for a client's end.
+BELOW_EPHEMERAL = range(20_000 + os.getpid() % 10_000, 32_000)
 
 
 def _name(reading: Mapping[str, bool]) -> str:
@@ -28,26 +36,51 @@ def reading(request: pytest.FixtureRequest) -> Mapping[str, bool]:
 class Stage:
     """Opens scenes; each in a home of its own."""
 
-    def __init__(self, stack: AsyncExitStack, homes: Path, reading: Mapping[str, bool]) -> None:
+    def __init__(self, stack: AsyncExitStack, homes: Path, reading: Mapping[str, bool], known: Known) -> None:
         self._stack = stack
         self._homes = homes
         self._opened = 0
+        self._known = known
         self.reading = reading
 
     async def open(self, *, knobs: Mapping[str, object] | None = None, **options: Any) -> Scene:
         self._opened += 1
         home = self._homes / f"home{self._opened}"
         home.mkdir(mode=0o700)
+        if self._opened == 1:  # a second scene beside the first has an address of its own
+            port = self._known.port if _free(self._known.port) else 0
+            options = {"clients": self._known.clients, "port": port, **options}
         scene = Scene(Options(home=home, knobs={**self.reading, **(knobs or {})}, **options))
         await scene.begin()
         self._stack.push_async_callback(scene.end)
         return scene
 
 
+@dataclass(frozen=True)
+class Known:
+    """What scenes share, one after the other: boto3's clients, and the port of the AWS that they were made for."""
+
+    clients: Clients
+    port: int
+
+
+@pytest.fixture(scope="session")
+def known() -> Known:
+    return Known(Clients(Network()), next(filter(_free, BELOW_EPHEMERAL)))
+
+
+def _free(port: int) -> bool:
+    try:
+        socket.create_server(("127.0.0.1", port)).close()
+    except OSError:
+        return False
+    return True
+
+
 @pytest.fixture
-async def stage(tmp_path: Path, reading: Mapping[str, bool]) -> AsyncIterator[Stage]:
+async def stage(tmp_path: Path, reading: Mapping[str, bool], known: Known) -> AsyncIterator[Stage]:
     async with AsyncExitStack() as stack:
-        yield Stage(stack, tmp_path, reading)
+        yield Stage(stack, tmp_path, reading, known)
 
 
 @pytest.fixture(scope="session")

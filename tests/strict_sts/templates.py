@@ -3,6 +3,8 @@
 Reads what our templates use and refuses the rest by name, so that a tampered copy is never half understood.
 """
 
+import copy
+import functools
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -62,7 +64,13 @@ class Resource:
 
 
 def read_yaml(path: Path) -> Any:
-    return yaml.load(path.read_text("utf-8"), Loader=_Loader)  # a SafeLoader without dates
+    """The file's tree, the caller's own; a text is parsed once, since hundreds of tests read the same world."""
+    return copy.deepcopy(_parsed(path.read_text("utf-8")))
+
+
+@functools.lru_cache(maxsize=32)
+def _parsed(text: str) -> Any:
+    return yaml.load(text, Loader=_Loader)  # a SafeLoader without dates
 
 
 def resources(path: Path, *, account: str, parameters: Mapping[str, str]) -> list[Resource]:
