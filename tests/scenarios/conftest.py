@@ -16,7 +16,6 @@ from tests.scenarios.bench import Options, Scene
 from tests.strict_sts import READINGS, StrictStsThread
 from vaultd.aws.clients import Clients, Network
 
-
 #: Where the kernel takes no port from for a client's end.
 BELOW_EPHEMERAL = range(20_000 + os.getpid() % 10_000, 32_000)
 
