@@ -19,28 +19,28 @@ class Keyring:
 
 
 @contextmanager
-def gnome_keyring(environment: Mapping[str, str]) -> Iterator[Keyring]:
-    """Unlocked, with an empty login keyring."""
+def gnome_keyring(environment: Mapping[str, str], *, unlock: bool = True) -> Iterator[Keyring]:
+    """`unlock`: with an open login keyring, made when it is new; else locked, and nobody there to ask."""
     command = ["dbus-daemon", "--session", "--nofork", "--nopidfile", "--print-address=1"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=dict(environment)) as bus:
         try:
             assert bus.stdout is not None
             env = {**environment, "DBUS_SESSION_BUS_ADDRESS": bus.stdout.readline().strip()}
-            with _unlocked(env) as daemon:
+            with _daemon(env, unlock=unlock) as daemon:
                 yield Keyring(daemon, {"DBUS_SESSION_BUS_ADDRESS": env["DBUS_SESSION_BUS_ADDRESS"]})
         finally:
             stop(bus)
 
 
 @contextmanager
-def _unlocked(env: Mapping[str, str]) -> Iterator[subprocess.Popen[str]]:
-    command = ["gnome-keyring-daemon", "--foreground", "--components=secrets", "--unlock"]
+def _daemon(env: Mapping[str, str], *, unlock: bool) -> Iterator[subprocess.Popen[str]]:
+    command = ["gnome-keyring-daemon", "--foreground", "--components=secrets", *(["--unlock"] if unlock else [])]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, text=True, env=dict(env)
     ) as daemon:
         try:
             assert daemon.stdin is not None
-            daemon.stdin.write("login password")
+            daemon.stdin.write("login password" if unlock else "")
             daemon.stdin.close()
             until(lambda: _owned(env), "gnome-keyring takes its name on the bus")
             yield daemon

@@ -220,6 +220,31 @@ def test_a_real_keyring(directory: Path, emulator: Emulator) -> None:
 
 
 @KEYRING
+def test_a_locked_keyring(directory: Path, emulator: Emulator) -> None:
+    """Nobody is there to unlock it: starts locked at once, and says what to unlock or which other store to choose."""
+    home = Home.make(directory, emulator)
+    with gnome_keyring(home.env) as keyring:
+        home.extra = {**emulator.env, **keyring.env}
+        with home.daemon():
+            assert home.add(emulator).status == 0
+    with gnome_keyring(home.env, unlock=False) as keyring:
+        home.extra = {**emulator.env, **keyring.env}
+        with home.daemon():
+            started, told = home.ran[-1], _reason(home)
+            listed, used = home.client("list"), home.client("use", "web-admin")
+
+    assert started.status == 0
+    assert "store: the OS keyring, locked\n" in started.out
+    assert started.out.endswith(f"next: {told}\n")
+    assert told == (
+        "The OS keyring is locked: unlock it, then run `vault-client unlock`; or choose the encrypted file instead with "
+        "`vaultd stop`, then `VAULTD_STORE=file vaultd start`."
+    )
+    assert (listed.status, used.status) == (0, 1)
+    assert used.err == "vault-client: vaultd is locked: type `vault-client unlock`.\n"
+
+
+@KEYRING
 def test_a_keyring_that_never_answers(directory: Path, emulator: Emulator, clock: MovedClock) -> None:
     """SIGSTOP: start returns, all else serves, the call ends after 30 s; `unlock` mends it once it answers."""
     home = Home.make(directory, emulator)
