@@ -282,7 +282,7 @@ def test_settings_shape_plans(home: Home) -> None:
     settings = load_settings(
         '[sessions]\nmfa_duration = "1h"\nrole_session_name = "{profile}"\n[aws]\nsts_region_fallback = "eu-west-1"\n'
         '[identities.identity]\nmfa_serial = "GAHT12345678"\nregion = "eu-central-1"\n'
-        '[profiles.web-admin]\nmfa_max_age = "30m"\n[profiles.web-amin]\nprotected = true\n',
+        '[profiles.web-admin]\nmfa_max_age = "30m"\n[profiles.web-amin]\nprotected = false\n',
         path="config.toml",
     )
     catalog = home.watch(settings).current

@@ -29,9 +29,9 @@ persist = false
 role_session_name = "{iam_user}@{profile}"
 [store]
 backend = "file"
-lock_after_idle = "30m"
-lock_on_suspend = true
-lock_on_screen_lock = true
+lock_after_idle = "never"
+lock_on_suspend = false
+lock_on_screen_lock = false
 [prompt]
 drivers = ["terminal"]
 timeout = "60s"
@@ -49,11 +49,10 @@ mfa_serial = "arn:aws:iam::123456789012:mfa/franklin"
 mfa_process = "/bin/x"
 region = "us-gov-west-1"
 [profiles.web-admin]
-protected = true
+protected = false
 mfa_max_age = "1h"
-allow_executables = ["/usr/bin/aws"]
 run_executables = ["/usr/bin/x"]
-relays = ["vm"]
+relays = []
 """
 
 
@@ -82,15 +81,52 @@ def test_an_absent_file_means_the_contracts_defaults() -> None:
 
 
 def test_every_key_of_the_contract_parses() -> None:
-    """Those of later issues too: one file serves every version."""
+    """Those of later issues too, where they ask for nothing that is not there."""
     found = load_settings(WHOLE, path="config.toml")
     assert found.aws.endpoint_allow == ("sts.corp.example", "localhost:5000", "[::1]:80")
     assert found.sessions.mfa_duration == timedelta(hours=36)
-    assert found.store.lock_after_idle == timedelta(minutes=30)
+    assert found.store.lock_after_idle is None
     assert found.grants.max_age == timedelta(days=1)
     assert found.identities["team prod"].region == "us-gov-west-1"
     assert found.profiles["web-admin"].mfa_max_age == timedelta(hours=1)
-    assert found.profiles["web-admin"].allow_executables == ("/usr/bin/aws",)
+    assert found.profiles["web-admin"].run_executables == ("/usr/bin/x",)
+
+
+@pytest.mark.parametrize(
+    ("table", "line", "spelled"),
+    [
+        ("store", 'lock_after_idle = "30m"', "[store] lock_after_idle"),
+        ("store", "lock_on_suspend = true", "[store] lock_on_suspend"),
+        ("store", "lock_on_screen_lock = true", "[store] lock_on_screen_lock"),
+        ("profiles.web-admin", "protected = true", "[profiles.web-admin] protected"),
+        ("profiles.web-admin", 'allow_executables = ["/usr/bin/aws"]', "[profiles.web-admin] allow_executables"),
+        ("profiles.web-admin", "allow_executables = []", "[profiles.web-admin] allow_executables"),
+        ("profiles.web-admin", 'relays = ["vm"]', "[profiles.web-admin] relays"),
+    ],
+)
+def test_what_would_restrict_and_is_not_there_is_refused(table: str, line: str, spelled: str) -> None:
+    """Fail closed: a lock or a limit that does nothing yet is 78 with file:line and key, never taken in silence."""
+    assert message(f"[listen]\nport = 1\n[{table}]\n{line}\n") == (
+        f"config.toml:4: {spelled} is not there yet, and what it is to shut would stay open; remove the line"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "spelled"),
+    [
+        ('[prompt]\nhold = "always"', "[prompt] hold"),
+        ('[prompt]\nhold_max = "9s"', "[prompt] hold_max"),
+        ('[prompt]\ndrivers = ["desktop"]', "[prompt] drivers"),
+        ('[identities.a]\nmfa_process = "/bin/x"', "[identities.a] mfa_process"),
+        ('[profiles.p]\nrun_executables = ["/bin/x"]', "[profiles.p] run_executables"),
+    ],
+)
+def test_what_is_harmless_and_not_there_is_a_notice(text: str, spelled: str) -> None:
+    """Taken, and told; what holds anyway (a terminal asks, nothing is held) is neither."""
+    found = load_settings(text, path="config.toml")
+    assert found.notices == (f"{spelled} is not there yet and changes nothing: remove the line",)
+    assert load_settings('[prompt]\nhold = "off"\ndrivers = ["terminal"]', path="c").notices == ()
+    assert Settings().notices == ()
 
 
 def test_settings_are_frozen() -> None:

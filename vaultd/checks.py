@@ -80,7 +80,7 @@ def _settings(path: Path, files: Files, environ: Mapping[str, str]) -> tuple[Set
         settings = load_settings(content.decode(errors="replace"), path=str(path)).with_environment(environ)
     except VaultdError as exc:
         return Settings(), Check("settings", False, exc.message, f"edit {path}, then type `vaultd check`")
-    return settings, Check("settings", True, f"{path} is in order")
+    return settings, Check("settings", True, "; ".join((f"{path} is in order", *settings.notices)))
 
 
 def _permissions(layout: Layout, files: Files) -> Check:

@@ -1,7 +1,8 @@
 """`config.toml` → frozen `Settings`, the sections of interface.md §7.
 
 Rule: an unknown key, a wrong type or a bare number for a duration is Misconfigured (78), naming file:line, the key and
-the nearest known one. Keys of parts that do not exist yet parse already, so that one file serves every version.
+the nearest known one. A key of a part that does not exist yet is never taken in silence: one that would restrict or
+lock something is refused (78), since without it stays open what its owner believes shut; any other is a notice.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import difflib
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import timedelta
 from typing import Annotated, Any, Literal
 
@@ -168,6 +169,22 @@ class ProfileSettings(_Section):
     relays: Names = ()
 
 
+#: Of parts that are not there yet, and what each would shut.
+_NOT_YET_REFUSED = {
+    "store": ("lock_after_idle", "lock_on_suspend", "lock_on_screen_lock"),
+    "profiles": ("protected", "allow_executables", "relays"),
+}
+#: Of parts that are not there yet, without which nothing is open that should be shut: no program of ours is ever run,
+#: no request is held, and a code is asked for on a terminal only.
+_NOT_YET_NOTICED = {
+    "prompt": ("drivers", "hold", "hold_max"),
+    "identities": ("mfa_process",),
+    "profiles": ("run_executables",),
+}
+#: What already is as those parts would have it: a terminal is the only driver, and nothing is held.
+_TRUE_ALREADY: tuple[object, ...] = (("terminal",), "off")
+
+
 class Settings(_Section):
     """The whole of `config.toml`; `Settings()` is what an absent file means."""
 
@@ -180,6 +197,26 @@ class Settings(_Section):
     audit: AuditFiles = AuditFiles()
     identities: dict[str, IdentitySettings] = {}
     profiles: dict[str, ProfileSettings] = {}
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """A sentence for each key that is taken and does nothing yet."""
+        return tuple(
+            f"{_spelled(keys)} is not there yet and changes nothing: remove the line"
+            for keys in self.not_there_yet(_NOT_YET_NOTICED)
+        )
+
+    def not_there_yet(self, table: Mapping[str, tuple[str, ...]]) -> list[tuple[str, ...]]:
+        """The keys of `table` that say something else than what holds anyway."""
+        return [(*where, name) for where, section in self._sections(table) for name in _said(section, table[where[0]])]
+
+    def _sections(self, names: Iterable[str]) -> Iterator[tuple[tuple[str, ...], _Section]]:
+        for name in names:
+            section = getattr(self, name)
+            if isinstance(section, dict):
+                yield from (((name, each), settings) for each, settings in section.items())
+            else:
+                yield (name,), section
 
     def with_environment(self, environ: Mapping[str, str]) -> Settings:
         """What the environment of `vaultd start` adds: proxy and CA where the file says none, VAULTD_STORE over it."""
@@ -196,6 +233,12 @@ class Settings(_Section):
         return self.model_copy(update={"aws": aws, "store": self.store.model_copy(update={"backend": backend})})
 
 
+def _said(section: _Section, names: Iterable[str]) -> list[str]:
+    fields = type(section).model_fields
+    said = {name: getattr(section, name) for name in names}
+    return [name for name, value in said.items() if value != fields[name].default and value not in _TRUE_ALREADY]
+
+
 def _either(environ: Mapping[str, str], *names: str) -> str | None:
     return next((environ[name] for name in names if environ.get(name)), None)
 
@@ -207,9 +250,15 @@ def load_settings(text: str, *, path: str) -> Settings:
     except tomllib.TOMLDecodeError as exc:
         raise Misconfigured(_syntax_message(str(exc), path=path, lines=text.count("\n") + 1)) from exc
     try:
-        return Settings.model_validate(content)
+        settings = Settings.model_validate(content)
     except ValidationError as exc:
         raise Misconfigured(_message(exc, text=text, path=path)) from exc
+    for keys in settings.not_there_yet(_NOT_YET_REFUSED):
+        raise Misconfigured(
+            f"{path}:{_line_of(text, keys)}: {_spelled(keys)} is not there yet, and what it is to shut would stay "
+            "open; remove the line"
+        )
+    return settings
 
 
 def _syntax_message(said: str, *, path: str, lines: int) -> str:

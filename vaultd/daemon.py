@@ -130,7 +130,7 @@ class Daemon:
         )
         self.watch: CatalogWatch | None = None
         self.port = 0
-        self._notices: tuple[str, ...] = ()
+        self._notices: tuple[str, ...] = settings.notices
         self._warnings: tuple[str, ...] = ()
         self._sockets: list[socket.socket] = []
         self._made: list[Path] = []
@@ -362,7 +362,7 @@ class Daemon:
             "clock_skew_seconds": self._amazon.sts.clock_skew(),
             "lost_audit_lines": self.audit.lost,
             "log": str(self._around.layout.log_file),
-            "trouble": self._trouble(),
+            "trouble": [*self._trouble(), *self._around.settings.notices],
         }
 
     def _all_warnings(self) -> tuple[str, ...]:
