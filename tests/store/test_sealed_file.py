@@ -11,6 +11,7 @@ import struct
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -387,7 +388,7 @@ def _split(content: bytes) -> tuple[bytes, list[bytes]]:
 
 
 async def test_records_are_not_swapped_or_brought_over(tmp_path: Path) -> None:
-    """AAD binds header, uuid, type and length; an older version's record does not fit the new one."""
+    """AAD binds header, place, uuid, type and length; an older version's record does not fit the new one."""
     found = await opened(tmp_path)
     await found.save("a", Secret("1"))
     path = tmp_path / "secrets.sealed"
@@ -407,6 +408,56 @@ async def test_records_are_not_swapped_or_brought_over(tmp_path: Path) -> None:
     put(path, head + count + first + second)
 
     assert await text(found, "b") == "2"
+
+
+@pytest.mark.parametrize("attack", ["copied over", "copied back", "swapped", "dropped", "twice", "none"])
+async def test_a_record_opens_at_its_own_place_only(tmp_path: Path, attack: str) -> None:
+    """Who may write to the file, and has no passphrase, cannot put key A in key B's place or make one vanish, though
+    the records are genuine, of this version, and as long as each other. Control: as they were, all of them open.
+    """
+    found = await opened(tmp_path)
+    for name in "abc":
+        await found.save(name, Secret(f"value of {name}"))
+    path = tmp_path / "secrets.sealed"
+    head, (count, a, b, c) = _split(path.read_bytes())
+    assert len(a) == len(b) == len(c)
+    forged = {
+        "copied over": [a, a, c],
+        "copied back": [b, b, c],
+        "swapped": [b, a, c],
+        "dropped": [a, c],
+        "twice": [a, b, c, c],
+        "none": [a, b, c],
+    }[attack]
+    put(path, head + count + b"".join(forged))
+    if attack == "none":
+        assert [await text(found, name) for name in "abc"] == ["value of a", "value of b", "value of c"]
+        return
+    for name in "abc":
+        with pytest.raises(StoreDamaged, match=r"secrets\.sealed"):
+            await found.load(name)
+    with pytest.raises(StoreDamaged):
+        await store(tmp_path).open(Secret(PHRASE))
+
+
+def test_a_name_that_comes_twice_is_damage() -> None:
+    """Even with records that verify: the later one never silently takes the place of the first."""
+    names = ["one", "two"]
+    wrap, commit = bytes(32), bytes(range(32))
+    header = Header(FLOOR, bytes(16), bytes(16), 1, 0)
+
+    class Twice(dict[str, bytes]):
+        def items(self) -> Any:
+            return [(name, b"x") for name in names]
+
+    def reopened() -> dict[str, bytes]:
+        content = sealed_format.render(header, Twice(one=b"", two=b""), wrap=wrap, commit=commit)
+        return sealed_format.open_items(content, header, wrap=wrap, commit=commit)
+
+    assert reopened() == {"one": b"x", "two": b"x"}
+    names[:] = ["one", "one"]
+    with pytest.raises(Malformed, match="twice"):
+        reopened()
 
 
 @given(st.binary(max_size=400), st.booleans())

@@ -14,8 +14,9 @@ Rules
 - Both tags are HMACs under a key from the passphrase (key commitment). The passphrase tag covers the prefix, the header
   tag the whole header: only the first failing means a wrong passphrase, only the second a forged header. Neither says
   more about a passphrase than yes or no (no partitioning oracle). The plain SHA-256 tells bit rot without deriving.
-- A data key (DEK) lives for one version of the file. AAD of a record is header hash ‖ record uuid ‖ type ‖ length, and
-  record 0 (type 0) holds the count: nothing is swapped, cut or brought over from another file.
+- A data key (DEK) lives for one version of the file. AAD of a record is header hash ‖ u32 place in the file ‖ record
+  uuid ‖ type ‖ length, and record 0 (type 0) holds the count: nothing is swapped, copied over another, cut or brought
+  over from another file. A name that comes twice is damage too.
 """
 
 from __future__ import annotations
@@ -190,10 +191,10 @@ def render(header: Header, items: Mapping[str, bytes], *, wrap: bytes, commit: b
     known = tagged + _tag(commit, b"passphrase", prefix)
     whole = known + _tag(commit, b"header", known)
     digest, cipher = hashlib.sha256(whole).digest(), AESGCM(data_key)
-    records = [_record(cipher, digest, _COUNT_TYPE, _COUNT.pack(len(items)))]
-    for name, value in items.items():
+    records = [_record(cipher, digest, 0, _COUNT_TYPE, _COUNT.pack(len(items)))]
+    for place, (name, value) in enumerate(items.items(), start=1):
         raw = name.encode()
-        records.append(_record(cipher, digest, _ITEM_TYPE, _NAME.pack(len(raw)) + raw + value))
+        records.append(_record(cipher, digest, place, _ITEM_TYPE, _NAME.pack(len(raw)) + raw + value))
     return whole + digest + b"".join(records)
 
 
@@ -205,33 +206,44 @@ def _header_hash(content: bytes) -> bytes:
     return content[HEADER_SIZE : HEADER_SIZE + _TAG]
 
 
-def _record(cipher: AESGCM, digest: bytes, kind: int, plain: bytes) -> bytes:
+def _bound(digest: bytes, place: int, uuid: bytes, kind: int, length: int) -> bytes:
+    """The AAD of the record at `place`: without the place, a copy of one record over another would open."""
+    return digest + _COUNT.pack(place) + uuid + bytes([kind]) + _COUNT.pack(length)
+
+
+def _record(cipher: AESGCM, digest: bytes, place: int, kind: int, plain: bytes) -> bytes:
     uuid, nonce = secrets.token_bytes(16), secrets.token_bytes(12)
-    bound = digest + uuid + bytes([kind]) + _COUNT.pack(len(plain))
-    return _RECORD.pack(uuid, kind, len(plain), nonce) + cipher.encrypt(nonce, plain, bound)
+    sealed = cipher.encrypt(nonce, plain, _bound(digest, place, uuid, kind, len(plain)))
+    return _RECORD.pack(uuid, kind, len(plain), nonce) + sealed
 
 
 def _open_records(content: bytes, cipher: AESGCM) -> dict[str, bytes]:
-    digest = _header_hash(content)
     start = HEADER_SIZE + _TAG
-    plain, kind, start = _open_record(content, start, cipher, digest)
+    plain, kind, start = _open_record(content, start, 0, cipher)
     if kind != _COUNT_TYPE:
         raise Malformed("its record count is missing")
     items: dict[str, bytes] = {}
-    for _ in range(_COUNT.unpack(plain)[0]):
-        plain, kind, start = _open_record(content, start, cipher, digest)
-        end = _NAME.size + _NAME.unpack_from(plain)[0]
+    for place in range(1, _COUNT.unpack(plain)[0] + 1):
+        plain, kind, start = _open_record(content, start, place, cipher)
         if kind != _ITEM_TYPE:
             raise Malformed("a record is of an unknown type")
-        items[plain[_NAME.size : end].decode()] = plain[end:]
+        _add(items, plain)
     if start != len(content):
         raise Malformed("something follows its last record")
     return items
 
 
-def _open_record(content: bytes, start: int, cipher: AESGCM, digest: bytes) -> tuple[bytes, int, int]:
+def _add(items: dict[str, bytes], plain: bytes) -> None:
+    end = _NAME.size + _NAME.unpack_from(plain)[0]
+    name = plain[_NAME.size : end].decode()
+    if name in items:
+        raise Malformed("a record is there twice")
+    items[name] = plain[end:]
+
+
+def _open_record(content: bytes, start: int, place: int, cipher: AESGCM) -> tuple[bytes, int, int]:
     uuid, kind, length, nonce = _RECORD.unpack_from(content, start)
     start += _RECORD.size
     end = start + length + 16
-    bound = digest + uuid + bytes([kind]) + _COUNT.pack(length)
+    bound = _bound(_header_hash(content), place, uuid, kind, length)
     return cipher.decrypt(nonce, content[start:end], bound), kind, end
