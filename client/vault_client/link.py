@@ -251,27 +251,28 @@ def peer_uid(sock: socket.socket) -> int | None:
 
 def check_listener(port: int, *, table: str = "/proc/net/tcp") -> None:
     """Raises Stop unless 127.0.0.1:port is listened on by this user (security.md §1 T3: a squatter would be handed the
-    token, and could feed its own keys to every SDK). The kernel lists listeners first, so this reads a few lines.
+    token, and could feed its own keys to every SDK). Every row counts: another user may listen on the same address of
+    another device (SO_BINDTODEVICE), which takes nothing from ours and must not keep its owner from it. The kernel
+    lists listeners first, so this reads a few lines.
     """
     if not sys.platform.startswith("linux"):
         return
     wanted = f"0100007F:{port:04X}" if sys.byteorder == "little" else f"7F000001:{port:04X}"
+    foreign = None
     try:
         with open(table, encoding="ascii") as lines:
             for line in lines:
                 fields = line.split()
                 if len(fields) > 7 and fields[1] == wanted and fields[3] == "0A":
-                    _check_listener_uid(port, int(fields[7]))
-                    return
+                    if int(fields[7]) == os.getuid():
+                        return
+                    foreign = fields[7]
     except OSError as exc:
         raise Stop(f"{table} cannot be read ({exc.strerror}), so nobody can say who owns port {port}: "
                    f"mount /proc, then type it again") from exc  # fmt: skip
-    raise Stop(f"nobody listens on 127.0.0.1:{port}, where vaultd says that it serves: type `vaultd restart`")
-
-
-def _check_listener_uid(port: int, uid: int) -> None:
-    if uid != os.getuid():
-        raise Stop(
-            f"port {port} of this machine is held by the user with id {uid}, not by your vaultd, so no token was "
-            f"handed out: end that program or choose another [listen] port, then type `vaultd restart`"
-        )
+    if foreign is None:
+        raise Stop(f"nobody listens on 127.0.0.1:{port}, where vaultd says that it serves: type `vaultd restart`")
+    raise Stop(
+        f"port {port} of this machine is held by the user with id {foreign}, not by your vaultd, so no token was "
+        f"handed out: end that program or choose another [listen] port, then type `vaultd restart`"
+    )

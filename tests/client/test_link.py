@@ -193,6 +193,23 @@ def test_a_squatter_gets_no_token(stub: Stub, run: Run, monkeypatch: pytest.Monk
     assert stub.asked("DELETE", "/v1/grants/g1") == [None]
 
 
+@pytest.mark.parametrize("ours", [0, 1, 2, None])
+def test_every_listener_of_the_port_is_read(tmp_path: Path, ours: int | None) -> None:
+    """Strangers may listen there on other devices, before and after our row; without a row of ours it is refused."""
+    uids = [os.getuid() if place == ours else os.getuid() + 7 for place in range(3)]
+    table = tmp_path / "tcp"
+    table.write_text(
+        "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid\n"
+        + "".join(f" {at}: 0100007F:2390 0:0 0A 0:0 0:0 0 {uid} 0 9\n" for at, uid in enumerate(uids))
+        + f" 9: 0100007F:2390 0:0 01 0:0 0:0 0 {os.getuid()} 0 9\n"  # a connection of ours is no listener
+    )
+    if ours is not None:
+        check_listener(0x2390, table=str(table))
+        return
+    with pytest.raises(Stop, match=f"is held by the user with id {os.getuid() + 7}, not by your vaultd"):
+        check_listener(0x2390, table=str(table))
+
+
 def test_no_table_is_no_proof(tmp_path: Path) -> None:
     """Fail closed: what cannot be looked up is refused."""
     with pytest.raises(Stop, match=r"cannot be read \(No such file or directory\), so nobody can say who owns port 1"):

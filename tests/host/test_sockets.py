@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from vault_client.errors import Stop
+from vault_client.link import check_listener
 from vaultd.errors import FileRefused, Misconfigured, Unwritable
 from vaultd.host import sockets
 from vaultd.model.peer import Peer
@@ -143,6 +145,56 @@ def test_where_the_device_may_not_be_bound_it_still_listens(monkeypatch: pytest.
     monkeypatch.setattr(socket.socket, "setsockopt", refuse)
     with listening() as sock:
         assert sock.getsockname()[0] == "127.0.0.1"
+
+
+@contextlib.contextmanager
+def stranger_elsewhere(port: int, device: str) -> Iterator[None]:
+    """BOB listens on 127.0.0.1:`port` of another device, which the kernel allows beside a listener on `lo`."""
+    here, there = socket.socketpair()
+    pid = os.fork()
+    if pid == 0:  # pragma: no cover - the child
+        os.setgid(BOB)
+        os.setuid(BOB)
+        os.closerange(3, there.fileno())  # the listener of the parent is not his
+        os.closerange(there.fileno() + 1, 4096)
+        squatter = socket.socket()
+        squatter.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, device.encode())
+        squatter.bind(("127.0.0.1", port))
+        squatter.listen()
+        there.send(b"x")
+        there.recv(1)
+        os._exit(0)
+    assert here.recv(1) == b"x"
+    try:
+        yield
+    finally:
+        here.send(b"x")
+        os.waitpid(pid, 0)
+        here.close()
+        there.close()
+
+
+@as_root
+def test_a_stranger_on_another_device_does_not_hold_our_port() -> None:
+    """With `lo` and SO_BINDTODEVICE two users listen on one address; the row of ours counts, wherever it stands, for
+    the daemon and for the client. Control: with the stranger's alone he is the owner, and the client refuses.
+    """
+    devices = [name for _, name in socket.if_nameindex() if name != "lo"]
+    if not devices:
+        pytest.skip("this machine has no second network device: run it where there is one")
+    with listening() as sock:
+        port = sock.getsockname()[1]
+        with stranger_elsewhere(port, devices[0]):
+            rows = [row for row in sockets._listeners() if row[0].endswith(f":{port:04X}")]
+            assert sorted(row[2] for row in rows) == [os.geteuid(), BOB]  # control: the kernel lists both
+            owner = sockets.port_owner(port)
+            assert owner is not None
+            assert (owner.uid, owner.pid) == (os.geteuid(), os.getpid())
+            check_listener(port)
+            sock.close()
+            assert sockets.port_owner(port) == Peer(uid=BOB)
+            with pytest.raises(Stop, match=f"is held by the user with id {BOB}, not by your vaultd"):
+                check_listener(port)
 
 
 def test_nobody_owns_a_free_port() -> None:

@@ -127,11 +127,16 @@ def notify(state: str, environ: MutableMapping[str, str] = os.environ) -> bool:
 
 def port_owner(port: int) -> Peer | None:
     """Who listens on 127.0.0.1:`port` or on every address: with pid and exe where it is a process of this user."""
-    for address, state, uid, inode in _listeners():
-        if state == _LISTENING and address.endswith(f":{port:04X}") and address[:8] in {"0100007F", "00000000"}:
-            found = processes.find_by_inode(inode) if uid == os.geteuid() else None
-            return found or Peer(uid=uid)
-    return None
+    found = [
+        (uid, inode)
+        for address, state, uid, inode in _listeners()
+        if state == _LISTENING and address.endswith(f":{port:04X}") and address[:8] in {"0100007F", "00000000"}
+    ]
+    if not found:
+        return None
+    # Of several, this user's: a stranger on another device (SO_BINDTODEVICE) does not hold the port of ours.
+    uid, inode = next((each for each in found if each[0] == os.geteuid()), found[0])
+    return (processes.find_by_inode(inode) if uid == os.geteuid() else None) or Peer(uid=uid)
 
 
 def _peer_ids(sock: HasOptions) -> tuple[int, int]:
