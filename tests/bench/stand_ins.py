@@ -22,6 +22,7 @@ class OneSession:
 
     session_held: RoleSession
     used_count: int = 0
+    locked: bool = False
 
     def peek(self, plan: Plan) -> RoleSession | None:
         return self.session_held

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Coroutine
 from datetime import timedelta
 
@@ -773,6 +774,43 @@ async def test_lock_serves_nothing_and_drops_late_outcomes(rig: Rig) -> None:
     with pytest.raises(MfaRequired):
         await rig.get(web_admin())
     assert rig.keeper.count(MintMfa) == 1
+
+
+@pytest.mark.parametrize("turns", range(8))
+@pytest.mark.parametrize("way", ["session", "refresh", "refresh of an answer"])
+async def test_a_lock_between_landing_and_waiter_serves_nothing(rig: Rig, way: str, turns: int) -> None:
+    """Whoever has no session in the turn of the lock gets none after it, in whichever turn it comes."""
+    wanted, refreshes = plain(), way != "session"
+    if way == "refresh of an answer":
+        wanted = direct()
+        with pytest.raises(MfaRequired) as caught:
+            await rig.broker.refresh(wanted, requester="vault-client")
+        rig.keeper.gate = asyncio.Event()
+        typist = asyncio.ensure_future(rig.answer(caught.value.details["prompt"]["id"]))
+        await rig.clock.settle()
+        rig.broker._asking._answered[wanted.last.fingerprint] = rig.clock.boottime()
+    rig.keeper.gate = rig.keeper.gate or asyncio.Event()
+    call = rig.broker.refresh(wanted, requester="vault-client") if refreshes else rig.get(wanted, wait=None)
+    waiter = asyncio.ensure_future(call)
+    await rig.clock.settle()
+    rig.keeper.gate.set()
+    for _ in range(turns):
+        await asyncio.sleep(0)
+
+    served = waiter.done()
+    await rig.broker.lock()
+    await rig.clock.settle()
+
+    if served:
+        assert waiter.result().access_key_id
+    else:
+        with pytest.raises(Locked):
+            await waiter
+    assert turns or not served
+    assert turns < 7 or served, "positive control: the turns reach from before to after"
+    if way == "refresh of an answer":
+        with contextlib.suppress(Locked):
+            await typist
 
 
 async def test_a_restart_asks_no_second_code(rig: Rig) -> None:

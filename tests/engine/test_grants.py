@@ -462,6 +462,33 @@ def test_an_unreadable_grants_json_refuses_the_start(house: House, damage: Calla
     assert house.path.read_text() == damaged
 
 
+def test_a_grant_without_a_role_keeps_who_it_meant(house: House) -> None:
+    """Identity and IAM user come back from the file; a role's grant keeps neither, since its role ARN decides."""
+    grants = house.grants()
+    user = "arn:aws:iam::123456789012:user/franklin"
+    for role_arn in (None, "arn:aws:iam::234567890123:role/WebAdmin"):
+        grants.create(
+            profile="own", slug="own", kind="lease", ttl=None, overrides=Overrides(), role_arn=role_arn, bound=None,
+            peer=None, identity="franklin", user_arn=user,
+        )  # fmt: skip
+
+    own, role = house.grants().list()
+    assert (own.identity, own.user_arn) == ("franklin", user)
+    assert (role.identity, role.user_arn) == (None, None)
+
+
+def test_a_file_from_before_the_pins_still_loads(house: House) -> None:
+    """Its grants stay; those without a role pin nobody, which agrees with no identity."""
+    create(house.grants())
+    stored = house.stored()
+    for each in stored["grants"]:
+        del each["identity"], each["user_arn"]
+    house.path.write_text(json.dumps(stored))
+
+    (grant,) = house.grants().list()
+    assert (grant.identity, grant.user_arn) == (None, None)
+
+
 def test_a_foreign_grants_json_refuses_the_start(house: House) -> None:
     """A file that others may write to decides nothing here."""
     create(house.grants())

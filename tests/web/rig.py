@@ -24,6 +24,7 @@ from vaultd.model.secret import Secret
 from vaultd.web.app import SdkSide
 from vaultd.web.limits import Limits
 
+FRANKLIN = "arn:aws:iam::123456789012:user/franklin"
 ROLE = "arn:aws:iam::234567890123:role/WebAdmin"
 SECRET, TOKEN_TEXT = "canary-secret-key-0123456789abcdefghijklm", "canary-session-token"
 PATH = "/v1/credentials/web-admin"
@@ -41,17 +42,17 @@ def session(*, lives: timedelta = timedelta(hours=1)) -> RoleSession:
     )
 
 
-def plan_of(profile: str, *, role_arn: str | None = ROLE) -> Plan:
+def plan_of(profile: str, *, role_arn: str | None = ROLE, identity: str = "franklin", user_arn: str = FRANKLIN) -> Plan:
     step = Step(
         kind="assume_role",
         fingerprint=f"f-{profile}",
         profile=profile,
-        identity="franklin",
+        identity=identity,
         mfa_serial=None,
         endpoint=Endpoint(region="us-east-1"),
         duration=timedelta(hours=1),
     )
-    return Plan(profile=profile, slug=profile, identity="franklin", steps=(step,), role_arn=role_arn)
+    return Plan(profile=profile, slug=profile, identity=identity, steps=(step,), role_arn=role_arn, user_arn=user_arn)
 
 
 @dataclass
@@ -60,6 +61,8 @@ class StandInPlans:
 
     number: int = 1
     roles: dict[str, str | None] = field(default_factory=lambda: {"web-admin": ROLE, "audit": ROLE})
+    identity: str = "franklin"
+    user_arn: str = FRANKLIN
     made: int = 0
     broken: Exception | None = None
 
@@ -75,7 +78,7 @@ class StandInPlans:
             raise self.broken
         if profile not in self.roles:
             raise UnknownProfile(f"There is no profile {profile}; list them with `vault-client list`.")
-        return plan_of(profile, role_arn=self.roles[profile])
+        return plan_of(profile, role_arn=self.roles[profile], identity=self.identity, user_arn=self.user_arn)
 
 
 @dataclass
@@ -88,6 +91,7 @@ class StandInBroker:
     release: asyncio.Event | None = None
     asked: list[tuple[str, str, float | None]] = field(default_factory=list)
     used_plans: list[str] = field(default_factory=list)
+    locked: bool = False
     _asked: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def was_asked(self, times: int) -> None:
@@ -281,5 +285,7 @@ def _grant(grants: Grants, profile: str, role_arn: str | None) -> str:
         role_arn=role_arn,
         bound=None,
         peer=None,
+        identity="franklin",
+        user_arn=FRANKLIN,
     )
     return token.reveal()

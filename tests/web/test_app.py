@@ -223,6 +223,54 @@ async def test_profile_that_means_another_role(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("changed", "word"),
+    [
+        ({"identity": "mallory"}, "identity"),
+        ({"user_arn": "arn:aws:iam::999999999999:user/franklin"}, "IAM user"),
+        ({"identity": "mallory", "user_arn": "arn:aws:iam::999999999999:user/mallory"}, "identity"),
+    ],
+)
+async def test_profile_without_role_that_means_somebody_else(
+    tmp_path: Path, changed: dict[str, str], word: str
+) -> None:
+    """Without a role a grant pins identity and IAM user: `None == None` is no agreement, and nobody is followed."""
+    async with running(tmp_path) as rig:
+        rig.plans.roles["own"] = None
+        token, path = rig.another_token("own", role_arn=None), "/v1/credentials/own"
+        assert (await rig.get(path, Authorization=token)).status == 200, "positive control"
+        for name, value in changed.items():
+            setattr(rig.plans, name, value)
+        rig.plans.number += 1
+        message = check_error(await rig.get(path, Authorization=token), 403, "ProfileMismatch")
+        assert message == (
+            f"Profile own means another {word} than when this token was made; type `vault-client use own`."
+        )
+
+
+async def test_role_stays_the_same_role_whoever_assumes_it(tmp_path: Path) -> None:
+    """With a role its ARN alone decides: the identity's account may change under it."""
+    async with running(tmp_path) as rig:
+        rig.plans.identity, rig.plans.user_arn = "mallory", "arn:aws:iam::999999999999:user/mallory"
+        rig.plans.number += 1
+        assert (await rig.get()).status == 200
+
+
+async def test_remedy_is_one_word_of_a_shell(tmp_path: Path) -> None:
+    """A profile may be called `$(…)`: what is pasted from a message names it, and runs nothing."""
+    async with running(tmp_path) as rig:
+        name = "$(touch x)"
+        rig.plans.roles[name] = None
+        grant = next(each for each in rig.grants.list() if each.profile == "web-admin")
+        made, token = rig.grants.create(
+            profile=name, slug="pwn", kind="lease", ttl=None, overrides=grant.overrides, role_arn=None,
+            bound=None, peer=None,
+        )  # fmt: skip
+        assert made.user_arn is None
+        reply = await rig.get("/v1/credentials/pwn", Authorization=token.reveal())
+        assert check_error(reply, 403, "ProfileMismatch").endswith("type `vault-client use '$(touch x)'`.")
+
+
+@pytest.mark.parametrize(
     ("error", "status"),
     [
         (MfaRequired("web-admin needs a code; type `vault-client mfa`."), 403),

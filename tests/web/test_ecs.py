@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tests.fakes import FakeClock
 from tests.web.rig import (
+    SECRET,
     StandInBroker,
     StandInPlans,
     _grant,
@@ -129,3 +130,21 @@ async def test_a_new_session_is_rendered_anew(tmp_path: Path) -> None:
         after = (await rig.get()).body
         assert before != after
         assert b"2026-11-22T14:00:00Z" in after
+
+
+async def test_no_keys_are_written_once_the_broker_is_locked(tmp_path: Path) -> None:
+    """A session that landed in the turn of a lock is not written: the answer is Locked, and nothing was served."""
+    for locked in (False, True):
+        folder = tmp_path / str(locked)
+        folder.mkdir()
+        broker = StandInBroker(later=session(), release=asyncio.Event())
+        async with running(folder, broker=broker) as rig:
+            asking = asyncio.ensure_future(rig.get())
+            await broker.was_asked(1)
+            assert broker.release is not None
+            broker.release.set()
+            broker.locked = locked  # before the waiter runs: the broker handed out what it had
+            reply = await asking
+            assert reply.status == (403 if locked else 200)
+            assert (SECRET.encode() in reply.raw) is not locked, "positive control: unlocked, the keys are there"
+            assert len(rig.audit.serves) == (0 if locked else 1)

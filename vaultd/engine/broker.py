@@ -137,6 +137,7 @@ class Broker:
         if self._asking.take_answered(key):
             if (flight := self._flights.get(key)) is not None:
                 await asyncio.wait({flight})
+                self._refuse_locked()
             return await self.session(plan, requester=requester, token_code=token_code)
         return await self._obtain(Wish(plan, requester, None, asks=True, forced=True), token_code)
 
@@ -174,7 +175,9 @@ class Broker:
     async def _land(self, wish: Wish, chain: Chain) -> RoleSession | VaultdError:
         """Wait for the flight. An error that is returned is worth another turn: a code is needed, or it was lost."""
         flight = self._fly(wish, chain)
-        if not await within(self._clock, {flight}, self._left(wish)):
+        landed = await within(self._clock, {flight}, self._left(wish))
+        self._refuse_locked()  # it landed before the lock, and this waiter runs after it: flow 6 serves nothing more
+        if not landed:
             raise self._too_slow(wish.plan)
         if not flight.cancelled() and isinstance(made := flight.result(), RoleSession):
             return made

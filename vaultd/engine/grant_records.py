@@ -29,7 +29,11 @@ class Bound:
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """One line of `grants.json`. `digest` is the SHA-256 of the token, `role_arn` what the profile meant then."""
+    """One line of `grants.json`. `digest` is the SHA-256 of the token, `role_arn` what the profile meant then.
+
+    A profile without a role meant an identity: `identity` and `user_arn` pin it, and are None with a role. A file from
+    before they were kept loads; its grants without a role name nobody then, and are refused until `use` is typed again.
+    """
 
     id: str
     profile: str
@@ -43,6 +47,8 @@ class Grant:
     expires: datetime
     bound: Bound | None
     peer: Peer | None
+    identity: str | None = None
+    user_arn: str | None = None
 
 
 def peer_wire(peer: Peer) -> dict[str, Any]:
@@ -67,6 +73,8 @@ def stored_of(grant: Grant, last_used: datetime | None) -> dict[str, Any]:
         "imds": grant.imds,
         "digest": grant.digest.hex(),
         "role_arn": grant.role_arn,
+        "identity": grant.identity,
+        "user_arn": grant.user_arn,
         "overrides": {
             "duration": None if overrides.duration is None else overrides.duration.total_seconds(),
             "region": overrides.region,
@@ -105,6 +113,8 @@ def grant_of(stored: dict[str, Any]) -> Grant:
         if bound is None
         else Bound(_text(bound["boot_id"]), _number(bound["pid"]), _number(bound["started"])),
         peer=None if peer is None else _peer(peer),
+        identity=_optional(stored.get("identity")),
+        user_arn=_optional(stored.get("user_arn")),
     )
     if not grant.id.isalnum():  # it names a file
         raise ValueError("id")

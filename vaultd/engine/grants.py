@@ -1,4 +1,4 @@
-"""Grants: a token ↔ one profile, its overrides and the role it meant; who owns one and when it ends.
+"""Grants: a token ↔ one profile, its overrides and the role or user it meant; who owns one and when it ends.
 
 Rules
 - Only the SHA-256 of a token is kept; the token itself goes out once, and as `grants/ID.token` (0600, no newline:
@@ -147,8 +147,11 @@ class Grants:
         role_arn: str | None,
         bound: Bound | None,
         peer: Peer | None,
+        identity: str | None = None,
+        user_arn: str | None = None,
     ) -> tuple[Grant, Secret]:
-        """A new grant and its token. A `ttl` above max_age is cut to it.
+        """A new grant and its token. A `ttl` above max_age is cut to it. `identity` and `user_arn` pin a profile
+        without a role; with one they are not kept.
 
         Raises BadRequest (ttl not positive) and Unwritable, after which nothing of it exists.
         """
@@ -170,6 +173,8 @@ class Grants:
             expires=now + min(ttl or self._max_age, self._max_age),
             bound=bound,
             peer=peer,
+            identity=identity if role_arn is None else None,
+            user_arn=user_arn if role_arn is None else None,
         )
         self._keep(grant, token)
         log.info("create grant id=%s kind=%s", grant.id, grant.kind)

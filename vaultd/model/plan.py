@@ -70,7 +70,8 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What it takes to serve one profile. `account_id` and `role_arn` are those of the last step, where known.
+    """What it takes to serve one profile. `account_id` and `role_arn` are those of the last step, where known;
+    `user_arn` is the identity's own.
 
     `problems` would make it fail or surprise (sentences ending in what to type); they are shown by `explain`.
     """
@@ -84,6 +85,7 @@ class Plan:
     role_arn: str | None = None
     mfa_serial: str | None = None
     problems: tuple[str, ...] = ()
+    user_arn: str | None = None
 
     @property
     def last(self) -> Step:

@@ -61,6 +61,7 @@ def make_plan(
         role_arn=last.role_arn if last else None,
         mfa_serial=ground.device.serial,
         problems=tuple(draft.problems),
+        user_arn=identity.user_arn,
     )
 
 

@@ -7,6 +7,7 @@ or line separator, at most 200 characters (interface.md §6). Control characters
 from __future__ import annotations
 
 import difflib
+import shlex
 import unicodedata
 from collections.abc import Iterable
 
@@ -20,6 +21,11 @@ def shown(text: str, *, limit: int = LIMIT) -> str:
     if not (clean.isascii() and clean.isprintable()):  # nearly always: `list` shows 5,000 texts for 1,000 profiles
         clean = "".join("?" if _unsafe(char) else char for char in clean)
     return clean if len(clean) <= limit else clean[: limit - 1] + "…"
+
+
+def typed(name: str) -> str:
+    """`name` as one word of a command that a person may paste: a profile may be called `$(…)` or `a b`."""
+    return shlex.quote(shown(name))
 
 
 def _unsafe(char: str) -> bool:

@@ -2,7 +2,9 @@
 
 Rules
 - Checked in the contract's order: 401, ProfileMismatch (also when the slug is no profile), UnknownProfile, the rest.
-- A profile that has since come to mean another role than the grant's is refused, not followed.
+- A profile that has since come to mean another role than the grant's is refused, not followed; one without a role, when
+  it has come to mean another identity or another IAM user. What a role's plan begins at may change: its ARN is pinned.
+- Nothing with keys is written once the broker is locked.
 - What is ready goes out without an await. What is not is waited for 0.8 s in all: an SDK gives up after 1 s.
 - Keys are rendered once a session, and the bytes go when the session goes.
 """
@@ -18,13 +20,13 @@ from typing import Final, NamedTuple, Protocol
 from vaultd.engine.grants import Grant, Grants
 from vaultd.engine.seams import Clock
 from vaultd.engine.sightings import Sighting
-from vaultd.errors import InvalidToken, ProfileMismatch, StsUnavailable
+from vaultd.errors import InvalidToken, Locked, ProfileMismatch, StsUnavailable
 from vaultd.model.credentials import RoleSession
 from vaultd.model.dialects import ecs_reply
 from vaultd.model.environment import CREDENTIALS_PATH
 from vaultd.model.plan import Plan, Plans
 from vaultd.model.secret import Secret
-from vaultd.model.text import shown
+from vaultd.model.text import shown, typed
 
 #: Seconds for anything but a session that is ready (interface.md §4, 503).
 PATIENCE: Final = 0.8
@@ -35,6 +37,10 @@ _SOMEBODY: Final = "a process of yours"
 
 class Sessions(Protocol):
     """What is used of the broker."""
+
+    @property
+    def locked(self) -> bool:
+        """True from the turn of the lock on."""
 
     def peek(self, plan: Plan) -> RoleSession | None:
         """The session, when it may be served now."""
@@ -88,7 +94,8 @@ class Credentials:
         if path != CREDENTIALS_PATH + grant.slug:
             name = shown(grant.profile)
             raise ProfileMismatch(
-                f"The token is for profile {name} alone, and the path names another; type `vault-client use {name}`."
+                f"The token is for profile {name} alone, and the path names another; "
+                f"type `vault-client use {typed(grant.profile)}`."
             )
         plans = self._plans()
         if plans.number != self._number:
@@ -107,23 +114,38 @@ class Credentials:
         began = loop.time()
         requester = await self._naming.of(plan, sighting)
         left = max(0.0, PATIENCE - (loop.time() - began))
-        return self._served(grant, plan, await self._broker.session(plan, requester=requester, wait=left))
+        session = await self._broker.session(plan, requester=requester, wait=left)
+        if self._broker.locked:  # no turn lies between this and the bytes
+            raise Locked("vaultd is locked: type `vault-client unlock`.")
+        return self._served(grant, plan, session)
 
     def _served(self, grant: Grant, plan: Plan, session: RoleSession) -> Served:
         if not session.servable(self._clock.now()):  # the last gate: never a 200 with keys that have ended
             name = shown(grant.profile)
-            raise StsUnavailable(f"The session of {name} has just ended; type `vault-client refresh {name}`.")
+            raise StsUnavailable(
+                f"The session of {name} has just ended; type `vault-client refresh {typed(grant.profile)}`."
+            )
         return Served(grant, plan, session, self._rendered.message(session))
 
     def _learn(self, plans: Plans, grant: Grant) -> Plan:
         plan = plans.plan(grant.profile, grant.overrides)
-        if plan.role_arn != grant.role_arn:
+        if (other := _other_meaning(plan, grant)) is not None:
             name = shown(grant.profile)
             raise ProfileMismatch(
-                f"Profile {name} means another role than when this token was made; type `vault-client use {name}`."
+                f"Profile {name} means another {other} than when this token was made; "
+                f"type `vault-client use {typed(grant.profile)}`."
             )
         self._known[grant.digest] = plan
         return plan
+
+
+def _other_meaning(plan: Plan, grant: Grant) -> str | None:
+    """What has changed of what the grant pinned; None: nothing. A role decides alone, whoever assumes it."""
+    if plan.role_arn != grant.role_arn:
+        return "role"
+    if plan.role_arn is not None or (plan.identity, plan.user_arn) == (grant.identity, grant.user_arn):
+        return None
+    return "identity" if plan.identity != grant.identity else "IAM user"
 
 
 class _Rendered:

@@ -55,6 +55,8 @@ class _Grants:
             role_arn=session.role_arn,
             bound=bound,
             peer=caller(request),
+            identity=plan.identity,
+            user_arn=plan.user_arn,
         )
         self._note(plan, grant, session)
         self._rooms.lifecycle.granted()
