@@ -243,6 +243,55 @@ def test_a_loop_names_its_members() -> None:
         parse(CHAINS).chain("ring")
 
 
+def _row(key: str, length: int) -> str:
+    """p1 → p2 → … → identity, each by `key`; the last include is a section."""
+    lines = [f"[profile p{n}]\n{key} = p{n + 1}\n" for n in range(1, length)]
+    return "".join(lines) + f"[profile p{length}]\nregion = eu-west-1\n"
+
+
+@pytest.mark.parametrize("key", ["source_profile", "include_profile"])
+def test_a_chain_has_an_end(key: str) -> None:
+    """16 profiles in a row are followed; the 17th is refused with file:line, from wherever it is out of reach."""
+    assert parse(_row(key, 16)).chain("p1").identity == ("p16" if key == "source_profile" else "p1")
+    with pytest.raises(BadProfile) as caught:
+        parse(_row(key, 17)).chain("p1")
+    assert caught.value.message == (
+        f"config:32 [profile p16] {key}=p17: more than 16 profiles in a row from p1 on; shorten the chain and run "
+        "`vault-client explain p1`."
+    )
+    assert parse(_row(key, 17)).chain("p2"), "positive control: one less is followed"
+
+
+@pytest.mark.parametrize("key", ["source_profile", "include_profile"])
+def test_the_work_of_a_long_chain_is_bounded(key: str) -> None:
+    """A chain of 400, every profile planned: at most 16 look-ups for each, not 400."""
+    profiles = parse(_row(key, 400))
+    looked = _Counting(profiles.profiles)
+    counted = Profiles(profiles.file, looked)
+    for name in profiles.names():
+        with suppress(BadProfile):
+            counted.chain(name)
+    assert 400 * 16 < looked.looks < 400 * 16 * 5, "positive control: the looks are counted"
+
+
+class _Counting(dict[str, Section]):
+    """Counts what is read of it."""
+
+    looks = 0
+
+    def __getitem__(self, key: str) -> Section:
+        self.looks += 1
+        return super().__getitem__(key)
+
+    def get(self, key: str, default: object = None) -> Any:
+        self.looks += 1
+        return super().get(key, default)
+
+    def __contains__(self, key: object) -> bool:
+        self.looks += 1
+        return super().__contains__(key)
+
+
 def test_a_profile_that_names_itself_is_an_identity() -> None:
     """The CLI's special case for static keys."""
     profiles = parse(CHAINS)

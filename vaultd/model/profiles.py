@@ -2,7 +2,8 @@
 
 Rule: read exactly as the AWS CLI reads it: configparser's lines, shell quoting in headers, one level of indented
 sub-sections (proven equal to botocore's own parse in tests/model/test_profiles.py). What the CLI does not have,
-`include_profile` and its like, is spelled as aws-vault spells it. Nothing is merged from `[default]`.
+`include_profile` and its like, is spelled as aws-vault spells it. Nothing is merged from `[default]`. A chain has an
+end: every profile of a long one is planned by `list`, on the loop.
 """
 
 from __future__ import annotations
@@ -15,11 +16,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from vaultd.errors import BadProfile, UnknownProfile
-from vaultd.model.text import nearest, shown
+from vaultd.model.text import nearest, shown, typed
 
 #: Their values are never kept: only that they stand there, and where (`HIDDEN` in their place).
 STATIC_KEYS = frozenset({"aws_access_key_id", "aws_secret_access_key", "aws_session_token"})
 HIDDEN = "set"
+#: Profiles in a row by `source_profile`, or by `include_profile`. Nobody writes more than four; 400 took 12 s to list.
+LONGEST = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +121,8 @@ class Profiles:
                 raise BadProfile(self._loop(last.name, "source_profile", source, list(walked)))
             if source.text not in self.profiles:
                 return Chain(tuple(walked.values()), source.text, source)
+            if len(walked) >= LONGEST:
+                raise BadProfile(self._too_long(last.name, "source_profile", source, name))
             walked[source.text] = self.profile(source.text)
 
     def _included(self, section: Section) -> Iterator[Section]:
@@ -130,8 +135,10 @@ class Profiles:
                 raise BadProfile(
                     f"{self.said(section.name, 'include_profile', wanted)}: there is no such profile."
                     f"{nearest(wanted.text, self.profiles)} Correct the name, then run `vault-client explain "
-                    f"{shown(walked[0])}`."
+                    f"{typed(walked[0])}`."
                 )
+            if len(walked) >= LONGEST:
+                raise BadProfile(self._too_long(section.name, "include_profile", wanted, walked[0]))
             section = self.profiles[wanted.text]
             walked.append(section.name)
             yield section
@@ -141,7 +148,13 @@ class Profiles:
         ring = " → ".join(shown(each) for each in members)
         return (
             f"{self.said(profile, key, value)}: the loop {ring} ends in no identity; point one of them at an identity "
-            f"and run `vault-client explain {shown(profile)}`."
+            f"and run `vault-client explain {typed(profile)}`."
+        )
+
+    def _too_long(self, profile: str, key: str, value: Value, first: str) -> str:
+        return (
+            f"{self.said(profile, key, value)}: more than {LONGEST} profiles in a row from {shown(first)} on; shorten "
+            f"the chain and run `vault-client explain {typed(first)}`."
         )
 
 
