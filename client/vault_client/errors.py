@@ -9,6 +9,7 @@ if TYPE_CHECKING:
 USAGE = 2
 NEEDS_PERSON = 3
 UNREACHABLE = 69
+TEMPORARY = 75
 
 
 class Stop(Exception):

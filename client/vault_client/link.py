@@ -16,7 +16,7 @@ import os
 import socket
 import sys
 
-from vault_client.errors import UNREACHABLE, Refusal, Stop
+from vault_client.errors import TEMPORARY, UNREACHABLE, Refusal, Stop
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -67,6 +67,8 @@ class Link:
         return Connection(sock, self.places)
 
     def _away(self, exc: OSError) -> Stop:
+        if isinstance(exc, BlockingIOError):  # its backlog is full: somebody listens (unix(7), EAGAIN)
+            return Stop("vaultd is busy, more commands wait than it lets in: type it again in a moment", TEMPORARY)
         if isinstance(exc, PermissionError):
             return Stop(
                 f"{self.places.socket} may not be opened ({exc.strerror}): it belongs to another user or another "

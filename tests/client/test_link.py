@@ -77,6 +77,32 @@ def test_stale_socket(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert "vaultd is not running" in capsys.readouterr().err
 
 
+def test_a_full_backlog_is_busy_and_not_away(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """EAGAIN of connect(): it runs, so nobody is sent to start it. Control: with room, the same call is let in."""
+    run = tmp_path / "run"
+    run.mkdir()
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(run / "control.sock"))
+        listener.listen(0)
+        waiting = []
+        while True:
+            waiting.append(socket.socket(socket.AF_UNIX))
+            waiting[-1].setblocking(False)
+            try:
+                waiting[-1].connect(str(run / "control.sock"))
+            except BlockingIOError:
+                break
+        environ = {"VAULTD_HOME": str(tmp_path)}
+        assert cli.run(["list"], environ) == 75
+        assert capsys.readouterr().err == (
+            "vault-client: vaultd is busy, more commands wait than it lets in: type it again in a moment\n"
+        )
+        listener.accept()[0].close()
+        Link(Places(environ)).open("GET", "/v1/status").close()
+        for each in waiting:
+            each.close()
+
+
 def test_path_too_long(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """More than 107 characters: said so, with what to set."""
     home = str(tmp_path / ("x" * 120))
