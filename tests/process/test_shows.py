@@ -237,8 +237,8 @@ def test_a_locked_keyring(directory: Path, emulator: Emulator) -> None:
     assert "store: the OS keyring, locked\n" in started.out
     assert started.out.endswith(f"next: {told}\n")
     assert told == (
-        "The OS keyring is locked: unlock it, then run `vault-client unlock`; or choose the encrypted file instead with "
-        "`vaultd stop`, then `VAULTD_STORE=file vaultd start`."
+        "The OS keyring is locked: unlock it, then run `vault-client unlock`; or choose the encrypted file instead "
+        "with `vaultd stop`, then `VAULTD_STORE=file vaultd start`."
     )
     assert (listed.status, used.status) == (0, 1)
     assert used.err == "vault-client: vaultd is locked: type `vault-client unlock`.\n"
