@@ -259,7 +259,7 @@ def test_a_chain_has_an_end(key: str) -> None:
         f"config:32 [profile p16] {key}=p17: more than 16 profiles in a row from p1 on; shorten the chain and run "
         "`vault-client explain p1`."
     )
-    assert parse(_row(key, 17)).chain("p2"), "positive control: one less is followed"
+    assert parse(_row(key, 17)).chain("p2").profiles, "positive control: one less is followed"
 
 
 @pytest.mark.parametrize("key", ["source_profile", "include_profile"])
