@@ -5,7 +5,9 @@ Rules (interface.md §3, `use`)
   an old secret key never passes through this program's output. A variable that was unset has no `_vaultd_old_NAME`.
 - The shell itself decides whether it is in use already (`_vaultd_saved`), because only it sees its unexported
   variables: a second `use` puts the originals back first and does not save its own values over them.
-- Every line ends in `;`, so that `eval $(…)` without quotes, which joins the lines, still works.
+- Every line ends in `;`, so that `eval $(…)` without quotes, which joins the lines, still works. There the shell takes
+  each word for a file name pattern before it evaluates any of it, quotes and all, and a file of a chosen name in the
+  working directory would be run in its place: the sh lines have no `*`, `?`, `[` or parenthesis, not even in a value.
 - A value is quoted whatever it holds.
 """
 
@@ -52,18 +54,23 @@ SHADOWING = (
 MANAGED = (*OURS, *REGION, "NO_PROXY", "no_proxy", *SHADOWING)
 
 
+#: In single quotes these mean themselves, to `eval "$(…)"` and to `eval $(…)`: no quote, blank, pattern or backslash.
+_BARE = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+,-./:=@_")
+
+
 class Posix:
     """bash, zsh, dash, ksh and sh: nothing that POSIX does not have."""
 
     undo = 'eval "$(vault-client unuse)"'
 
-    def quote(self, value: str) -> str:
-        """Single quotes, inside which only a single quote is special."""
-        return "'" + value.replace("'", "'\\''") + "'"
-
     def set(self, name: str, value: str) -> str:
-        """An exported variable."""
-        return f"export {name}={self.quote(value)};"
+        """An exported variable; any other character makes all of the value octal digits, in backquotes because
+        parentheses are a pattern to some shells, and with a dot at its end because newlines there are lost.
+        """
+        if _BARE.issuperset(value):
+            return f"export {name}='{value}';"
+        octal = "".join("%%" if byte == 0x25 else f"\\{byte:03o}" for byte in os.fsencode(value))
+        return f"""export {name}="`printf '{octal}.'`"; export {name}="${{{name}%.}}";"""
 
     def unset(self, name: str) -> str:
         """No such variable any more."""
@@ -71,29 +78,29 @@ class Posix:
 
     def save(self, names: Iterable[str]) -> list[str]:
         """Keep the originals at the first `use`; at a later one put them back."""
-        kept = [f'[ -z "${{{name}+x}}" ] || _vaultd_old_{name}=${name};' for name in names]
-        return ['if [ -z "${_vaultd_saved+x}" ]; then', *kept, "_vaultd_saved=1;", "else", *self._back(names), "fi;"]
+        kept = [f'if test -n "${{{name}+x}}"; then _vaultd_old_{name}=${name}; fi;' for name in names]
+        return ['if test -z "${_vaultd_saved+x}"; then', *kept, "_vaultd_saved=1;", "else", *self._back(names), "fi;"]
 
     def restore(self, names: Iterable[str], *, otherwise: Iterable[str]) -> list[str]:
         """Put the originals back and forget them; a shell that kept none only drops `otherwise`."""
         forget = [f"unset _vaultd_old_{name};" for name in names]
         drop = [self.unset(name) for name in otherwise]
-        head = 'if [ -n "${_vaultd_saved+x}" ]; then'
+        head = 'if test -n "${_vaultd_saved+x}"; then'
         return [head, *self._back(names), *forget, "unset _vaultd_saved;", "else", *drop, "fi;"]
 
     def region(self, region: str) -> list[str]:
         """The profile's region, unless the user set one: then both names say the user's."""
         ours = " ".join(self.set(name, region) for name in (*REGION, "VAULTD_REGION"))
-        free = '[ "${AWS_REGION:-}/${AWS_DEFAULT_REGION:-}" = "${VAULTD_REGION:-}/${VAULTD_REGION:-}" ]'
+        free = 'test "${AWS_REGION:-}/${AWS_DEFAULT_REGION:-}" = "${VAULTD_REGION:-}/${VAULTD_REGION:-}"'
         return [
             f"if {free}; then {ours}",
-            'elif [ -z "${AWS_REGION:-}" ]; then export AWS_REGION="$AWS_DEFAULT_REGION";',
-            'elif [ -z "${AWS_DEFAULT_REGION:-}" ]; then export AWS_DEFAULT_REGION="$AWS_REGION"; fi;',
+            'elif test -z "${AWS_REGION:-}"; then export AWS_REGION="$AWS_DEFAULT_REGION";',
+            'elif test -z "${AWS_DEFAULT_REGION:-}"; then export AWS_DEFAULT_REGION="$AWS_REGION"; fi;',
         ]
 
     def _back(self, names: Iterable[str]) -> list[str]:
         return [
-            f'if [ -n "${{_vaultd_old_{name}+x}}" ]; then export {name}="$_vaultd_old_{name}"; else unset {name}; fi;'
+            f'if test -n "${{_vaultd_old_{name}+x}}"; then export {name}="$_vaultd_old_{name}"; else unset {name}; fi;'
             for name in names
         ]
 

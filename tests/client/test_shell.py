@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.client.stub import SECRET, TOKEN, Stub, environment
 from vault_client import shell as shells
@@ -23,6 +25,8 @@ HOSTILE = (
     "it's",
     '"$HOME" `id` $(id) \\ \\\\ !! *? ~ # ; & | < > ( )',
     "new\nline",
+    "newlines at the end\n\n",
+    "50% %s %d %% \\045d \\0521",
     "tab\ttab",
     "ü€日本",
     "'; touch /pwned; '",
@@ -196,6 +200,56 @@ def test_eval_without_quotes(name: str, stub: Stub) -> None:
     found = variables(evaluate(name, f"eval $(vc use web-admin --shell {name} 2>/dev/null)\nenv", stub))
 
     assert found["VAULTD_PROFILE"] == "web-admin"
+
+
+PLANTED = "NO_PROXY='*';touch${IFS}PWNED;'';"
+
+
+def planted(directory: Path) -> Path:
+    """A working directory in which someone left files that are named for the words of an unquoted `eval`."""
+    directory.mkdir()
+    for name in (PLANTED, "no_proxy='x';touch${IFS}PWNED;'';", "touch PWNED", "a", "-"):
+        (directory / name).touch()
+    return directory
+
+
+@pytest.mark.parametrize("name", POSIX)
+@pytest.mark.parametrize("form", ["{}", '"{}"'])
+@pytest.mark.parametrize("before", ["*", "?", "[a-z]*", "x?(y)*", "a*,b  c"])
+def test_no_file_name_is_run(name: str, form: str, before: str, stub: Stub, tmp_path: Path) -> None:
+    """In `eval $(…)` each word is a pattern first: one that matched a planted file's name ran it."""
+    directory = planted(tmp_path / "hostile")
+    lines = form.format(f"$(vc use web-admin --shell {name} 2>/dev/null)")
+    extended = "shopt -s extglob\n" if name == "bash" else "setopt globsubst extendedglob\n" if name == "zsh" else ""
+    found = evaluate(name, f"{extended}cd {directory}\neval {lines}\n{_SHOWN}", stub, NO_PROXY=before)
+    expected = before if before == "*" else f"{before},127.0.0.1,localhost"
+
+    assert found == expected
+    assert not (directory / "PWNED").exists()
+
+
+_SHOWN = f"{sys.executable} -I -c 'import os; os.write(1, os.environb[b\"NO_PROXY\"])'"
+
+
+@pytest.mark.needs("bash")
+def test_control_a_planted_file_is_run(tmp_path: Path) -> None:
+    """What the lines would do with a pattern in them: the plant of the test above is a live one."""
+    directory = planted(tmp_path / "hostile")
+    evaluate("bash", f"""cd {directory}\neval $(echo "export NO_PROXY='*';") || :""")
+
+    assert (directory / "PWNED").exists()
+
+
+@given(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])), st.booleans())
+def test_no_line_holds_a_pattern(value: str, again: bool) -> None:
+    """Provable from the text: no character that any of these shells expands a file name from, whatever the value."""
+    shell = Posix()
+    grant = {"VAULTD_PROFILE": value, "NO_PROXY": value}
+    lines = shells.use_lines(shell, variables=grant, unset=["AWS_PROFILE"], region=value if again else "eu-west-1")
+
+    for text in (lines, shells.unuse_lines(shell)):
+        assert not set(text) & set("*?[]()<>|^#~!")
+        assert text.isascii()
 
 
 @pytest.mark.needs("fish")
