@@ -119,7 +119,11 @@ def _children(found: Evidence) -> None:
         command = ["vault-client", "exec", "web-admin", *options, "--", "sleep", "600"]
         with subprocess.Popen(command, env=home.env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as child:
             place = Path(f"/proc/{child.pid}")
-            _became(child.pid, b"sleep\x00600\x00")
+            try:
+                _became(child.pid, b"sleep\x00600\x00")
+            except BaseException:
+                child.kill()
+                raise
             environment = place.joinpath("environ").read_bytes().decode()
             found.carrier(f"environ of exec {options}", environment, *(("web-admin", kind) for kind in kinds))
             own = dict(each.partition("=")[::2] for each in environment.split("\0"))

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -100,8 +101,13 @@ def test_an_exec_grant_ends_with_its_process(home: Home, emulator: Emulator) -> 
     assert list((home.directory / "vaultd/run/grants").iterdir()) == []
 
 
-def _sleeping(home: Home) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(["vault-client", "exec", "web-admin", "--", "sleep", "600"], env=home.env)
+@contextmanager
+def _sleeping(home: Home) -> Iterator[subprocess.Popen[bytes]]:
+    with subprocess.Popen(["vault-client", "exec", "web-admin", "--", "sleep", "600"], env=home.env) as child:
+        try:
+            yield child
+        finally:
+            child.kill()
 
 
 # ---- disks ----
