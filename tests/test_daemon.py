@@ -439,7 +439,9 @@ async def test_a_missing_store_is_damage_until_it_is_given_up(tmp_path: Path) ->
         async with house.run():
             pass
     assert not house.layout.secrets_sealed.exists()
+    assert isinstance(house.clock, FakeClock)
     async with house.run(accept_rollback=True) as started:
+        await house.clock.advance(30)  # the sealed log went with its key: which codes were sent is not known
         _, body = await started.refused("POST", "/v1/grants", {**LEASE, "token_code": "123456"})
         assert (body["code"], body["message"]) == (
             "IdentityBroken",
@@ -473,9 +475,9 @@ async def test_a_cut_audit_log_is_seen(tmp_path: Path) -> None:
     house = House(tmp_path, clock=clock)
     async with house.run() as started:
         await started.add()
-        assert not house.layout.sessions_sealed.exists()
+        before = house.layout.sessions_sealed.stat().st_size
         await clock.advance(61)
-        await soon(house.layout.sessions_sealed.exists)
+        await soon(lambda: house.layout.sessions_sealed.stat().st_size > before)
     whole = house.layout.audit_jsonl.read_bytes()
     async with house.run() as started:
         assert started.told["warnings"] == []
@@ -485,6 +487,28 @@ async def test_a_cut_audit_log_is_seen(tmp_path: Path) -> None:
         assert warning.startswith(f"The audit log {house.layout.audit_jsonl} was cut: it ends with line 2, line ")
         assert (await started.ok("GET", "/v1/status"))["trouble"] == [warning]
         assert house.events("start")[-1]["reason"] == warning
+
+
+async def test_a_sealed_log_that_was_taken_away_is_told(tmp_path: Path) -> None:
+    """Lines without a sealed end cannot be attested: start line and status say so, once; a whole home says nothing."""
+    house = House(tmp_path)
+    for taken in (False, True):
+        async with house.run() as started:
+            assert started.told["warnings"] == [], "a new home, then a whole one"
+            await started.add(replace=taken)
+    house.layout.sessions_sealed.unlink()
+    async with house.run() as started:
+        audit, codes = started.told["warnings"]
+        assert audit == (
+            "The audit log has no sealed end any more, so whether lines were cut is not known: see `vaultd check`."
+        )
+        assert codes.startswith("sessions.sealed is missing though keys are stored, so which codes were sent is not ")
+        assert (await started.ok("GET", "/v1/status"))["trouble"] == [audit, codes]
+        assert house.events("start")[-1]["reason"].startswith(audit)
+        assert isinstance(house.clock, FakeClock)
+        await house.clock.advance(30)
+    async with house.run() as started:
+        assert started.told["warnings"] == []
 
 
 async def test_a_cut_that_is_seen_at_unlock_is_told_there(tmp_path: Path) -> None:

@@ -175,6 +175,9 @@ class Daemon:
         await self._open(passphrase_of(self._around), accept_rollback=accept_rollback)
         await self._serve(tcp, unix)
         self.audit.record("start", reason="; ".join((*self._notices, *self._all_warnings())) or None)
+        await (
+            self.unlocking.seal_head()
+        )  # a home with a key has a sealed end from its first minute on: else it was lost
         self._serving = True
 
     def _introduction(self) -> dict[str, Any]:

@@ -178,12 +178,20 @@ class Unlocking:
         if not opened.locked:
             self._accept_rollback = False
             self._store_warnings = opened.warnings
-        if opened.head is not None and not self._confirmed:
+        if not opened.locked and not self._confirmed:
             self._confirmed = True
-            self._audit_warnings = self._audit.confirm(opened.head)
+            self._audit_warnings = self._unsealed() if opened.head is None else self._audit.confirm(opened.head)
         self._broker.restore(opened)
         self._changed()
         await self.seal_head()
+
+    def _unsealed(self) -> tuple[str, ...]:
+        """Lines, and no sealed head to hold them against: the sealed log was taken away. A new home has no keys yet."""
+        if not (self._audit.head.seq and self._keeper.list()):
+            return ()
+        return (
+            "The audit log has no sealed end any more, so whether lines were cut is not known: see `vaultd check`.",
+        )
 
     async def seal_head(self) -> None:
         """The audit head under the data key, so that a cut tail is seen after a kill (architecture.md §7)."""

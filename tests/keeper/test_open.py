@@ -11,6 +11,7 @@ from tests.fakes import FakeClock, FakeStore
 from tests.keeper.rooms import HOUR, SERIAL, Home, add_franklin, from_handle, handle_of, session_of, with_code
 from vaultd.engine.seams import Head, Note
 from vaultd.errors import (
+    CodeSpent,
     FileRefused,
     KeyringBusy,
     Locked,
@@ -247,6 +248,53 @@ async def test_without_persist_no_session_is_kept(home: Home) -> None:
     assert [note.kind for note in opened.notes] == ["limit"]
 
 
+@pytest.mark.parametrize("lost", ["damaged", "missing", "missing before a restart", "neither", "a fresh home"])
+async def test_codes_wait_where_the_log_was_lost(home: Home, lost: str) -> None:
+    """Which codes were sent is not known then, so none is sent before every device shows another one: 30 s."""
+    if lost != "a fresh home":
+        keeper = await home.with_franklin()
+        await keeper.mint(with_code())
+        await keeper.close(None, lock=False)
+    if lost == "damaged":
+        home.sealed.write_bytes(b"VAULTDL1" + bytes(60) + b"x")
+    elif lost.startswith("missing"):
+        home.sealed.unlink()
+    if lost == "missing before a restart":
+        early, _ = await home.opened()
+        await early.note(Note("head", head=Head(1, "d" * 64)))
+        await home.clock.advance(29)
+        await early.close(None, lock=False)
+
+    again, opened = await home.opened()
+    if lost == "a fresh home":
+        await add_franklin(again)
+    if lost in {"neither", "a fresh home"}:
+        assert opened.warnings == ()
+        assert handle_of(await again.mint(with_code("654321"))).identity, "positive control: taken at once"
+        return
+
+    (warning,) = opened.warnings
+    assert (
+        "so which codes were sent is not known and none is taken for the first 30 s; run `vault-client mfa`" in warning
+    )
+    home.sts.calls.clear()
+    await home.clock.advance(29)
+    home.clock.jump(3600)  # the wall clock does not shorten it
+    with pytest.raises(CodeSpent) as refused:
+        await again.mint(with_code())
+    assert refused.value.details == {"retry_after_seconds": 1}
+    assert refused.value.message == (
+        f"which codes of {SERIAL} were sent is not known, since sessions.sealed was missing or damaged; wait 1 s for "
+        "the next one and type that"
+    )
+    assert home.sts.calls == []
+    await home.clock.advance(1)
+    handle_of(await again.mint(with_code("654321")))
+    await again.close(None, lock=False)
+    _, opened = await home.opened()
+    assert opened.warnings == (), "the log says again which were sent"
+
+
 async def test_a_damaged_log_costs_sessions_only(home: Home) -> None:
     """interface.md §1: set aside with one warning; the identities are untouched."""
     keeper = await home.with_franklin()
@@ -261,8 +309,9 @@ async def test_a_damaged_log_costs_sessions_only(home: Home) -> None:
     assert not opened.locked
     assert opened.handles == ()
     assert len(opened.warnings) == 1
-    assert opened.warnings[0].startswith("sessions.sealed was damaged and is kept as sessions.sealed.damaged; run ")
+    assert opened.warnings[0].startswith("sessions.sealed was damaged and is kept as sessions.sealed.damaged, so ")
     assert home.sealed.with_name("sessions.sealed.damaged").exists()
+    await home.clock.advance(30)
     handle_of(await again.mint(with_code("654321")))
 
 

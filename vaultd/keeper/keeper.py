@@ -155,15 +155,11 @@ class DaemonKeeper:
             store.close()
             raise
         self._store = self._identities.store = store
-        self._codes.open(data_key, living)
+        known = self._codes.open(data_key, living, expected=bool(self._identities.all()))
         self._sessions.open(living)
         notes, head = living_notes(self._records, living, now=self._clock.now(), persist=self._persist)
         warnings = self._unmark() if unlock else []
-        if self._records.damaged:
-            warnings.append(
-                "sessions.sealed was damaged and is kept as sessions.sealed.damaged; run `vault-client mfa` to sign in "
-                "again"
-            )
+        warnings += _log_warnings(damaged=self._records.damaged, known=known)
         log.info("open store kind=%s sessions=%d", store.kind, len(self._sessions.handles))
         return Opened(
             self._epoch,
@@ -191,6 +187,7 @@ class DaemonKeeper:
         self._codes.close()
         if store is not None:
             store.close()
+            self._codes.vouch()
             with suppress(Unwritable):  # told by records; a head not sealed is a tail that cannot be attested
                 seal_head(self._records, head)
             self._records.close()
@@ -346,6 +343,8 @@ class DaemonKeeper:
         epoch = self._live()
         before = next((each for each in self.list() if each.name == key.identity), None)
         identity = await self._identities.add(key, endpoint=endpoint, mfa_serial=mfa_serial, replace=replace)
+        if epoch == self._epoch:
+            self._codes.vouch()
         if before is not None and before.user_arn != identity.user_arn and epoch == self._epoch:
             self._sessions.drop(lambda handle: handle.identity == identity.name)  # another user's sessions
         return identity
@@ -380,6 +379,15 @@ class DaemonKeeper:
         """Raises Locked when the keeper was closed since `epoch`."""
         if epoch != self._epoch:
             raise Locked(_LOCKED)
+
+
+def _log_warnings(*, damaged: bool, known: bool) -> builtins.list[str]:
+    """One at most (interface.md §1): where the log was lost, what became of it and of the codes."""
+    mute = "which codes were sent is not known and none is taken for the first 30 s; run `vault-client mfa`"
+    if damaged:
+        kept = "sessions.sealed was damaged and is kept as sessions.sealed.damaged"
+        return [f"{kept}; run `vault-client mfa` to sign in again" if known else f"{kept}, so {mute} to sign in again"]
+    return [] if known else [f"sessions.sealed is missing though keys are stored, so {mute} after that"]
 
 
 async def _data_key(store: IdentityStore) -> Secret:
