@@ -8,7 +8,19 @@ import logging
 import pytest
 
 from tests.fakes import FakeClock
-from tests.keeper.rooms import ENDPOINT, HOUR, KEY_ID, ROLE, SERIAL, Home, from_handle, handle_of, session_of, with_code
+from tests.keeper.rooms import (
+    ENDPOINT,
+    HOUR,
+    KEY_ID,
+    ROLE,
+    SERIAL,
+    Home,
+    add_franklin,
+    from_handle,
+    handle_of,
+    session_of,
+    with_code,
+)
 from vaultd.engine.seams import MintMfa, MintRole, MintServed, Note
 from vaultd.errors import (
     BadRequest,
@@ -19,6 +31,7 @@ from vaultd.errors import (
     InvalidCode,
     KeyringBusy,
     Locked,
+    MfaRequired,
     SessionRejected,
     StsUnavailable,
     Throttled,
@@ -29,6 +42,8 @@ from vaultd.errors import (
 )
 from vaultd.model.credentials import MfaHandle
 from vaultd.model.secret import Secret
+
+DIRECT = MintRole("franklin", ENDPOINT, 2 * HOUR, ROLE, mfa_serial=SERIAL, token_code=Secret("123456"))
 
 
 async def test_one_code_many_roles(home: Home) -> None:
@@ -296,6 +311,36 @@ async def test_what_lands_after_a_lock_is_dropped(home: Home) -> None:
     assert opened.epoch == 1
     with pytest.raises(CodeSpent):
         await keeper.mint(with_code())
+
+
+@pytest.mark.parametrize("how", ["removed", "removed and added", "replaced", "neither"])
+@pytest.mark.parametrize("order", [with_code(), DIRECT], ids=["mfa", "direct"])
+async def test_what_lands_after_a_remove_goes_with_the_identity(
+    home: Home, order: MintMfa | MintRole, how: str
+) -> None:
+    """A call with a code is not cancelled: what it brings of an identity that is gone is kept nowhere."""
+    keeper = await home.with_franklin()
+    home.sts.hold()
+    flight = asyncio.create_task(keeper.mint(order))
+    await home.clock.settle()
+    gate, home.sts._gate = home.sts._gate, None
+    assert gate is not None
+    await home.clock.advance(1)
+    if how.startswith("removed"):
+        await keeper.remove("franklin")
+    if how in {"removed and added", "replaced"}:
+        await add_franklin(keeper, replace=how == "replaced")
+    gate.set()
+
+    if how == "neither":
+        minted = await flight
+        assert minted.handle or minted.session, "positive control: it is kept"
+    else:
+        with pytest.raises(UnknownIdentity if how == "removed" else MfaRequired, match="vault-client"):
+            await flight
+    kept = how == "neither" and order is not DIRECT
+    assert len((await keeper.open()).handles) == kept
+    assert len((await home.opened())[1].handles) == kept
 
 
 @pytest.mark.parametrize("error", [Throttled("slow"), SessionRejected("dead", expired=False), StsUnavailable("5xx")])

@@ -35,6 +35,7 @@ from vaultd.errors import (
     IdentityBroken,
     KeyringBusy,
     Locked,
+    MfaRequired,
     SessionRejected,
     StoreUnavailable,
     Throttled,
@@ -52,6 +53,7 @@ from vaultd.keeper.sessions import MfaSessions
 from vaultd.model.credentials import Identity, IdentityKey, MfaHandle, MfaSession, RoleSession
 from vaultd.model.partitions import Endpoint
 from vaultd.model.secret import Secret
+from vaultd.model.text import shown, typed
 
 log = logging.getLogger(__name__)
 
@@ -218,13 +220,12 @@ class DaemonKeeper:
         if isinstance(order, MintMfa):
             return Minted(handle=await self._mint_mfa(order, epoch))
         if isinstance(order, MintRole):
-            session = await self._mint_role(order, epoch)
-            self._still(epoch)
-            return Minted(session=session)
+            return Minted(session=await self._mint_role(order, epoch))
         return Minted(session=self._mint_served(order))
 
     async def _mint_mfa(self, order: MintMfa, epoch: int) -> MfaHandle:
         key = await self._key(order.identity, epoch)
+        asked = self._identities.identity(order.identity)
         code, sent = self._spend(order.mfa_serial, order.token_code)
         try:
             session = await self._sts.session_token(
@@ -238,14 +239,16 @@ class DaemonKeeper:
             self._throttled(sent, epoch)
             raise
         self._still(epoch)
+        self._still_there(asked)
         self._sessions.put(session, region=order.endpoint.region)
         return session.handle
 
     async def _mint_role(self, order: MintRole, epoch: int) -> RoleSession:
         source = await self._source(order, epoch)
         code, sent = self._spend(order.mfa_serial, order.token_code)
+        asked = None if code is None else self._identities.identity(order.identity)
         try:
-            return await self._sts.assume_role(
+            session = await self._sts.assume_role(
                 source,
                 endpoint=order.endpoint,
                 duration=order.duration,
@@ -261,6 +264,9 @@ class DaemonKeeper:
             if isinstance(order.source, MfaHandle):
                 await self._rejected(order, order.source, exc, epoch)
             raise
+        self._still(epoch)
+        self._still_there(asked)
+        return session
 
     async def _source(self, order: MintRole, epoch: int) -> IdentityKey | MfaSession | RoleSession:
         if order.source is None:
@@ -379,6 +385,17 @@ class DaemonKeeper:
         """Raises Locked when the keeper was closed since `epoch`."""
         if epoch != self._epoch:
             raise Locked(_LOCKED)
+
+    def _still_there(self, asked: Identity | None) -> None:
+        """A call with a code is never cancelled, so it may land after `remove`: what it brought goes with the identity.
+
+        Raises UnknownIdentity, or MfaRequired where another key has taken the name.
+        """
+        if asked is not None and self._identities.identity(asked.name) != asked:
+            name = typed(asked.name)
+            raise MfaRequired(
+                f"the key of identity {shown(asked.name)} was replaced under way; type `vault-client mfa {name}`"
+            )
 
 
 def _log_warnings(*, damaged: bool, known: bool) -> builtins.list[str]:
