@@ -80,6 +80,24 @@ def test_two_starts_at_once_are_one(home: Home) -> None:
 
 
 @pytest.mark.process
+@pytest.mark.skipif(os.geteuid() != 0, reason="/proc/PID/environ of a process that is not dumpable: root reads it")
+def test_the_callers_secrets_are_not_given_to_the_daemon(home: Home) -> None:
+    """What a process is started with stays in /proc/PID/environ for its life, whatever it drops later. Controls: what
+    the contract reads is there, and the canary was the caller's.
+    """
+    home.extra.update(
+        AWS_SECRET_ACCESS_KEY="canary-key", AWS_SESSION_TOKEN="canary-token", UNRELATED="canary-other", NO_PROXY="corp"
+    )
+    assert "AWS_SECRET_ACCESS_KEY=canary-key" in home.run("env").out
+    with home.daemon():
+        environ = Path(f"/proc/{home.pid()}/environ").read_bytes()
+
+    assert b"canary" not in environ
+    assert b"NO_PROXY=corp\0" in environ
+    assert f"VAULTD_HOME={home.directory}/vaultd\0".encode() in environ
+
+
+@pytest.mark.process
 @pytest.mark.parametrize(("arguments", "variables"), [(["--debug"], {}), ([], {"VAULTD_LOG": "debug"}), ([], {})])
 def test_debug_by_flag_or_variable(home: Home, arguments: list[str], variables: dict[str, str]) -> None:
     """`VAULTD_LOG=debug` = `--debug`; control: without either no debug line is written."""

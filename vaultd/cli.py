@@ -1,8 +1,8 @@
 """`vaultd`: start, stop, restart, status, logs, check. The only place of the daemon that prints or exits.
 
 Rules: `start` in the background returns when the daemon serves, or says why not; the background process holds none of
-the caller's descriptors, so that `$(vaultd start)` returns. What is slow to import is imported where it is needed:
-`status` and `stop` load no pydantic, no aiohttp and no keyring.
+the caller's descriptors, so that `$(vaultd start)` returns, and of his environment only what the contract reads.
+What is slow to import is imported where it is needed: `status` and `stop` load no pydantic, no aiohttp and no keyring.
 """
 
 from __future__ import annotations
@@ -166,6 +166,8 @@ def _first_answer(seconds: float) -> dict[str, Any] | None:
 
 def _spawned(options: argparse.Namespace) -> dict[str, Any]:
     """What the background process says once it serves, or why it does not."""
+    from vaultd.host.hardening import handed_on
+
     reading, writing = os.pipe()
     command = [sys.executable, "-I", "-m", "vaultd", "start", "--foreground", "--ready-fd", str(writing)]
     command += ["--port", str(options.port)] if options.port else []
@@ -181,6 +183,7 @@ def _spawned(options: argparse.Namespace) -> dict[str, Any]:
             pass_fds=(writing,),
             start_new_session=True,
             cwd="/",
+            env=handed_on(os.environ),
         )
         os.close(writing)
         return _first_line(reading, process)

@@ -118,6 +118,14 @@ def test_the_captured_mapping_cannot_be_changed() -> None:
         found["AWS_ENDPOINT_URL_STS"] = "evil"  # type: ignore[index]
 
 
+def test_what_a_daemon_in_the_background_is_started_with() -> None:
+    """What the contract reads and what its interpreter's loader needs; the caller's own environment stays whole."""
+    environ = {"HOME": "/h", "NO_PROXY": "n", "LD_LIBRARY_PATH": "/l", "AWS_SECRET_ACCESS_KEY": "s", "EDITOR": "vi"}
+
+    assert hardening.handed_on(environ) == {"HOME": "/h", "NO_PROXY": "n", "LD_LIBRARY_PATH": "/l"}
+    assert len(environ) == 5
+
+
 def test_root_is_warned_of(tmp_path: Path) -> None:
     """Run as root it works, and says that it should not; as a user it says nothing."""
     found = hardened(tmp_path, {"PATH": os.environ["PATH"]})

@@ -131,11 +131,11 @@ class MovedClock:
 
     @property
     def env(self) -> dict[str, str]:
-        return {"LD_PRELOAD": str(self.library), "MOVED_CLOCK": str(self.shared)}
+        return {"LD_PRELOAD": str(self.library), "VAULTD_MOVED_CLOCK": str(self.shared)}
 
     @property
     def living(self) -> dict[str, str]:
-        return {**self.env, "MOVED_CLOCK_ALL": "1"}
+        return {**self.env, "VAULTD_MOVED_CLOCK_ALL": "1"}
 
     def ahead(self, seconds: float) -> None:
         self.now = seconds

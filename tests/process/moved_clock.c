@@ -1,8 +1,8 @@
-/* The clocks of a real process, moved: LD_PRELOAD this and name a file in MOVED_CLOCK that begins with a native double
+/* The clocks of a real process, moved: LD_PRELOAD this and name a file in VAULTD_MOVED_CLOCK that begins with a native double
  * (seconds). CLOCK_REALTIME, time() and gettimeofday() are that much ahead. Monotonic and boot time stay, so that
  * sleeps, select() and event loops go on as they are (libfaketime 0.9.10 breaks Python's time.sleep).
  *
- * With MOVED_CLOCK_ALL set, the process lives through the time instead: monotonic and boot time move along, and no
+ * With VAULTD_MOVED_CLOCK_ALL set, the process lives through the time instead: monotonic and boot time move along, and no
  * epoll call of the main thread, which runs the event loop, sleeps longer than 10 ms, so that each timer fires soon
  * after the step that passes it. Other threads' are left alone: to a blocking client an early return is a time-out.
  * The calls are counted in the file's second eight bytes: that is how a test knows that the loop has turned. */
@@ -30,13 +30,13 @@ static struct shared *shared;
 static int all;
 
 __attribute__((constructor)) static void open_offset(void) {
-    const char *path = getenv("MOVED_CLOCK");
+    const char *path = getenv("VAULTD_MOVED_CLOCK");
     int fd = path ? open(path, O_RDWR | O_CLOEXEC) : -1;
     if (fd < 0) return;
     void *mapped = mmap(NULL, sizeof(struct shared), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     close(fd);
     if (mapped != MAP_FAILED) shared = mapped;
-    const char *wanted = getenv("MOVED_CLOCK_ALL");
+    const char *wanted = getenv("VAULTD_MOVED_CLOCK_ALL");
     all = wanted && *wanted;
 }
 

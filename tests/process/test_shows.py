@@ -308,7 +308,7 @@ def test_three_virtual_hours(directory: Path, emulator: Emulator, clock: MovedCl
         used = home.use("web-admin", emulator)
         with subprocess.Popen(
             [sys.executable, "-c", CALLER],
-            env={**home.env, **used, **clock.env, "MOVED_CLOCK_ALL": ""} | {"PATH": home.env["PATH"]},
+            env={**home.env, **used, **clock.env, "VAULTD_MOVED_CLOCK_ALL": ""} | {"PATH": home.env["PATH"]},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -35,6 +35,9 @@ CAPTURED = frozenset({
 })  # fmt: skip
 CAPTURED_BEGINNINGS = ("AWS_ENDPOINT_URL",)
 
+#: Without these some interpreters do not start: a process that we start gets them, and drops them itself.
+_LOADER = ("LD_LIBRARY_PATH", "LD_PRELOAD", "DYLD_LIBRARY_PATH", "DYLD_INSERT_LIBRARIES")
+
 #: Enough for 1,024 connections, control clients and doors; loops over every descriptor stay short.
 DESCRIPTORS = 65_536
 
@@ -69,6 +72,14 @@ def captured(environ: MutableMapping[str, str]) -> Mapping[str, str]:
         if not _kept(name):
             del environ[name]
     return MappingProxyType({name: value for name, value in before.items() if _kept(name) or _captured(name)})
+
+
+def handed_on(environ: Mapping[str, str]) -> dict[str, str]:
+    """What a daemon in the background is started with. What it got at its start stays in /proc/PID/environ as long as
+    it lives, whatever it drops later: so what it is not to read is not given to it, the caller's own keys first.
+    """
+    loader = {name: environ[name] for name in _LOADER if name in environ}
+    return {**captured(dict(environ)), **loader}
 
 
 def dumpable() -> bool:
