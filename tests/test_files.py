@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
+import grp
 import os
+import pwd
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -214,6 +218,132 @@ def test_an_ancestor_that_others_write_to_is_refused(tmp_path: Path) -> None:
 
     shared.chmod(0o1777)
     Files().make_dirs(layout)
+
+
+STRANGER, OTHER = 12345, 23456
+
+
+def in_a_child(act: Callable[[], None], *, uid: int = 0) -> str:
+    """What `act` raised in a forked process of `uid`, or nothing."""
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid == 0:  # pragma: no cover - the child
+        try:
+            os.setgroups([])
+            os.setgid(uid)
+            os.setuid(uid)
+            act()
+        except BaseException as exc:  # noqa: BLE001 - told to the parent
+            os.write(writing, str(exc).encode())
+        os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading) as told:
+        said = told.read()
+    os.waitpid(pid, 0)
+    return said
+
+
+@pytest.fixture
+def homes() -> Iterator[Path]:
+    """A directory under /tmp that every user may enter."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+def owned(path: Path, uid: int, mode: int = 0o755) -> Path:
+    path.mkdir()
+    os.chown(path, uid, uid)
+    path.chmod(mode)
+    return path
+
+
+@as_root
+def test_root_makes_nothing_in_another_users_home(homes: Path) -> None:
+    """`sudo vaultd start` with the caller's HOME: refused by name before a directory of root's is there, which its
+    owner could not write to. Control: the owner himself.
+    """
+    home = owned(homes / "ada", STRANGER)
+    layout = Layout.find({"HOME": str(home)}, platform="linux")
+    with pytest.raises(FileRefused) as refused:
+        Files().make_dirs(layout)
+
+    assert refused.value.exit == 78
+    assert refused.value.message == (
+        f"{home} is refused because it belongs to the user with id {STRANGER}: run `vaultd start` as the user with id "
+        f"{STRANGER}, without sudo, or with `HOME=/root`."
+    )
+    assert list(home.iterdir()) == []
+    assert in_a_child(lambda: Files().make_dirs(layout), uid=STRANGER) == ""
+    assert {each.stat().st_uid for each in home.rglob("*")} == {STRANGER}
+
+
+@as_root
+def test_a_home_below_another_users_directory_is_refused(homes: Path) -> None:
+    """He could rename it and put one of his in its place. Control: below root, in a sticky directory or not."""
+    below = {
+        "theirs": owned(homes / "theirs", OTHER),
+        "roots": owned(homes / "roots", 0),
+        "sticky": owned(homes / "sticky", 0, 0o1777),
+    }
+    said = {}
+    for name, parent in below.items():
+        home = owned(parent / "home", STRANGER)
+        layout = Layout.find({"VAULTD_HOME": str(home)})
+        said[name] = in_a_child(lambda layout=layout: Files().make_dirs(layout), uid=STRANGER)  # type: ignore[misc]
+
+    assert said == {
+        "theirs": f"{below['theirs']} is refused because it belongs to the user with id {OTHER}: set VAULTD_HOME to a "
+        "directory of yours and run `vaultd start` again.",
+        "roots": "",
+        "sticky": "",
+    }
+
+
+@as_root
+def test_a_link_of_another_user_on_the_way_is_refused(homes: Path) -> None:
+    """Where it leads is his to change, though it leads to a directory of ours now."""
+    home = owned(homes / "home", 0)
+    (homes / "way").symlink_to(home)
+    layout = Layout.find({"VAULTD_HOME": str(homes / "way/v")})
+    Files().make_dirs(layout)  # control: root's own link
+    os.lchown(homes / "way", OTHER, OTHER)
+    with pytest.raises(FileRefused, match="way is refused because it belongs to the user with id"):
+        Files().make_dirs(layout)
+
+
+@as_root
+def test_a_group_that_may_write_is_refused(homes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """But for the owner's private group, which umask 002 lets write on many systems."""
+    home = owned(homes / "ada", STRANGER, 0o775)
+    layout = Layout.find({"VAULTD_HOME": str(home / "v")})
+    refused = in_a_child(lambda: Files().make_dirs(layout), uid=STRANGER)
+    assert refused == f"{home} is refused because it may be written to by others: run `chmod go-w {home}`."
+
+    ada = pwd.struct_passwd(("ada", "x", STRANGER, STRANGER, "", str(home), "/bin/sh"))
+    monkeypatch.setattr(pwd, "getpwuid", lambda _: ada)
+    for members, group, passes in ([], "ada", True), (["ada"], "ada", True), (["bob"], "ada", False), ([], "g", False):
+        found = grp.struct_group((group, "x", STRANGER, members))
+        monkeypatch.setattr(grp, "getgrgid", lambda _, found=found: found)
+        assert (in_a_child(lambda: Files().make_dirs(layout), uid=STRANGER) == "") == passes, (group, members)
+
+
+@as_root
+def test_where_root_has_no_number_its_directories_are_still_roots(homes: Path) -> None:
+    """A sandbox of one's own (user namespace) shows root's `/` as the overflow uid's."""
+    home = owned(homes / "ada", STRANGER)
+    layout = Layout.find({"VAULTD_HOME": str(home / "v")})
+
+    def sandboxed() -> None:
+        libc = ctypes.CDLL(None, use_errno=True)
+        libc.prctl(4, 1, 0, 0, 0)  # dumpable again: setuid took it, and with it /proc/self/uid_map
+        if libc.unshare(0x10000000):  # CLONE_NEWUSER
+            raise OSError(ctypes.get_errno(), "unshare")
+        Path("/proc/self/uid_map").write_text(f"{STRANGER} {STRANGER} 1")
+        assert Path("/").stat().st_uid == NOBODY
+        Files().make_dirs(layout)
+
+    assert in_a_child(sandboxed, uid=STRANGER) == ""
 
 
 # ---- hostile files ----

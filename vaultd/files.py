@@ -4,6 +4,9 @@ Rules (interface.md §1, security.md §2.2 items 24 and 25)
 - A file of ours is a regular file of this user with one name and mode 0600; anything else is refused by name, never
   followed and never touched. interface.md names what is writable by others; one that others may only read is refused
   as well (item 24: mode & 077 == 0), because every file here holds secrets, hashes or habits. `chmod 600` mends it.
+- What our directories are in, up to the root, is ours or root's and nobody else's to write to, unless sticky: who may
+  rename there puts files of his in the place of ours. That is looked at before anything is made, so that root with
+  another user's HOME (sudo) leaves nothing behind that its owner cannot write to.
 - A directory of ours is 0700: one that others may write to is refused, one that they may only read is tightened,
   since `mkdir` under a usual umask makes those.
 - A replace leaves the old or the new content, an append the old or the longer one, whenever the process dies.
@@ -14,6 +17,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import grp
 import os
 import pwd
 import secrets
@@ -354,12 +358,12 @@ class Files:
 
     def _make_dir(self, path: Path, *, may_be_link: bool) -> None:
         with self._writing(path):
+            _check_ancestors(path)
             for each in reversed((path, *path.parents)):
                 if not os.path.lexists(each):
                     self._fault("mkdir", each)
                     with suppress(FileExistsError):
                         os.mkdir(each, 0o700)  # noqa: PTH102
-            _check_ancestors(path)
             is_link = may_be_link and path.is_symlink()
             follow = 0 if is_link else os.O_NOFOLLOW
             descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | follow)
@@ -496,11 +500,52 @@ def _check_links(path: Path) -> None:
 
 
 def _check_ancestors(path: Path) -> None:
-    """Nobody else can move our directory away: security.md §2.2 item 24."""
-    for each in path.resolve().parents:
-        mode = each.stat().st_mode
-        if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
-            raise _refusal(each, "may be written to by others", f"chmod o-w {_q(each)}")
+    """Nobody else can move our directory away: security.md §2.2 item 24. Links on the way are held to the same."""
+    trusted = _trusted()
+    for each in dict.fromkeys((*path.resolve().parents, *path.parents)):
+        try:
+            found = os.lstat(each)
+        except FileNotFoundError:
+            continue  # it is made by us
+        if found.st_uid not in trusted:
+            raise _foreign(each, found.st_uid)
+        mode = 0 if stat.S_ISLNK(found.st_mode) or found.st_mode & stat.S_ISVTX else found.st_mode
+        if mode & stat.S_IWOTH or (mode & stat.S_IWGRP and not _private_group(found)):
+            raise _refusal(each, "may be written to by others", f"chmod go-w {_q(each)}")
+
+
+def _trusted() -> frozenset[int]:
+    """Us and root; in a user namespace that does not map root, root's files are shown as the overflow uid's."""
+    known = {0, os.geteuid()}
+    with suppress(OSError, ValueError):
+        ranges = [[int(part) for part in line.split()] for line in Path("/proc/self/uid_map").read_text().splitlines()]
+        if not any(outside == 0 for _, outside, _ in ranges):
+            known.add(int(Path("/proc/sys/kernel/overflowuid").read_text()))
+    return frozenset(known)
+
+
+def _private_group(found: os.stat_result) -> bool:
+    """Root's own group, or one of the owner's alone: where every user has such a group, umask 002 is the usual one."""
+    if found.st_gid == 0:
+        return True
+    try:
+        group, owner = grp.getgrgid(found.st_gid), pwd.getpwuid(found.st_uid)
+    except KeyError:
+        return False
+    return owner.pw_gid == group.gr_gid and owner.pw_name == group.gr_name and set(group.gr_mem) <= {owner.pw_name}
+
+
+def _foreign(path: Path, uid: int) -> FileRefused:
+    try:
+        name = pwd.getpwuid(uid).pw_name
+    except KeyError:
+        name = f"the user with id {uid}"
+    remedy = (
+        f"run `vaultd start` as {name}, without sudo, or with `HOME=/root`"
+        if os.geteuid() == 0
+        else "set VAULTD_HOME to a directory of yours and run `vaultd start` again"
+    )
+    return FileRefused(f"{path} is refused because it belongs to {name}: {remedy}.", path=str(path))
 
 
 def _kind(mode: int) -> str:
