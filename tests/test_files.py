@@ -499,6 +499,54 @@ def test_config_of_another_user_is_refused(tmp_path: Path) -> None:
         Files().read_config(tmp_path / "link")
 
 
+@pytest.mark.parametrize(
+    ("mode", "delivered", "passes"),
+    [
+        (0o600, False, True),
+        (0o400, False, True),
+        (0o640, False, False),
+        (0o604, False, False),
+        (0o644, False, False),
+        (0o620, False, False),
+        (0o400, True, True),
+        (0o440, True, True),
+        (0o444, True, False),
+        (0o460, True, False),
+        (0o640, True, True),
+    ],
+)
+def test_a_secret_that_others_may_read_is_refused(tmp_path: Path, mode: int, delivered: bool, passes: bool) -> None:
+    """It is one no more; the remedy is named. systemd shows the ACL of a delivered one as 0440."""
+    path = tmp_path / "passphrase"
+    path.write_text("canary")
+    path.chmod(mode)
+    if passes:
+        assert Files().read_secret(path, delivered=delivered) == b"canary"
+        return
+    with pytest.raises(FileRefused, match=r"may be (read|written to) by others: run `chmod (600|go-w) \S+passphrase`"):
+        Files().read_secret(path, delivered=delivered)
+
+
+@as_root
+def test_a_delivered_secret_may_be_roots(homes: Path) -> None:
+    """The service manager's, for a unit with User=; a third user's is nobody's, and root's own is not the user's."""
+    path = homes / "vaultd-passphrase"
+    path.write_text("x")
+    path.chmod(0o440)
+
+    def read(*, delivered: bool) -> Callable[[], None]:
+        def act() -> None:
+            raise AssertionError(Files().read_secret(path, delivered=delivered))
+
+        return act
+
+    os.chown(path, 0, STRANGER)  # readable by the group: the ACL's work, done without one
+    assert in_a_child(read(delivered=True), uid=STRANGER) == "b'x'"
+    assert "belongs to another user" in in_a_child(read(delivered=False), uid=STRANGER)
+    os.chown(path, OTHER, STRANGER)
+    assert "belongs to another user" in in_a_child(read(delivered=True), uid=STRANGER)
+
+
 def test_config_that_is_no_file_is_refused(tmp_path: Path) -> None:
     """A FIFO must not hang the daemon; /dev/null is the usual way to switch the file off."""
     os.mkfifo(tmp_path / "fifo")

@@ -230,6 +230,21 @@ class Files:
                 _check_target(os.fstat(descriptor), path)
                 return self._read_from(descriptor, path, 0)
 
+    def read_secret(self, path: Path, *, delivered: bool = False) -> bytes | None:
+        """The user's own file that nobody else may so much as read; a link as in `read_config`.
+
+        `delivered`: the service manager's, which may be root's, and is then readable by a group without members of
+        ours (systemd gives a unit's user access by an ACL, which shows as 0440).
+        """
+        with self._reading(path):
+            _check_links(path)
+            descriptor = self._open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            if descriptor is None:
+                return None
+            with _closing(descriptor):
+                _check_secret(os.fstat(descriptor), path, delivered=delivered)
+                return self._read_from(descriptor, path, 0)
+
     def replace(self, path: Path, content: bytes) -> None:
         """Make `content` the file, whole or not at all, and durable before this returns."""
         with self._writing(path):
@@ -483,6 +498,13 @@ def _check_target(found: os.stat_result, path: Path) -> None:
         raise _refusal(path, "belongs to another user", f"ls -lL {_q(path)}")
     if found.st_mode & _OTHERS_WRITE:
         raise _refusal(path, "may be written to by others", f"chmod go-w {_q(path)}")
+
+
+def _check_secret(found: os.stat_result, path: Path, *, delivered: bool) -> None:
+    if not (delivered and found.st_uid == 0 and stat.S_ISREG(found.st_mode)):
+        _check_target(found, path)
+    if found.st_mode & (_OTHERS & ~stat.S_IRGRP if delivered else _OTHERS):
+        raise _refusal(path, "may be read by others", f"chmod 600 {_q(path)}")
 
 
 def _check_links(path: Path) -> None:
