@@ -11,6 +11,7 @@ import pytest
 
 from tests.engine import rig as world
 from tests.engine.rig import Rig, chained, direct, plain, web_admin
+from vaultd.engine.desk import Question
 from vaultd.engine.seams import MintMfa, MintRole, MintServed, Note, Opened
 from vaultd.errors import (
     CodeRefused,
@@ -28,7 +29,7 @@ from vaultd.errors import (
     Unwritable,
     VaultdError,
 )
-from vaultd.model.credentials import RoleSession
+from vaultd.model.credentials import MfaHandle, RoleSession
 from vaultd.model.plan import Plan
 from vaultd.model.secret import Secret
 
@@ -717,12 +718,14 @@ async def test_open_mfa_ahead_of_time(rig: Rig) -> None:
     async def mfa() -> object:
         return await rig.broker.open_mfa("franklin", world.SERIAL, world.ENDPOINT, requester="tty")
 
-    assert await mfa() is not None
+    assert isinstance(await mfa(), Question)
     await rig.answer()
     assert (await rig.get(plan)).access_key_id
-    assert await mfa() is None
+    live = await mfa()
+    assert isinstance(live, MfaHandle)
+    assert live.expiration == rig.clock.now() + world.HALF_DAY
     await rig.clock.advance(3541)
-    assert await mfa() is not None
+    assert isinstance(await mfa(), Question)
 
 
 async def test_open_mfa_asks_when_a_role_was_denied_under_the_living_session(rig: Rig) -> None:
@@ -735,7 +738,8 @@ async def test_open_mfa_asks_when_a_role_was_denied_under_the_living_session(rig
     await rig.clock.advance(120)
     assert rig.desk.open_questions() == ()
 
-    assert await rig.broker.open_mfa("franklin", world.SERIAL, world.ENDPOINT, requester="tty") is not None
+    opened = await rig.broker.open_mfa("franklin", world.SERIAL, world.ENDPOINT, requester="tty")
+    assert isinstance(opened, Question)
 
 
 async def test_asks_false_opens_nothing(rig: Rig) -> None:

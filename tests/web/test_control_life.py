@@ -7,15 +7,18 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.fakes import FakeClock, FakeStore
 from tests.web.control import ROLE, House, Line, Started, soon
 from vaultd.errors import KeyringBusy, WrongPassphrase
+from vaultd.files import Files
 from vaultd.host import processes
 
 OTHER_UID = 54321
@@ -87,6 +90,19 @@ async def test_exec_binds_the_caller(started: Started) -> None:
     assert grant.role_arn == ROLE
     [row] = (await started.ok("GET", "/v1/grants"))["grants"]
     assert (row["id"], row["kind"], row["peer"]["pid"], row["last_used"]) == (made["id"], "exec", os.getpid(), None)
+
+
+async def test_what_aws_made_of_the_plan_is_warned_of_once(started: Started) -> None:
+    """201's `warnings`: the plan's, the session's and the config file's, none of them twice."""
+    made = await started.ok("POST", "/v1/grants", LEASE)
+    assert made["warnings"] == [], "positive control"
+    short = f"[profile short]\nsource_profile = identity\nrole_arn = {ROLE}\nduration_seconds = 900\n"
+    started.house.profiles(started.house.aws_config.read_text() + short)
+    await started.house.clock.advance(2)  # type: ignore[attr-defined]  # a FakeClock: the file is looked at once a second
+    made = await started.ok("POST", "/v1/grants", {"profile": "short", "kind": "lease"})
+    said = "Sessions of short under 1800 s make SDKs fetch each time: raise its duration_seconds."
+    assert made["warnings"].count(said) == 1
+    assert len(set(made["warnings"])) == len(made["warnings"])
 
 
 async def test_shell_binds_an_ancestor_only(started: Started, tmp_path: Path) -> None:
@@ -333,6 +349,28 @@ async def test_the_audit_is_read_back(started: Started) -> None:
     assert [each["event"] for each in events] == ["grant.create", "grant.create"]
     assert events == [each for each in started.house.audit() if each["event"] == "grant.create"]
     assert len((await started.ok("GET", "/v1/audit?n=1"))["events"]) == 1
+
+
+class Watched(Files):
+    """Notes which thread reads which file."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reads: list[tuple[str, bool]] = []
+
+    def read(self, path: Path, **how: Any) -> bytes | None:
+        self.reads.append((path.name, threading.current_thread() is threading.main_thread()))
+        return super().read(path, **how)
+
+
+async def test_the_audit_is_read_beside_the_loop(tmp_path: Path, clock: FakeClock) -> None:
+    """100,000 lines are a second of reading: never in the loop's thread. A start reads its tail there."""
+    files = Watched()
+    async with House(tmp_path, clock=clock, files=files).run() as started:
+        assert ("audit.jsonl", True) in files.reads, "positive control: who reads is seen"
+        files.reads.clear()
+        assert len((await started.ok("GET", "/v1/audit"))["events"]) == 1
+        assert [each for each in files.reads if each[0] == "audit.jsonl"] == [("audit.jsonl", False)]
 
 
 async def test_lost_lines_are_told(tmp_path: Path, clock: FakeClock) -> None:

@@ -197,14 +197,15 @@ async def test_a_code_given_unasked_ends_a_cool_down_of_30_s(started: Started, c
 
 
 async def test_mfa_opens_a_session_ahead_of_time(started: Started) -> None:
-    """201 with the question; its code opens the session; then 200 {"live": true} and nothing is asked."""
+    """201 with the question; its code opens the session; then 200 with the session's end, and nothing is asked."""
     opened = await started.call("POST", "/v1/prompts", {"identity": "identity"})
     assert (opened.status, opened.body["identity"]) == (201, "identity")
     assert (await started.call("POST", "/v1/prompts", {})).body["id"] == opened.body["id"]
     await started.ok("POST", f"/v1/prompts/{opened.body['id']}", {"token_code": "123456"})
 
-    assert (await started.call("POST", "/v1/prompts", {"identity": "identity"})).body == {"live": True}
-    assert (await started.ok("POST", "/v1/prompts", {"token_code": "654321"})) == {"live": True}
+    live = {"live": True, "expiration": "2026-11-23T00:00:00Z"}
+    assert (await started.call("POST", "/v1/prompts", {"identity": "identity"})).body == live
+    assert (await started.ok("POST", "/v1/prompts", {"token_code": "654321"})) == live
     assert started.house.sts.counts()["session_token"] == 1
 
 

@@ -31,7 +31,7 @@ from vaultd.errors import (
     Throttled,
     VaultdError,
 )
-from vaultd.model.text import shown
+from vaultd.model.text import shown, typed
 
 #: What of AWS's own words a message carries; with ours around it stays under the 200 of interface.md §6.
 _WORDS = 130
@@ -177,7 +177,7 @@ def _device(called: Called, reply: Reply) -> VaultdError:
         hint = " (FIDO devices do not work with STS)"
     return DeviceRefused(
         f"AWS knows no MFA device {shown(serial)} of identity {shown(called.identity)}{hint}; correct mfa_serial in "
-        f"the AWS config file or run `vault-client add {shown(called.identity)} --replace`",
+        f"the AWS config file or run `vault-client add {typed(called.identity)} --replace`",
         aws_code=reply.code,
     )
 
@@ -206,7 +206,7 @@ def _unknown_key(called: Called, _: Reply) -> VaultdError:
         return SessionRejected(f"AWS no longer knows {shown(called.signed_by)}; try again", expired=False)
     return IdentityBroken(
         f"AWS does not know the key of identity {shown(called.identity)}: deleted, inactive or mistyped; "
-        f"run `vault-client add {shown(called.identity)} --replace`"
+        f"run `vault-client add {typed(called.identity)} --replace`"
     )
 
 
@@ -215,7 +215,7 @@ def _bad_secret(called: Called, _: Reply) -> VaultdError:
         return SessionRejected(f"AWS refused the signature of {shown(called.signed_by)}; try again", expired=False)
     return IdentityBroken(
         f"the stored secret of identity {shown(called.identity)} is wrong; "
-        f"run `vault-client add {shown(called.identity)} --replace`"
+        f"run `vault-client add {typed(called.identity)} --replace`"
     )
 
 

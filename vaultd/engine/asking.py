@@ -30,10 +30,11 @@ from vaultd.errors import (
     TooManyAttempts,
     VaultdError,
 )
+from vaultd.model.credentials import MfaHandle
 from vaultd.model.partitions import Endpoint
 from vaultd.model.plan import Plan, Step
 from vaultd.model.secret import Secret
-from vaultd.model.text import shown
+from vaultd.model.text import shown, typed
 
 #: A `refresh` repeated so soon after its question was answered takes the session that the answer made.
 ANSWERED_SECONDS = 60.0
@@ -105,7 +106,7 @@ class Asking:
         if serial is None:
             raise BadProfile(
                 f"Identity {shown(step.identity)} has no MFA device: type "
-                f"`vault-client add {shown(step.identity)} --replace --mfa-serial ARN`."
+                f"`vault-client add {typed(step.identity)} --replace --mfa-serial ARN`."
             )
         known = self._desk.pending(step.identity, serial)
         if known is not None:
@@ -135,8 +136,8 @@ class Asking:
         finally:
             attendance.leave()
 
-    def open_mfa(self, identity: str, mfa_serial: str, endpoint: Endpoint, *, requester: str) -> Question | None:
-        """`vault-client mfa` ahead of time: the question, or None while the MFA session opens all that it should."""
+    def open_mfa(self, identity: str, mfa_serial: str, endpoint: Endpoint, *, requester: str) -> Question | MfaHandle:
+        """`vault-client mfa` ahead of time: the question, or the MFA session while it opens all that it should."""
         step = Step(
             kind="mfa_session",
             fingerprint="",
@@ -150,7 +151,7 @@ class Asking:
         handle = self._cells.handle(identity, serial)
         pending = self._desk.pending(identity, serial)
         if pending is None and handle is not None and self._cells.opens_all(handle):
-            return None
+            return handle
         self._desk.thaw(identity, serial)
         return self._open(step, profile="", requester=requester, stays=False)
 

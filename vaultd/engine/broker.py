@@ -27,7 +27,7 @@ from vaultd.engine.tending import IDLE_SECONDS, Tending
 from vaultd.engine.wishes import Wish
 from vaultd.errors import Locked, MfaRequired, StsUnavailable, VaultdError
 from vaultd.model import steps
-from vaultd.model.credentials import SERVE_FLOOR, RoleSession
+from vaultd.model.credentials import SERVE_FLOOR, MfaHandle, RoleSession
 from vaultd.model.partitions import Endpoint
 from vaultd.model.plan import Plan, Step
 from vaultd.model.secret import Secret
@@ -224,8 +224,10 @@ class Broker:
             if known is not None:
                 raise again(known)
 
-    async def open_mfa(self, identity: str, mfa_serial: str, endpoint: Endpoint, *, requester: str) -> Question | None:
-        """`vault-client mfa` ahead of time: the question, or None while the MFA session opens all that it should."""
+    async def open_mfa(
+        self, identity: str, mfa_serial: str, endpoint: Endpoint, *, requester: str
+    ) -> Question | MfaHandle:
+        """`vault-client mfa` ahead of time: the question, or the MFA session while it opens all that it should."""
         self._refuse_locked()
         return self._asking.open_mfa(identity, mfa_serial, endpoint, requester=requester)
 

@@ -26,7 +26,7 @@ from vaultd.engine.seams import Clock
 from vaultd.errors import CodeRefused, InvalidCode, TooManyAttempts, UnknownPrompt, VaultdError
 from vaultd.model.dialects import stamp
 from vaultd.model.secret import Secret
-from vaultd.model.text import shown
+from vaultd.model.text import shown, typed
 
 #: Refused codes per question (aws-facts §1.3.7).
 ATTEMPTS = 3
@@ -214,9 +214,9 @@ class Desk:
             return
         wait, early = _seconds(cooldown.until - boot), _seconds(cooldown.since + THAW_SECONDS - boot)
         if early > 0:
-            remedy = f"wait {early} s, then type `vault-client mfa {shown(device[0])} --token-code CODE`"
+            remedy = f"wait {early} s, then type `vault-client mfa {typed(device[0])} --token-code CODE`"
         else:
-            remedy = f"wait {wait} s, or type `vault-client mfa {shown(device[0])} --token-code CODE`"
+            remedy = f"wait {wait} s, or type `vault-client mfa {typed(device[0])} --token-code CODE`"
         raise TooManyAttempts(f"{cooldown.why}: {remedy}.", retry_after_seconds=wait)
 
     def _cool(self, device: Device, why: str, seconds: float) -> None:
@@ -316,7 +316,7 @@ class Desk:
             wait = _seconds(sent[0] + CODES_SECONDS - boot)
             raise TooManyAttempts(
                 f"{MOST_CODES} codes of {shown(device[1])} went to AWS in 10 min: wait {wait} s, then type "
-                f"`vault-client mfa {shown(device[0])}`.",
+                f"`vault-client mfa {typed(device[0])}`.",
                 retry_after_seconds=wait,
             )
         sent.append(boot)

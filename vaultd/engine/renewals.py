@@ -36,7 +36,7 @@ from vaultd.model.credentials import MfaHandle, RoleSession
 from vaultd.model.plan import Step
 from vaultd.model.secret import Secret
 from vaultd.model.steps import Dropped, Effect, Failed, Opened
-from vaultd.model.text import shown
+from vaultd.model.text import shown, typed
 
 #: No call to the keeper takes longer (A11; aws/ itself gives up after 2 + 8 s).
 DEADLINE_SECONDS = 10.0
@@ -323,7 +323,7 @@ class Renewals:
             return DeviceRefused(error.message, moved_to=others[0])
         return DeviceRefused(
             f"AWS does not know the MFA device {shown(old)} as one of {shown(step.identity)}: type "
-            f"`vault-client add {shown(step.identity)} --replace --mfa-serial ARN` with the right one."
+            f"`vault-client add {typed(step.identity)} --replace --mfa-serial ARN` with the right one."
         )
 
     # ---- one call ----
@@ -351,7 +351,7 @@ class Renewals:
         """The error without a prompt: an SDK's, or inside a flight."""
         return MfaRequired(
             f"Profile {shown(step.profile)} needs an MFA code of {shown(step.identity)}: "
-            f"type `vault-client mfa {shown(step.identity)}`."
+            f"type `vault-client mfa {typed(step.identity)}`."
         )
 
     def _record_renewal(self, step: Step, session: RoleSession) -> None:
@@ -385,7 +385,7 @@ _SILENT_AFTER_CODE = "AWS did not answer in 10 s"  # the asking side adds what b
 
 
 def _later(step: Step) -> str:
-    return f"try again in a minute, or type `vault-client explain {shown(step.profile)}`."
+    return f"try again in a minute, or type `vault-client explain {typed(step.profile)}`."
 
 
 def _retrieve(call: asyncio.Future[Minted]) -> None:

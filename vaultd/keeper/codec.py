@@ -17,7 +17,7 @@ from vaultd.engine.seams import Head
 from vaultd.errors import IdentityBroken, StoreDamaged
 from vaultd.model.credentials import Identity, IdentityKey, MfaHandle, MfaSession, RoleSession
 from vaultd.model.secret import Secret
-from vaultd.model.text import shown
+from vaultd.model.text import shown, typed
 
 _DATA_KEY_SIZE = 32
 
@@ -55,10 +55,9 @@ def key_of(item: Secret, *, identity: Identity, uuid: str) -> IdentityKey:
     akid, secret = fields.get("akid"), fields.get("secret")
     whole = fields.get("v") == 1 and isinstance(akid, str) and isinstance(secret, str)
     if not whole or fields.get("uuid") != uuid or not str(akid).endswith(identity.key_ending):
-        name = shown(identity.name)
         raise IdentityBroken(
-            f"what the store holds for identity {name} is not the key that was added, and is not used; "
-            f"run `vault-client add {name} --replace`"
+            f"what the store holds for identity {shown(identity.name)} is not the key that was added, and is not used; "
+            f"run `vault-client add {typed(identity.name)} --replace`"
         )
     return IdentityKey(identity.name, str(akid), Secret(str(secret)))
 

@@ -21,7 +21,7 @@ from vaultd.errors import BadRequest, IdentityBroken, IdentityExists, RoleDenied
 from vaultd.keeper import codec
 from vaultd.model.credentials import Identity, IdentityKey
 from vaultd.model.partitions import Endpoint, parse_arn
-from vaultd.model.text import nearest, shown
+from vaultd.model.text import nearest, shown, typed
 
 log = logging.getLogger(__name__)
 
@@ -117,7 +117,7 @@ class Identities:
         item = await store.load(_item(entry.uuid))
         if item is None:
             raise IdentityBroken(
-                f"the store holds no key for identity {shown(name)}; run `vault-client add {shown(name)} --replace`"
+                f"the store holds no key for identity {shown(name)}; run `vault-client add {typed(name)} --replace`"
             )
         key = codec.key_of(item, identity=entry.identity, uuid=entry.uuid)
         if self.store is store:  # not closed meanwhile
@@ -150,8 +150,9 @@ class Identities:
     def _replaceable(self, name: str, *, replace: bool) -> Entry | None:
         old = self._find(name)
         if old is not None and not replace:
-            name = shown(name)
-            raise IdentityExists(f"identity {name} exists; run `vault-client add {name} --replace` to replace its key")
+            raise IdentityExists(
+                f"identity {shown(name)} exists; run `vault-client add {typed(name)} --replace` to replace its key"
+            )
         return old
 
     async def _store_key(self, store: IdentityStore, key: IdentityKey, identity: Identity, *, replace: bool) -> None:
@@ -182,10 +183,9 @@ class Identities:
         try:
             arn = await self._sts.caller_identity(key, endpoint=endpoint)
         except IdentityBroken as exc:
-            name = shown(key.identity)
             raise IdentityBroken(
-                f"AWS does not accept that key for identity {name}; check key id and secret and run "
-                f"`vault-client add {name}` again"
+                f"AWS does not accept that key for identity {shown(key.identity)}; check key id and secret and run "
+                f"`vault-client add {typed(key.identity)}` again"
             ) from exc
         parsed = parse_arn(arn)
         if parsed is None or not parsed.resource.startswith("user/"):
@@ -203,10 +203,10 @@ class Identities:
             log.info("skip mfa-detection identity=%s reason=%s", shown(key.identity), exc.kind)
             return fallback
         if len(serials) > 1:
-            name = shown(key.identity)
             raise BadRequest(
-                f"MfaSerial: the user of identity {name} has several MFA devices: "
-                f"{', '.join(shown(serial) for serial in serials)}; run `vault-client add {name} --mfa-serial ARN`",
+                f"MfaSerial: the user of identity {shown(key.identity)} has several MFA devices: "
+                f"{', '.join(shown(serial) for serial in serials)}; run "
+                f"`vault-client add {typed(key.identity)} --mfa-serial ARN`",
                 mfa_serials=[shown(serial) for serial in serials],
             )
         return serials[0] if serials else None
@@ -225,7 +225,7 @@ class Identities:
             return found
         near = nearest(name, (identity.name for identity in self.all()))
         raise UnknownIdentity(
-            f"no key is stored for identity {shown(name)}.{near} Run `vault-client add {shown(name)}`"
+            f"no key is stored for identity {shown(name)}.{near} Run `vault-client add {typed(name)}`"
         )
 
     def _find(self, name: str) -> Entry | None:

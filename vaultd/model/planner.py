@@ -21,7 +21,7 @@ from vaultd.model.partitions import Endpoint, account_of, valid_region
 from vaultd.model.plan import Overrides, Plan, RoleParameters, Sourced, Step, StepKind
 from vaultd.model.profiles import STATIC_KEYS, Chain, Profile, Profiles
 from vaultd.model.roles import role_parameters
-from vaultd.model.text import nearest, shown
+from vaultd.model.text import nearest, shown, typed
 
 #: Sources of credentials that the AWS CLI knows and vaultd does not serve: key → what it is.
 _NOT_SERVED = {
@@ -79,14 +79,14 @@ def _refuse_unserved(profiles: Profiles, chain: Chain) -> None:
             if value := profile.get(key):
                 raise BadProfile(
                     f"{profiles.said(profile.name, key, value)}: vaultd does not serve {_NOT_SERVED[key]} yet; leave "
-                    f"this profile to the AWS CLI, or remove the line and run `vault-client add {shown(profile.name)}`."
+                    f"this profile to the AWS CLI, or remove the line and run `vault-client add {typed(profile.name)}`."
                 )
 
 
 def _never_added(profiles: Profiles, chain: Chain, identities: Mapping[str, Identity]) -> str:
-    name = shown(chain.identity)
+    name = typed(chain.identity)
     if chain.named_by is None:
-        return f"No key is stored for the identity {name}: run `vault-client add {name}`"
+        return f"No key is stored for the identity {shown(chain.identity)}: run `vault-client add {name}`"
     where = profiles.said(chain.profiles[-1].name, "source_profile", chain.named_by)
     close = nearest(chain.identity, [*identities, *profiles.names()])
     meant = f" ({close.strip()})" if close else ""
@@ -122,7 +122,7 @@ def _note_ignored(draft: Draft) -> None:
         if value := next((profile.values[key] for key in sorted(STATIC_KEYS) if key in profile.values), None):
             draft.problem(
                 f"{draft.profiles.at(value.line)} [profile {shown(profile.name)}] holds an access key in clear that "
-                f"vaultd does not use; remove it, and run `vault-client add {shown(profile.name)}` to store it."
+                f"vaultd does not use; remove it, and run `vault-client add {typed(profile.name)}` to store it."
             )
         if value := profile.get("mfa_process"):
             draft.problem(
@@ -133,7 +133,7 @@ def _note_ignored(draft: Draft) -> None:
     if draft.leaf.get("role_arn") is None and source is not None:
         draft.problem(
             f"[profile {shown(draft.name)}] has no role_arn, so it serves the identity's own session and not the role "
-            f"of its source_profile; write a role_arn under it, or use `vault-client use {shown(source.name)}`."
+            f"of its source_profile; write a role_arn under it, or use `vault-client use {typed(source.name)}`."
         )
 
 

@@ -8,7 +8,7 @@ from aiohttp import web
 
 from vaultd.errors import BadRequest
 from vaultd.web import bodies
-from vaultd.web.control_replies import SENTENCE, legible, reply
+from vaultd.web.control_replies import SENTENCE, legible, long_reply, reply
 from vaultd.web.rooms import Rooms, caller, connection
 from vaultd.web.routes.grants import grant_object
 from vaultd.web.routes.identities import identity_object
@@ -57,8 +57,8 @@ class _Daemon:
 
     async def unlock(self, request: web.Request) -> web.Response:
         body = bodies.parse(bodies.UnlockBody, await request.read())
-        await self._rooms.lifecycle.unlock(body.passphrase, accept_rollback=body.accept_rollback, by=caller(request))
-        return reply({})
+        consent = body.accept_rollback
+        return reply(await self._rooms.lifecycle.unlock(body.passphrase, accept_rollback=consent, by=caller(request)))
 
     async def audit(self, request: web.Request) -> web.Response:
         count = request.query.get("n", str(LINES))
@@ -66,7 +66,8 @@ class _Daemon:
             raise BadRequest("field n: not a number; send a whole number of lines", field="n")
         await self._rooms.audit.flush()
         lines = min(int(count), MOST_LINES)
-        return reply({"events": self._rooms.audit.tail(lines, profile=request.query.get("profile"))})
+        events = await self._rooms.audit.read(lines, profile=request.query.get("profile"))
+        return await long_reply("events", events)
 
     async def events(self, request: web.Request) -> web.StreamResponse:
         """NDJSON from now on, until the caller leaves or the daemon stops."""

@@ -93,8 +93,14 @@ class _Grants:
             "expiration": stamp(session.expiration),
             "account_id": session.account_id,
             "role_arn": session.role_arn,
-            "warnings": legible([*plan.problems, *self._rooms.catalog().default_warnings()], limit=SENTENCE),
+            "warnings": legible(self._warnings(plan), limit=SENTENCE),
         }
+
+    def _warnings(self, plan: Plan) -> list[str]:
+        """Of the plan, of what AWS made of it, and of the config file; each once."""
+        rooms = self._rooms
+        said = (*plan.problems, *rooms.broker.state(plan).warnings, *rooms.catalog().default_warnings())
+        return list(dict.fromkeys(said))
 
     def _bound(self, request: web.Request, body: bodies.GrantBody) -> Bound | None:
         """exec: the caller of the socket, whose pid and start time execve keeps. shell: an ancestor, when given."""

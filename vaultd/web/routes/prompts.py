@@ -9,7 +9,9 @@ from aiohttp import web
 
 from vaultd.engine.desk import Question
 from vaultd.errors import BadRequest, Locked, UnknownIdentity, UnknownPrompt
-from vaultd.model.text import nearest, shown
+from vaultd.model.credentials import MfaHandle
+from vaultd.model.dialects import stamp
+from vaultd.model.text import nearest, shown, typed
 from vaultd.web import bodies
 from vaultd.web.control_replies import reply
 from vaultd.web.rooms import Rooms, connection, requester
@@ -35,19 +37,18 @@ class _Prompts:
         return reply({"prompts": [question.wire() for question in self._rooms.desk.open_questions()]})
 
     async def open(self, request: web.Request) -> web.Response:
-        """`vault-client mfa`: 201 with the question, or 200 {"live": true} when no code is needed."""
+        """`vault-client mfa`: 201 with the question, or 200 {"live": true, "expiration"} when no code is needed."""
         body = bodies.parse(bodies.PromptBody, await request.read())
         if self._rooms.broker.locked:
             raise Locked("vaultd is locked: type `vault-client unlock`")
-        question, opened = self._pending(body.identity), False
-        if question is None:
-            question, opened = await self._ahead_of_time(body.identity, requester=requester(request)), True
-        if question is None:
-            return reply({"live": True})
+        pending = self._pending(body.identity)
+        question = pending or await self._ahead_of_time(body.identity, requester=requester(request))
+        if isinstance(question, MfaHandle):
+            return reply({"live": True, "expiration": stamp(question.expiration)})
         if body.token_code is None:
             return reply(question.wire(), status=201)
         # Who brings a code is an asker as long as AWS takes for it: a wrong one must not leave a question behind.
-        attendance = self._rooms.desk.attend(question.id) if opened else None
+        attendance = None if pending else self._rooms.desk.attend(question.id)
         try:
             await self._rooms.desk.answer(question.id, body.token_code, by=requester(request))
         finally:
@@ -60,13 +61,13 @@ class _Prompts:
         pending = (each for each in self._rooms.desk.open_questions() if identity in {None, each.identity})
         return next(pending, None)
 
-    async def _ahead_of_time(self, identity: str | None, *, requester: str) -> Question | None:
+    async def _ahead_of_time(self, identity: str | None, *, requester: str) -> Question | MfaHandle:
         name = self._known(identity)
         ground = self._rooms.catalog().identity_ground(name)
         if ground.device.serial is None:
             raise BadRequest(
                 f"identity {shown(name)} has no MFA device that vaultd knows: register one with AWS, then type "
-                f"`vault-client add {shown(name)} --replace`",
+                f"`vault-client add {typed(name)} --replace`",
                 field="identity",
             )
         return await self._rooms.broker.open_mfa(name, ground.device.serial, ground.endpoint, requester=requester)
@@ -78,12 +79,12 @@ class _Prompts:
         if identity is not None:
             raise UnknownIdentity(
                 f"no identity {shown(identity)} is stored.{nearest(identity, names)} "
-                f"Type `vault-client add {shown(identity)}`"
+                f"Type `vault-client add {typed(identity)}`"
             )
         if not names:
             raise UnknownIdentity("no identity is stored: type `vault-client add IDENTITY`")
         if len(names) > 1:
-            which = ", ".join(shown(name) for name in names)
+            which = ", ".join(typed(name) for name in names)
             raise BadRequest(f"no question is open; type `vault-client mfa` and one of: {which}", exit=2)
         return names[0]
 

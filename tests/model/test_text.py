@@ -1,0 +1,59 @@
+"""Names in remedies: what is pasted from a message is one word of a shell (model/text.py)."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from vaultd.catalog import Catalog, rules_of
+from vaultd.config import load_settings
+from vaultd.errors import UnknownIdentity
+from vaultd.model.profiles import parse
+from vaultd.model.text import typed
+
+VAULTD = Path(__file__).parents[2] / "vaultd"
+#: A name in an f-string behind a command, with its expression.
+NAMED = re.compile(r"`vault-client [a-z]+ (?:\"\s*f\")?\{([^}]*)\}")
+
+
+@pytest.mark.parametrize("name", ["web-admin", "team.prod_2", "123456789012", "a/b", "a@b"])
+def test_a_plain_name_stays_as_it_is(name: str) -> None:
+    """Nobody is to see quotes that are not needed."""
+    assert typed(name) == name
+
+
+@pytest.mark.parametrize("name", ["$(touch x)", "a b", "it's", "", "`id`", "a;b", "*", "x\x1b[31m", "é"])
+def test_an_odd_name_is_one_word(name: str) -> None:
+    """A shell reads it back as the name that was shown, and runs nothing of it."""
+    (word,) = shlex.split(typed(name))
+    assert word == name.replace("\x1b", "?")
+    assert "\x1b" not in typed(name)
+
+
+def test_a_message_quotes_the_name() -> None:
+    """From a config file to the sentence."""
+    rules = rules_of(load_settings("", path="config.toml"), {})
+    profiles = parse("[profile x]\nsource_profile = $(touch y)\nrole_arn = arn:aws:iam::123456789012:role/R\n")
+    with pytest.raises(UnknownIdentity) as unknown:
+        Catalog(1, profiles, rules, {}).plan("x")
+    assert unknown.value.message.endswith("run `vault-client add '$(touch y)'`")
+
+
+def test_every_remedy_goes_through_typed() -> None:
+    """No name stands bare behind a command, in any message of the daemon."""
+    found = [
+        (path.name, expression, path.read_text())
+        for path in VAULTD.rglob("*.py")
+        for expression in NAMED.findall(path.read_text())
+    ]
+    bare = [
+        (name, expression)
+        for name, expression, text in found
+        if not expression.startswith("typed(") and f"{expression} = typed(" not in text
+    ]
+    assert bare == []
+    assert len(found) > 15, "positive control: the messages are found"
+    assert NAMED.findall('f"`vault-client add {shown(name)}`"') == ["shown(name)"]
