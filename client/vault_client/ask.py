@@ -19,6 +19,7 @@ import time
 from contextlib import suppress
 
 from vault_client.errors import NEEDS_PERSON, Refusal, Stop
+from vault_client.link import quoted
 from vault_client.tables import clean, epoch
 
 TYPE_CHECKING = False
@@ -32,6 +33,8 @@ _CLEAR = "\r\x1b[K"
 _ASK = "MFA code: "
 _LINE_LIMIT = 64 * 1024
 _LOCAL_FLAGS = 3
+#: The longest session of a role that is assumed from the MFA session (aws-facts §1.1).
+_CHAINED_SECONDS = 3600
 
 #: Questions one command goes through before it gives up: a daemon that asks for ever must not trap anybody.
 ROUNDS = 10
@@ -40,9 +43,10 @@ ROUNDS = 10
 class Terminal:
     """The controlling terminal, else stdin and stderr when both are one; silent while it is open."""
 
-    def __init__(self, source: int, target: int, *, owned: bool) -> None:
+    def __init__(self, source: int, target: int, *, owned: bool, again: str) -> None:
         self._source = source
         self._target = target
+        self._again = again
         self._owned = owned
         self._saved = termios.tcgetattr(source)
         self._previous = signal.signal(signal.SIGTERM, _leave)
@@ -51,17 +55,17 @@ class Terminal:
         termios.tcsetattr(source, termios.TCSAFLUSH, quiet)
 
     @classmethod
-    def find(cls) -> Terminal | None:
-        """None where there is no person to ask."""
+    def find(cls, again: str) -> Terminal | None:
+        """None where there is no person to ask. `again` is what to type when he leaves the question unanswered."""
         try:
             device = os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
         except OSError:
             device = None
         try:
             if device is not None:
-                return cls(device, device, owned=True)
+                return cls(device, device, owned=True, again=again)
             if os.isatty(0) and os.isatty(2):
-                return cls(0, 2, owned=False)
+                return cls(0, 2, owned=False, again=again)
         except termios.error:  # hung up between the two calls
             if device is not None:
                 os.close(device)
@@ -76,7 +80,7 @@ class Terminal:
         try:
             os.write(self._target, text.encode("utf-8", "replace"))
         except OSError as exc:
-            raise _gone() from exc
+            raise self._gone() from exc
 
     def line(self) -> str:
         """What was typed up to Enter; raises Stop for Ctrl-D and for a terminal that is gone."""
@@ -87,7 +91,7 @@ class Terminal:
             except OSError:
                 piece = b""
             if not piece or len(typed) > _LINE_LIMIT:
-                raise _gone()
+                raise self._gone()
             typed += piece
         try:
             return typed.decode("utf-8").rstrip("\r\n")
@@ -100,6 +104,9 @@ class Terminal:
         answer = self.line()
         self.write("\n")
         return answer
+
+    def _gone(self) -> Stop:
+        return Stop(f"the question was left unanswered: type {self._again}", NEEDS_PERSON)
 
     def close(self) -> None:
         """The terminal as it was."""
@@ -118,10 +125,6 @@ class Terminal:
 
 def _leave(signum: int, _frame: FrameType | None) -> None:
     sys.exit(128 + signum)  # through `close`, so that the shell gets its echo back
-
-
-def _gone() -> Stop:
-    return Stop("the question was left unanswered: type `vault-client mfa` when the code is at hand", NEEDS_PERSON)
 
 
 def six_digits(typed: str) -> str | None:
@@ -145,7 +148,7 @@ def settled(
             if refusal.prompt is None:
                 raise
             if token_code is None:
-                ask(link, refusal.prompt)
+                ask(link, refusal.prompt, body)
             elif carried:
                 raise Stop(refusal.message, 1) from None
             else:
@@ -163,25 +166,55 @@ def post(link: Link, prompt: dict[str, Any], token_code: str) -> None:
             raise Stop(refusal.message, 1 if refusal.status < 500 else refusal.exit_status) from None
 
 
-def ask(link: Link, prompt: dict[str, Any]) -> None:
-    """Returns when the question is answered, here or elsewhere; raises Stop when it is not."""
-    terminal = Terminal.find()
+def ask(link: Link, prompt: dict[str, Any], body: dict[str, Any] | None = None) -> None:
+    """Returns when the question is answered, here or elsewhere; raises Stop when it is not. `body`: of the call that
+    the question stands before.
+    """
+    terminal = Terminal.find(f"{_mfa(prompt)} when the code is at hand")
     if terminal is None:
-        identity = clean(prompt.get("identity"))
-        raise Stop(
-            f"{clean(prompt.get('profile')) or identity} needs a code of {clean(prompt.get('mfa_serial'))} and there "
-            f"is no terminal to ask on: type `vault-client mfa {identity}` in one, or give --token-code CODE",
-            NEEDS_PERSON,
-        )
+        raise _nobody(link, prompt, body)
     with terminal:
         _converse(link, terminal, prompt)
+
+
+def _mfa(prompt: dict[str, Any]) -> str:
+    return f"`vault-client mfa {clean(prompt.get('identity'))}`"
+
+
+def _nobody(link: Link, prompt: dict[str, Any], body: dict[str, Any] | None) -> Stop:
+    about = clean(prompt.get("profile") or prompt.get("identity"))
+    needs = f"{about} needs a code of {clean(prompt.get('mfa_serial'))}"
+    if _direct(link, prompt, body):
+        return Stop(
+            f"{needs} with this very call and there is no terminal to ask on: give --token-code CODE to this command",
+            NEEDS_PERSON,
+        )
+    return Stop(
+        f"{needs} and there is no terminal to ask on: type {_mfa(prompt)} in one, or give --token-code CODE",
+        NEEDS_PERSON,
+    )
+
+
+def _direct(link: Link, prompt: dict[str, Any], body: dict[str, Any] | None) -> bool:
+    """Is the code for AssumeRole itself, because of a session above an hour (architecture.md §5)? Then `mfa`, which
+    opens the identity's MFA session, is no help.
+    """
+    if int((body or {}).get("duration_seconds") or 0) > _CHAINED_SECONDS:
+        return True
+    if not prompt.get("profile"):
+        return False
+    try:
+        plan = link.call("GET", f"/v1/profiles/{quoted(str(prompt['profile']))}/plan")
+    except Stop:
+        return False
+    return any(step.get("kind") == "assume_role_with_code" for step in plan.get("steps") or ())
 
 
 def _cancelled(link: Link, terminal: Terminal, prompt: dict[str, Any]) -> Stop:
     with suppress(Stop):  # it is over already, or the daemon is, or the terminal: nothing is left to cancel
         terminal.write("\n")
         link.call("DELETE", f"/v1/prompts/{prompt['id']}")
-    return Stop("cancelled: type `vault-client mfa` when the code is at hand")
+    return Stop(f"cancelled: type {_mfa(prompt)} when the code is at hand")
 
 
 def headline(prompt: dict[str, Any]) -> str:

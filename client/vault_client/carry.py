@@ -7,7 +7,7 @@ daemon's, and it is waited for until it expires (interface.md §3).
 from __future__ import annotations
 
 from vault_client.ask import ROUNDS, settled, wait_elsewhere
-from vault_client.cli import Call
+from vault_client.cli import Call, brief
 from vault_client.errors import NEEDS_PERSON, USAGE, Refusal, Stop
 from vault_client.link import quoted
 from vault_client.shell import Fish, Posix, PowerShell
@@ -24,7 +24,7 @@ def export(call: Call) -> int:
     """Print the keys in the format that a tool reads."""
     chosen = call.value("format") or "env"
     if chosen not in _FORMATS:
-        raise Stop(f"export: there is no format {chosen}: choose one of {', '.join(_FORMATS)}", USAGE)
+        raise Stop(f"export: there is no format {brief(chosen)}: choose one of {', '.join(_FORMATS)}", USAGE)
     path = f"/v1/profiles/{quoted(call.operands[0])}/credentials"
     keys = settled(call.link, "GET", path, None, token_code=call.token_code, carried=False)
     if chosen == "json":

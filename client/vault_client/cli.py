@@ -88,6 +88,13 @@ _TABLE = (
 )  # fmt: skip
 COMMANDS = {command.name: command for command in _TABLE}
 
+#: Their stdout is for eval.
+_EVALUATED = ("use", "unuse")
+_BROKEN_PIPE = 141
+#: Of what was typed, in a sentence about it: a variable may hold a whole file.
+_SHOWN = 200
+_LONGEST_NAME = 1000
+
 #: Of the contract, and not there yet.
 LATER = ("login", "doctor", "rotate", "import", "shell-init", "completion", "prompt")
 
@@ -136,9 +143,16 @@ class Call:
     @staticmethod
     def out(text: str) -> None:
         """To stdout, whatever bytes a file name or a value holds."""
-        sys.stdout.flush()
-        sys.stdout.buffer.write(text.encode("utf-8", "surrogateescape"))
-        sys.stdout.buffer.flush()
+        try:
+            sys.stdout.flush()
+            sys.stdout.buffer.write(text.encode("utf-8", "surrogateescape"))
+            sys.stdout.buffer.flush()
+        except OSError as exc:
+            _drop(1)
+            if isinstance(exc, BrokenPipeError):  # `vault-client log | head`: as if SIGPIPE had ended us
+                raise Stop("", _BROKEN_PIPE) from exc
+            raise Stop(f"the output cannot be written ({exc.strerror}): free space or give stdout another place, then "
+                       f"type it again") from exc  # fmt: skip
 
     def json(self, body: object) -> None:
         """The daemon's own object, for scripts."""
@@ -153,25 +167,65 @@ class Call:
 
 
 def say(text: str) -> None:
-    """`vault-client: TEXT` on stderr; text from elsewhere cannot move the cursor."""
+    """`vault-client: TEXT` on stderr, if there is one; text from elsewhere cannot move the cursor."""
     from vault_client.tables import clean
 
-    sys.stderr.write("\n".join(f"vault-client: {clean(line)}" for line in text.split("\n")) + "\n")
-    sys.stderr.flush()
+    _tell("\n".join(f"vault-client: {clean(line)}" for line in text.split("\n")) + "\n")
+
+
+def _tell(text: str) -> None:
+    try:
+        sys.stderr.write(text)
+        sys.stderr.flush()
+    except OSError:
+        _drop(2)
+
+
+def _drop(number: int) -> None:
+    """What a stream still holds goes nowhere: Python would try again at its end, and say so with exit 120."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, number)
+    os.close(null)
 
 
 def run(arguments: list[str], environ: Mapping[str, str] = os.environ) -> int:
     """The whole program; returns the exit status of interface.md §3."""
     try:
+        status = _told(arguments, environ)
+    except KeyboardInterrupt:  # also while a sentence was on its way to stderr
+        status = 130
+    if status and arguments and arguments[0] in _EVALUATED and not sys.stdout.isatty():
+        try:  # noqa: SIM105 - contextlib costs a start-up what it saves here
+            Call.out(_failing(arguments, environ))
+        except (Stop, KeyboardInterrupt):
+            pass  # a stdout that takes nothing evaluates nothing
+    return status
+
+
+def _told(arguments: list[str], environ: Mapping[str, str]) -> int:
+    try:
         return _run(arguments, environ)
     except Stop as stop:
-        say(stop.message)
+        if stop.message:
+            say(stop.message)
         return _exit_of(stop)
-    except KeyboardInterrupt:
-        return 130
-    except BrokenPipeError:  # `vault-client log | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
+
+
+def _failing(arguments: list[str], environ: Mapping[str, str]) -> str:
+    """A line that fails where it is evaluated: eval of nothing is 0, and `set -e` would go on to terraform with
+    whatever identity is there.
+    """
+    from vault_client import shell
+
+    chosen = None
+    for at, argument in enumerate(arguments):
+        name, equals, value = argument.partition("=")
+        if name == "--shell":
+            chosen = value if equals else "".join(arguments[at + 1 : at + 2])
+    try:
+        return shell.calling(environ, chosen).fail + "\n"
+    except Stop:  # the very reason, perhaps
+        return shell.Posix.fail + "\n"
 
 
 def _exit_of(stop: Stop) -> int:
@@ -183,7 +237,7 @@ def _exit_of(stop: Stop) -> int:
 
 def _run(arguments: list[str], environ: Mapping[str, str]) -> int:
     if not arguments:
-        sys.stderr.write(overview())
+        _tell(overview())
         return USAGE
     name, *rest = arguments
     if name in {"-h", "--help", "help"}:
@@ -230,7 +284,7 @@ def _read(command: Command, rest: list[str], environ: Mapping[str, str]) -> Call
 
 def _check_operands(command: Command, operands: list[str], tail: list[str]) -> None:
     if command.tail and not tail:
-        raise _misread(command, "no CMD after --")
+        raise _no_command(command, operands)
     if len(operands) < command.least:
         raise _misread(command, f"{command.operands.split()[0]} is missing")
     if len(operands) > command.most:
@@ -238,10 +292,25 @@ def _check_operands(command: Command, operands: list[str], tail: list[str]) -> N
     for operand in operands:
         if not operand or not operand.isprintable():
             raise _misread(command, "a name is empty or has characters that cannot be shown")
+        if len(operand) > _LONGEST_NAME:
+            raise _misread(command, f"a name has {len(operand)} characters, and no more than {_LONGEST_NAME} are taken")
+
+
+def _no_command(command: Command, operands: list[str]) -> Stop:
+    """`exec P env`: the two dashes are forgotten, and everything is there to say where they belong."""
+    if len(operands) < 2:
+        return _misread(command, "no CMD after --")
+    meant = brief(" ".join([operands[0], "--", *operands[1:]]))
+    return Stop(f"{command.name}: no CMD after --: type `vault-client {command.name} {meant}`", USAGE)
 
 
 def _misread(command: Command, why: str) -> Stop:
-    return Stop(f"{command.name}: {why}: type `vault-client {command.name} --help`", USAGE)
+    return Stop(f"{command.name}: {brief(why)}: type `vault-client {command.name} --help`", USAGE)
+
+
+def brief(typed: str) -> str:
+    """What was typed, as a sentence repeats it: cut to 200 characters."""
+    return typed if len(typed) <= _SHOWN else typed[: _SHOWN - 1] + "…"
 
 
 def _no_such(name: str) -> Stop:
@@ -249,9 +318,9 @@ def _no_such(name: str) -> Stop:
         return Stop(f"{name} is not there yet in {__version__}: `vault-client --help` lists what is", USAGE)
     import difflib
 
-    close = difflib.get_close_matches(name, COMMANDS, n=2)
+    close = difflib.get_close_matches(brief(name), COMMANDS, n=2)
     meant = f" (did you mean {' or '.join(close)}?)" if close else ""
-    return Stop(f"there is no command {name}{meant}: type `vault-client --help`", USAGE)
+    return Stop(f"there is no command {brief(name)}{meant}: type `vault-client --help`", USAGE)
 
 
 def overview() -> str:

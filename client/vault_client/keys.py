@@ -74,7 +74,7 @@ def _stored(call: Call, body: dict[str, Any]) -> dict[str, Any]:
         serials = refusal.body.get("mfa_serials")
         if not isinstance(serials, list) or not serials:
             raise
-        terminal = Terminal.find()
+        terminal = _terminal(call)
         if terminal is None:
             raise
         return _post(call, {**body, "MfaSerial": _choice([str(serial) for serial in serials], terminal)})
@@ -101,8 +101,13 @@ def _device(identity: dict[str, Any]) -> str:
     return f"MFA device {serial}" if serial else "no MFA device"
 
 
+def _terminal(call: Call) -> Terminal | None:
+    replace = " --replace" if call.flag("replace") else ""
+    return Terminal.find(f"`vault-client add {clean(call.operands[0])}{replace}` again")
+
+
 def _from_terminal(call: Call) -> dict[str, str]:
-    terminal = Terminal.find()
+    terminal = _terminal(call)
     if terminal is None:
         raise Stop(
             f"there is no terminal to ask for the key on: type `vault-client add {call.operands[0]}` in one, or give "

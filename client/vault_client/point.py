@@ -8,7 +8,7 @@ Rules
 """
 
 # pathlib may not load at start-up (architecture.md §2), so os.path it is.
-# ruff: noqa: PTH110, PTH113, PTH118, PTH119, PTH123
+# ruff: noqa: PTH110, PTH112, PTH113, PTH115, PTH118, PTH119, PTH123
 from __future__ import annotations
 
 import os
@@ -16,7 +16,7 @@ import sys
 
 from vault_client import shell as shells
 from vault_client.ask import settled
-from vault_client.cli import Call
+from vault_client.cli import Call, brief
 from vault_client.errors import USAGE, Refusal, Stop
 from vault_client.link import check_listener, quoted
 from vault_client.tables import clean, local
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 SUBSHELL = "VAULTD_SUBSHELL"
 _EXCEPTIONS = ("NO_PROXY", "no_proxy")
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_LETTERS = frozenset("abcdefghijklmnopqrstuvwxyz")
+_DIGITS = frozenset("0123456789")
 _COERCED = frozenset({"C.UTF-8", "C.utf8", "UTF-8"})
 
 
@@ -41,15 +43,47 @@ def use(call: Call) -> int:
         return _subshell(call, body)
     shell = shells.calling(call.environ, call.value("shell"))
     grant = _granted(call, body)
-    variables = _variables(call.environ, grant)
+    try:
+        call.out(_lines(call, shell, grant))
+    except BaseException:  # nobody has the token, and it would live for `[grants] max_age`
+        _revoke(call, str(grant["id"]))
+        raise
+    _announce(call, grant, f"undo it with: {shell.undo}")
+    if replaced := _replaced(call.environ):
+        _revoke(call, replaced)
+    return 0
+
+
+def _lines(call: Call, shell: shells.Dialect, grant: dict[str, Any]) -> str:
+    variables = {**_variables(call.environ, grant), shells.HOLDER: _evaluator()}
     region = None if call.value("region") else variables.get("AWS_REGION")
     if region:
         decided_there = (*shells.REGION, "VAULTD_REGION")
         variables = {name: value for name, value in variables.items() if name not in decided_there}
-    lines = shells.use_lines(shell, variables=variables, unset=grant["unset"], region=region)
-    call.out(lines)
-    _announce(call, grant, f"undo it with: {shell.undo}")
-    return 0
+    return shells.use_lines(shell, variables=variables, unset=grant["unset"], region=region)
+
+
+def _replaced(environ: Mapping[str, str]) -> str | None:
+    """The grant that these lines take the place of, when this very shell took it by eval. One that was inherited, from
+    `exec`, from a subshell of `use` or from a parent shell that still works with it, is not ours to end.
+    """
+    grant = environ.get("VAULTD_GRANT")
+    return grant if grant and environ.get(shells.HOLDER) == _evaluator() else None
+
+
+def _evaluator() -> str:
+    """The pid of the shell that will evaluate our lines: the nearest ancestor that does not write into our pipe. bash
+    forks between itself and us for `$(… 2>/dev/null)` and in a function; who is forked there writes where we do.
+    """
+    pid = os.getppid()
+    try:
+        pipe = os.readlink("/proc/self/fd/1")
+        while pid > 1 and pipe.startswith("pipe:") and os.readlink(f"/proc/{pid}/fd/1") == pipe:
+            with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as stat:
+                pid = int(stat.read().rpartition(")")[2].split()[1])
+    except OSError:
+        pass  # no /proc: the parent it is
+    return str(pid)
 
 
 def unuse(call: Call) -> int:
@@ -91,20 +125,29 @@ def _no_imds(call: Call) -> None:
 
 def _grant_body(call: Call, *, kind: str) -> dict[str, Any]:
     body: dict[str, Any] = {"profile": call.operands[0], "kind": kind}
-    if region := call.value("region"):
-        body["region"] = region
+    if (region := call.value("region")) is not None:
+        body["region"] = _region(region)
     if (duration := call.value("duration")) is not None:
         body["duration_seconds"] = _seconds(duration)
     return body
 
 
+def _region(text: str) -> str:
+    """As the daemon will take it: `[a-z]{2,}(-[a-z0-9]+)+`, without the import of re."""
+    first, *parts = text.split("-")
+    fits = len(text) <= 63 and len(first) >= 2 and not set(first) - _LETTERS
+    if not (fits and parts and all(part and not set(part) - _LETTERS - _DIGITS for part in parts)):
+        raise Stop(f"--region {brief(text)} is no region: give one such as eu-west-1", USAGE)
+    return text
+
+
 def _seconds(text: str) -> int:
     count, unit = text[:-1], text[-1:]
     if unit not in _UNITS or not (count.isascii() and count.isdigit()):
-        raise Stop(f"--duration {text} is no length of time: write it as 45m or 2h", USAGE)
+        raise Stop(f"--duration {brief(text)} is no length of time: write it as 45m or 2h", USAGE)
     seconds = int(count) * _UNITS[unit]
     if not 900 <= seconds <= 43200:
-        raise Stop(f"--duration {text} is not what AWS allows: choose from 15m to 12h", USAGE)
+        raise Stop(f"--duration {brief(text)} is not what AWS allows: choose from 15m to 12h", USAGE)
     return seconds
 
 
@@ -169,7 +212,7 @@ def _environment(call: Call, grant: dict[str, Any]) -> dict[str, str]:
             if name in variables:
                 variables[name] = environment.get(name) or chosen
     ours = () if chosen else shells.REGION
-    for name in (SUBSHELL, "VAULTD_REGION", *ours, *grant["unset"]):
+    for name in (SUBSHELL, shells.HOLDER, "VAULTD_REGION", *ours, *grant["unset"]):
         environment.pop(name, None)
     return {**environment, **variables}
 
@@ -208,6 +251,8 @@ def _static(call: Call, grant: dict[str, Any], environment: dict[str, str]) -> d
 
 def find_program(command: str, environ: Mapping[str, str]) -> str:
     """The file that CMD means: 127 when there is none, 126 when it may not be run (as every shell says it)."""
+    if not command:
+        raise Stop("the CMD after -- is empty: look at the variable that should hold its name, then type it again", 127)
     if "/" in command:
         candidates = [command]
     else:
@@ -218,9 +263,11 @@ def find_program(command: str, environ: Mapping[str, str]) -> str:
             return candidate
         if os.path.exists(candidate) and (blocked is None) and ("/" in command or os.path.isfile(candidate)):
             blocked = candidate
+    if blocked is not None and os.path.isdir(blocked):
+        raise Stop(f"{blocked} is a directory and no program: name a program in it, then type it again", 126)
     if blocked is not None:
         raise Stop(f"{blocked} is not executable: type chmod +x {blocked} if it should be", 126)
-    raise Stop(f"{command} was not found: check its name and PATH, then type it again", 127)
+    raise Stop(f"{brief(command)} was not found: check its name and PATH, then type it again", 127)
 
 
 def _become(call: Call, grant: dict[str, Any], program: str, arguments: list[str], environment: dict[str, str]) -> None:

@@ -28,7 +28,7 @@ def mfa(call: Call) -> int:
     prompt = _opened(call, body)
     if "id" not in prompt:
         until = f" until {local(prompt['expiration'])}" if prompt.get("expiration") else ""
-        call.say(f"the MFA session lives already{until}" if prompt.get("live") else "the MFA session is open")
+        call.say(f"the MFA session {'lives already' if prompt.get('live') else 'is open'}{until}")
         return 0
     if token_code is not None:
         post(call.link, prompt, token_code)
@@ -88,8 +88,13 @@ def unlock(call: Call) -> int:
         return 0
     elif str(status.get("store", "")).startswith("file"):
         body["passphrase"] = _passphrase(new=not os.path.exists(call.link.places.store))
-    call.link.call("POST", "/v1/unlock", body)
-    call.say("unlocked: sessions that still live are served again")
+    answer = call.link.call("POST", "/v1/unlock", body)
+    if answer.get("created"):
+        call.say("made a new store: nothing opens it but this passphrase; next: `vault-client add IDENTITY`")
+    elif answer.get("open"):
+        call.say("it was open already, so the passphrase was not checked: `vault-client lock` closes it")
+    else:
+        call.say("unlocked: sessions that still live are served again")
     return 0
 
 
@@ -102,7 +107,7 @@ def _stdin_line() -> str:
 
 
 def _passphrase(*, new: bool) -> str:
-    terminal = Terminal.find()
+    terminal = Terminal.find("`vault-client unlock` again")
     if terminal is None:
         raise Stop("there is no terminal to ask for the passphrase on: type `vault-client unlock` in one, or give it "
                    "with --stdin", NEEDS_PERSON)  # fmt: skip

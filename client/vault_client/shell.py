@@ -35,8 +35,10 @@ IMDS = (
     "AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE",
     "AWS_EC2_METADATA_V1_DISABLED",
 )
+#: The pid of the shell whose eval took the grant: a child inherits VAULTD_GRANT, but is not who may end it.
+HOLDER = "VAULTD_SHELL"
 #: Ours alone. VAULTD_REGION repeats a region that we chose, which tells it from one that the user set.
-OURS = (*CONTAINER, *IMDS, "AWS_EC2_METADATA_DISABLED", "VAULTD_PROFILE", "VAULTD_GRANT", "VAULTD_REGION")
+OURS = (*CONTAINER, *IMDS, "AWS_EC2_METADATA_DISABLED", "VAULTD_PROFILE", "VAULTD_GRANT", HOLDER, "VAULTD_REGION")
 REGION = ("AWS_REGION", "AWS_DEFAULT_REGION")
 SHADOWING = (
     "AWS_ACCESS_KEY_ID",
@@ -62,6 +64,7 @@ class Posix:
     """bash, zsh, dash, ksh and sh: nothing that POSIX does not have."""
 
     undo = 'eval "$(vault-client unuse)"'
+    fail = "false;"
 
     def set(self, name: str, value: str) -> str:
         """An exported variable; any other character makes all of the value octal digits, in backquotes because
@@ -111,6 +114,7 @@ class Fish:
     """
 
     undo = "vault-client unuse | source"
+    fail = "false;"
 
     def quote(self, value: str) -> str:
         """Single quotes, inside which a backslash escapes itself and the quote."""
@@ -165,6 +169,7 @@ class PowerShell:
     """PowerShell: one statement a line, because `| Invoke-Expression` takes them one by one."""
 
     undo = "vault-client unuse | Out-String | Invoke-Expression"
+    fail = "throw 'vault-client has failed, see above';"
 
     def quote(self, value: str) -> str:
         """Single quotes; PowerShell takes the typographic ones for quotes too, so each is doubled."""
@@ -229,7 +234,7 @@ def calling(environ: Mapping[str, str], chosen: str | None) -> Dialect:
     if chosen is not None:
         found = dialect(os.path.basename(chosen))
         if found is None:
-            raise Stop(f"--shell {chosen}: the shells known are {', '.join(NAMES)}; choose one of them", USAGE)
+            raise Stop(f"--shell {chosen[:200]}: the shells known are {', '.join(NAMES)}; choose one of them", USAGE)
         return found
     parent = _parent_name()
     if parent in {"csh", "tcsh"}:

@@ -189,7 +189,7 @@ def test_too_many_attempts_end_the_command(stub: Stub, terminal: Start) -> None:
 
     assert ended.status == 1
     assert f"vault-client: {said}\r\n" in ended.err
-    assert ended.out == ""
+    assert ended.out == "false;\n"
 
 
 def test_sts_unreachable_ends_the_command(stub: Stub, terminal: Start) -> None:
@@ -223,7 +223,7 @@ def test_ctrl_c_cancels(stub: Stub, terminal: Start) -> None:
 
     assert ended.status == 1
     assert attended == [True]  # an asker who left first would have closed the question without a cool-down
-    assert "vault-client: cancelled: type `vault-client mfa` when the code is at hand\r\n" in ended.err
+    assert "vault-client: cancelled: type `vault-client mfa identity` when the code is at hand\r\n" in ended.err
     assert len(stub.asked("DELETE", "/v1/prompts/q1")) == 1
 
 
@@ -237,7 +237,7 @@ def test_ctrl_d_leaves_without_cancelling(stub: Stub, terminal: Start) -> None:
     ended = shell.end()
 
     assert ended.status == 3
-    assert "the question was left unanswered: type `vault-client mfa` when the code is at hand" in ended.err
+    assert "the question was left unanswered: type `vault-client mfa identity` when the code is at hand" in ended.err
     assert stub.asked("DELETE", "/v1/prompts/q1") == []
     assert stub.left.wait(10)
 
@@ -305,11 +305,35 @@ def test_no_terminal_is_exit_3(stub: Stub, process: Run) -> None:
     needs_code(stub)
     ended = process("use", "web-admin")
 
-    assert (ended.status, ended.out) == (3, "")
+    assert (ended.status, ended.out) == (3, "false;\n")
     assert ended.err == (
         f"vault-client: web-admin needs a code of {SERIAL} and there is no terminal to ask on: type `vault-client mfa "
         f"identity` in one, or give --token-code CODE\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kinds", "direct"),
+    [
+        (["use", "web-admin", "--duration", "2h"], [], True),
+        (["use", "web-admin", "--duration", "1h"], ["mfa_session", "assume_role"], False),
+        (["use", "web-admin"], ["assume_role_with_code"], True),
+        (["export", "web-admin"], ["assume_role_with_code"], True),
+    ],
+)
+def test_a_code_for_the_call_itself_is_not_asked_of_mfa(
+    stub: Stub, process: Run, arguments: list[str], kinds: list[str], direct: bool
+) -> None:
+    """A session above an hour takes its code with AssumeRole: `vault-client mfa` opens another one, and says that it
+    lives already. Control: where the MFA session is what is needed, that is the way.
+    """
+    stub.answers["POST", "/v1/grants"] = stub.answers["GET", "/v1/profiles/web-admin/credentials"] = mfa_required()
+    stub.answers["GET", "/v1/profiles/web-admin/plan"] = (200, {"steps": [{"kind": kind} for kind in kinds]})
+    ended = process(*arguments)
+
+    assert ended.status == 3
+    assert ("give --token-code CODE to this command" in ended.err) is direct
+    assert ("`vault-client mfa identity`" in ended.err) is not direct
 
 
 def test_token_code_travels_with_the_call(stub: Stub, process: Run) -> None:
@@ -377,7 +401,7 @@ def test_a_daemon_that_asks_for_ever_does_not_trap(stub: Stub, monkeypatch: pyte
     stub.answers["GET", "/v1/profiles/web-admin/credentials"] = mfa_required()
     link = Link(Places(stub.environ))
     asked: list[str] = []
-    monkeypatch.setattr(ask, "ask", lambda _link, prompt: asked.append(prompt["id"]))
+    monkeypatch.setattr(ask, "ask", lambda _link, prompt, _body: asked.append(prompt["id"]))
     with pytest.raises(Stop, match="10 questions were answered and another is open"):
         ask.settled(link, "GET", "/v1/profiles/web-admin/credentials", None, token_code=None)
 

@@ -97,13 +97,19 @@ def test_later_commands_say_so(run: Run, name: str) -> None:
         ("list extra", "list: extra is one too many: type `vault-client list --help`"),
         ("list --frob", "list: option --frob not recognized: type `vault-client list --help`"),
         ("use p --region", "use: option --region requires argument: type `vault-client use --help`"),
-        ("exec p true", "exec: no CMD after --: type `vault-client exec --help`"),
+        ("exec p", "exec: no CMD after --: type `vault-client exec --help`"),
+        ("exec p env", "exec: no CMD after --: type `vault-client exec p -- env`"),
         ("exec -- true", "exec: PROFILE is missing: type `vault-client exec --help`"),
         ("exec p --", "exec: no CMD after --: type `vault-client exec --help`"),
         ("use p\x1b[2J", "use: a name is empty or has characters that cannot be shown: type `vault-client use --help`"),
         ("use p --duration 90", "--duration 90 is no length of time: write it as 45m or 2h"),
         ("use p --duration 5m", "--duration 5m is not what AWS allows: choose from 15m to 12h"),
         ("use p --duration 13h", "--duration 13h is not what AWS allows: choose from 15m to 12h"),
+        ("use p --region eu", "--region eu is no region: give one such as eu-west-1"),
+        ("use p --region x;rm-rf", "--region x;rm-rf is no region: give one such as eu-west-1"),
+        ("use p --region -eu-west-1", "--region -eu-west-1 is no region: give one such as eu-west-1"),
+        ("use p --region eu--1", "--region eu--1 is no region: give one such as eu-west-1"),
+        ("use p --region=", "--region  is no region: give one such as eu-west-1"),
         ("use p --imds", "--imds is not there yet: leave it out, and the container endpoint is used"),
         ("exec p --imds -- true", "--imds is not there yet: leave it out, and the container endpoint is used"),
         ("use p --shell tcsh", "--shell tcsh: the shells known are bash, zsh, sh, fish, pwsh; choose one of them"),
@@ -120,7 +126,29 @@ def test_usage_errors(run: Run, stub: Stub, line: str, said: str) -> None:
     """Exit 2, one sentence, and nothing was asked of anybody."""
     ended = run(*line.split(" "))
 
-    assert (ended.status, ended.out, ended.err) == (2, "", f"vault-client: {said}\n")
+    out = "false;\n" if line.startswith("use ") or line == "use" else ""
+    assert (ended.status, ended.out, ended.err) == (2, out, f"vault-client: {said}\n")
+    assert stub.requests == []
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (["use", "x" * 100_000], "use: a name has 100000 characters, and no more than 1000 are taken"),
+        (["x" * 100_000], "there is no command " + "x" * 199 + "…: type"),
+        (["list", "x" * 100_000], "list: " + "x" * 199 + "…: type"),
+        (["use", "p", "--duration", "9" * 100_000], "--duration " + "9" * 199 + "… is no length of time"),
+        (["use", "p", "--region", "x" * 100_000], "--region " + "x" * 199 + "… is no region"),
+        (["exec", "p", "x" * 100_000], "exec: no CMD after --: type `vault-client exec p -- " + "x" * 194 + "…`"),
+    ],
+)
+def test_a_file_given_as_an_argument_is_not_repeated(run: Run, stub: Stub, line: list[str], said: str) -> None:
+    """A variable may hold 100 kB: 200 characters of it are enough to see which."""
+    ended = run(*line)
+
+    assert ended.status == 2
+    assert ended.err.startswith(f"vault-client: {said}")
+    assert len(ended.err) < 500
     assert stub.requests == []
 
 
@@ -148,7 +176,7 @@ def test_an_error_body_decides(run: Run, stub: Stub, answer: Any, status: int) -
     stub.answers["POST", "/v1/grants"] = answer
     ended = run("use", "web-admin", "--shell", "sh")
 
-    assert (ended.status, ended.out, ended.err) == (status, "", f"vault-client: {answer[1]['message']}\n")
+    assert (ended.status, ended.out, ended.err) == (status, "false;\n", f"vault-client: {answer[1]['message']}\n")
 
 
 def test_a_hostile_message_cannot_move_the_cursor(run: Run, stub: Stub) -> None:

@@ -210,7 +210,7 @@ def test_a_squatter_gets_no_token(stub: Stub, run: Run, monkeypatch: pytest.Monk
     monkeypatch.setattr(link.check_listener, "__kwdefaults__", {"table": str(table)})
     ended = run("use", "web-admin", "--shell", "sh")
 
-    assert (ended.status, ended.out) == (1, "")
+    assert (ended.status, ended.out) == (1, "false;\n")
     assert ended.err == (
         f"vault-client: port {stub.port} of this machine is held by the user with id {os.getuid() + 7}, not by your "
         f"vaultd, so no token was handed out: end that program or choose another [listen] port, then type `vaultd "
@@ -252,7 +252,7 @@ def test_only_the_literal_loopback(stub: Stub, run: Run, url: str) -> None:
     stub.answers["POST", "/v1/grants"] = (201, grant)
     ended = run("use", "web-admin", "--shell", "sh")
 
-    assert (ended.status, ended.out) == (1, "")
+    assert (ended.status, ended.out) == (1, "false;\n")
     assert ended.err == (
         "vault-client: vaultd sent an address that is not on 127.0.0.1, so it was not used: type `vaultd restart`\n"
     )

@@ -30,13 +30,13 @@ def shown(process: Run, *arguments: str, **environ: str) -> dict[str, str]:
 def test_exec_sets_and_unsets(process: Run, stub: Stub) -> None:
     """All of the contract's variables, both forms of the token, and none of those that would shadow them."""
     shadows = dict.fromkeys(UNSET, "old")
-    found = shown(process, OTHER="kept", **shadows)
+    found = shown(process, OTHER="kept", VAULTD_SHELL="1", **shadows)
 
     assert stub.asked("POST", "/v1/grants") == [{"profile": "web-admin", "kind": "exec"}]
     assert not set(UNSET) & set(found)
     assert {name: found[name] for name in stub.grant()["set"]} == stub.grant()["set"]
     assert found["OTHER"] == "kept"
-    assert "VAULTD_SUBSHELL" not in found
+    assert not {"VAULTD_SUBSHELL", "VAULTD_SHELL"} & set(found)
 
 
 def test_exec_becomes_the_command(process: Run, stub: Stub) -> None:
@@ -166,7 +166,7 @@ def test_exec_not_found(process: Run, stub: Stub, command: str) -> None:
 
 
 def test_exec_not_executable(process: Run, stub: Stub, tmp_path: Path) -> None:
-    """126, by path and through PATH, before a grant is asked for; a directory is not executable either."""
+    """126, by path and through PATH, before a grant is asked for; a directory is told as one."""
     plain = tmp_path / "plain"
     plain.write_text("x")
     said = f"vault-client: {plain} is not executable: type chmod +x {plain} if it should be\n"
@@ -175,7 +175,16 @@ def test_exec_not_executable(process: Run, stub: Stub, tmp_path: Path) -> None:
     assert process("exec", "web-admin", "--", str(plain)).err == said
     through = process("exec", "web-admin", "--", "plain", PATH=f"{tmp_path}:/usr/bin")
     assert (through.status, through.err) == (126, said)
-    assert process("exec", "web-admin", "--", str(tmp_path)).status == 126
+    directory = process("exec", "web-admin", "--", str(tmp_path))
+    assert (directory.status, directory.err) == (
+        126,
+        f"vault-client: {tmp_path} is a directory and no program: name a program in it, then type it again\n",
+    )
+    empty = process("exec", "web-admin", "--", "")
+    assert (empty.status, empty.err) == (
+        127,
+        "vault-client: the CMD after -- is empty: look at the variable that should hold its name, then type it again\n",
+    )
     assert stub.requests == []
 
 
@@ -225,7 +234,7 @@ def test_a_variable_name_that_no_shell_takes(process: Run, stub: Stub) -> None:
     stub.answers["POST", "/v1/grants"] = (201, grant)
     ended = process("use", "web-admin", "--shell", "sh")
 
-    assert (ended.status, ended.out) == (1, "")
+    assert (ended.status, ended.out) == (1, "false;\n")
     assert ended.err == (
         "vault-client: vaultd sent the variable name X; touch /x, which no shell takes: type `vaultd restart`\n"
     )

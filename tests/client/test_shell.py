@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.client.stub import SECRET, TOKEN, Stub, environment
+from tests.client.stub import SECRET, TOKEN, Stub, environment, error
 from vault_client import shell as shells
 from vault_client.errors import Stop
 from vault_client.shell import MANAGED, Fish, Posix, PowerShell, calling, dialect
@@ -103,6 +105,80 @@ def test_use_and_unuse(name: str, stub: Stub) -> None:
     assert not [key for key in second if key.startswith("_vaultd")]  # unexported
     assert third == first
     assert stub.asked("DELETE", "/v1/grants/g1") == [None]
+
+
+def counted(stub: Stub) -> None:
+    """Each grant of its own id: g1, g2, …"""
+    numbers = itertools.count(1)
+
+    def answer(body: dict[str, Any] | None) -> tuple[int, dict[str, Any]]:
+        grant = stub.grant(profile=(body or {})["profile"])
+        grant["id"] = grant["set"]["VAULTD_GRANT"] = f"g{next(numbers)}"
+        return 201, grant
+
+    stub.answers["POST", "/v1/grants"] = answer
+    stub.answers.update({("DELETE", f"/v1/grants/g{number}"): (200, {}) for number in range(1, 9)})
+
+
+def revoked(stub: Stub) -> list[str]:
+    """The grants that were ended, in order."""
+    return [path.rpartition("/")[2] for verb, path, _ in stub.requests if verb == "DELETE"]
+
+
+def typed(name: str, arguments: str) -> str:
+    """What a person types: the program itself, whose parent is the shell."""
+    client = f"{sys.executable} -m vault_client {arguments} --shell {name} 2>/dev/null"
+    return f"{client} | source\n" if name == "fish" else f'eval "$({client})"\n'
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_switching_ends_the_grant_that_it_replaces(name: str, stub: Stub) -> None:
+    """A second `use` in the same shell takes the place of the first: its grant would live for days, unseen. The new one
+    is made first; `unuse` ends the last.
+    """
+    counted(stub)
+    evaluate(name, typed(name, "use a") + use(name, "b") + typed(name, "use c") + unuse(name), stub)
+
+    assert revoked(stub) == ["g1", "g2", "g3"]
+    assert [verb for verb, _, _ in stub.requests] == ["POST", *["POST", "DELETE"] * 2, "DELETE"]
+
+
+@pytest.mark.parametrize("name", POSIX)
+def test_a_grant_of_another_shell_is_not_ended(name: str, stub: Stub) -> None:
+    """A child inherits the grant, and so does a subshell in brackets: their parent still works with it."""
+    counted(stub)
+    inner = typed(name, "use b").replace('"', '\\"').replace("$(", "\\$(")
+    script = typed(name, "use a") + f'{name} -c "{inner}:"\n' + f"({typed(name, 'use c').strip()})\n:"
+    evaluate(name, script, stub)
+
+    assert len(stub.asked("POST", "/v1/grants")) == 3
+    assert revoked(stub) == []
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_grant_of_exec_or_of_a_subshell_is_not_ended(name: str, stub: Stub) -> None:
+    """It is bound to a process, and ends with it."""
+    counted(stub)
+    evaluate(name, typed(name, "use a"), stub, VAULTD_GRANT="g7")
+    evaluate(name, typed(name, "use a"), stub, VAULTD_GRANT="g8", VAULTD_SUBSHELL="g8")
+
+    assert revoked(stub) == []
+
+
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("line", ["use nope", "use --frob", "unuse --frob"])
+def test_what_failed_fails_where_it_is_evaluated(name: str, line: str, stub: Stub) -> None:
+    """Eval of nothing is 0: a script under `set -e` would go on with whatever identity is there."""
+    stub.answers["POST", "/v1/grants"] = error(404, "UnknownProfile", "no profile nope: type `vault-client list`", 1)
+    script = typed(name, line)
+    ended = evaluate(name, script + "or echo failed" if name == "fish" else f"{script.strip()} || echo failed", stub)
+
+    assert ended == "failed\n"
+
+
+def test_powershell_throws() -> None:
+    """`Invoke-Expression` has no exit status: what fails there is an exception."""
+    assert PowerShell.fail == "throw 'vault-client has failed, see above';"
 
 
 @pytest.mark.parametrize("name", ALL)
