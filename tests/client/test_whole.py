@@ -58,7 +58,9 @@ def test_use_on_a_terminal(home: Home, emulator: Emulator) -> None:
     ended = asking.end()
 
     exe = Path(sys.executable).resolve()
-    assert head.startswith(f"vaultd · web-admin · requested by python (pid {asking.child.pid}, {exe}, started by python")
+    assert head.startswith(
+        f"vaultd · web-admin · requested by python (pid {asking.child.pid}, {exe}, started by python"
+    )
     assert "code for arn:aws:iam::123456789012:mfa/franklin" in head
     assert "AWS refused that code as invalid (2 left): type the next one" in again
     assert ended.status == 0, ended
