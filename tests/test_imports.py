@@ -27,7 +27,10 @@ MAY: dict[str, set[str]] = {
     "logs": {"errors", "files"},
     "catalog": {"config", "model", "errors", "files"},
 }
-EVERYTHING = {"checks", "daemon", "surroundings", "unlocking", "foreground", "cli", "__main__", "__init__"}
+EVERYTHING = {
+    "checks", "daemon", "surroundings", "unlocking", "foreground", "cli", "__main__", "__init__",
+    "stdio", "running", "holding", "restarting", "passphrase", "listening",
+}  # fmt: skip
 
 #: outside package → the rooms it lives in
 HOME = {

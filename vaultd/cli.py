@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import fcntl
 import getpass
 import json
 import os
 import select
+import signal
 import subprocess
 import sys
 import time
@@ -21,12 +21,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from vault_client.errors import Refusal, Stop
+from vault_client.errors import UNREACHABLE, Refusal, Stop
 from vault_client.link import Link
-from vault_client.places import Places
-from vaultd import __version__
+from vaultd import __version__, running, stdio
 
-UNREACHABLE = 69
 USAGE = 2
 #: A start that says nothing for so long is none; a stop that is not done by then is told to SIGKILL.
 START_SECONDS = 60.0
@@ -35,6 +33,9 @@ STOP_SECONDS = 30.0
 HELD_SECONDS = 15.0
 #: How long `vaultd stop` waits for the first answer of a daemon that holds the lock: it may be just starting.
 ANSWER_SECONDS = 3.0
+#: Exit status after Ctrl-C, and after a reader that left, as shells count SIGINT and SIGPIPE.
+INTERRUPTED, PIPE_CLOSED = 130, 141
+_CHUNK = 65536
 NOT_YET = "is not there yet: leave it to the next release"
 
 
@@ -49,6 +50,17 @@ class _Failure(Exception):
 
 def main(argv: list[str] | None = None) -> int:
     """The whole program; returns the exit status of interface.md §2."""
+    with stdio.guarded():
+        try:
+            return _heard(_commanded(argv), argv)
+        except SystemExit as ended:  # argparse: a usage, --help, --version
+            raise SystemExit(_heard(int(ended.code or 0), argv)) from None
+        except KeyboardInterrupt:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one, while Python ends, would show a traceback
+            return INTERRUPTED
+
+
+def _commanded(argv: list[str] | None) -> int:
     options = _parser().parse_args(argv)
     run = {
         "start": start,
@@ -67,8 +79,21 @@ def main(argv: list[str] | None = None) -> int:
     except Stop as failure:
         print(f"vaultd: {failure}", file=sys.stderr)
         return failure.exit_status
-    except KeyboardInterrupt:
-        return 130
+
+
+def _heard(status: int, argv: list[str] | None) -> int:
+    """The exit status once the output is out, or lost: what was done counts, what was only to be shown is not done."""
+    sys.stdout.flush()
+    lost = stdio.failure(sys.stdout)
+    if lost is None:
+        return status
+    acted = (sys.argv[1:] if argv is None else argv)[:1] in (["start"], ["stop"], ["restart"], ["service"])
+    if isinstance(lost, BrokenPipeError):  # `vaultd check | head -1`: as if SIGPIPE had ended us
+        return status if acted else PIPE_CLOSED
+    remedy = "what was done stays done" if acted else "free space or give stdout another place"
+    again = "`vaultd status`" if acted else "it again"
+    print(f"vaultd: the output cannot be written ({lost.strerror}), {remedy}: type {again}", file=sys.stderr)
+    return status if acted else 1
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -117,30 +142,44 @@ def start(options: argparse.Namespace) -> int:
     """Start, unless it runs already."""
     if options.foreground:
         return _foreground(options)
-    running = _running()
-    if running is not None:
-        return _runs_already(running, options)
+    found = running.answer()
+    if found is not None:
+        return _runs_already(found, options)
     told = _spawned(options)
-    if told.get("held") and (running := _first_answer(HELD_SECONDS)) is not None:  # another `vaultd start` was first
-        return _runs_already(running, options)
+    if told.get("held") and (found := running.first_answer(HELD_SECONDS)) is not None:  # another start was first
+        return _runs_already(found, options)
     if not told.get("ok"):
         raise _Failure(str(told.get("message")), int(told.get("exit", 1)))
-    if told["locked"] and told["wants_passphrase"] and sys.stdin.isatty():
-        told = _unlock(told)
-    _introduce(told)
+    try:
+        if told["locked"] and told["wants_passphrase"] and sys.stdin.isatty():
+            told = _unlock(told)
+        _introduce(told)
+    except KeyboardInterrupt:
+        raise _interrupted(f"vaultd (pid {told['pid']}) runs {_shut(told)}") from None
     return 0
 
 
-def _runs_already(running: dict[str, Any], options: argparse.Namespace) -> int:
-    print(f"vaultd is already running (pid {running['pid']}) on http://127.0.0.1:{running['port']}")
-    if options.accept_rollback and running["locked"]:
+def _shut(told: dict[str, Any]) -> str:
+    return "locked, and `vault-client unlock` goes on from here" if told["locked"] else "all the same"
+
+
+def _interrupted(message: str) -> _Failure:
+    print(file=sys.stderr)  # the line on which the terminal shows ^C
+    return _Failure(message, INTERRUPTED)
+
+
+def _runs_already(found: dict[str, Any], options: argparse.Namespace) -> int:
+    print(f"vaultd is already running (pid {found['pid']}) on http://127.0.0.1:{found['port']}")
+    if options.port not in {None, found["port"]}:
+        print(f"--port {options.port} was ignored: to move it, type `vaultd restart --port {options.port}`")
+    if options.accept_rollback and found["locked"]:
         _accept_rollback()
     return 0
 
 
 def _accept_rollback() -> None:
     """The remedy of StoreRolledBack, typed while the daemon runs locked: the consent counts for the next `unlock`."""
-    link = Link(_places())
+    link = Link(running.places())
     body: dict[str, Any] = {"accept_rollback": True}
     if link.call("GET", "/v1/status")["store"] != "file":
         return
@@ -154,14 +193,6 @@ def _accept_rollback() -> None:
         print(f"the store is taken as it is found; next: {refusal.message}")
         return
     print("unlocked: the store is taken as it was found")
-
-
-def _first_answer(seconds: float) -> dict[str, Any] | None:
-    """What the daemon that holds the lock says, once it serves."""
-    end = time.monotonic() + seconds
-    while (running := _running()) is None and time.monotonic() < end:
-        time.sleep(0.1)
-    return running
 
 
 def _spawned(options: argparse.Namespace) -> dict[str, Any]:
@@ -186,7 +217,10 @@ def _spawned(options: argparse.Namespace) -> dict[str, Any]:
             env=handed_on(os.environ),
         )
         os.close(writing)
-        return _first_line(reading, process)
+        try:
+            return _first_line(reading, process)
+        except KeyboardInterrupt:
+            raise _interrupted("vaultd goes on starting in the background: type `vaultd status`") from None
 
 
 def _first_line(reading: int, process: subprocess.Popen[bytes]) -> dict[str, Any]:
@@ -202,7 +236,7 @@ def _first_line(reading: int, process: subprocess.Popen[bytes]) -> dict[str, Any
     if told.endswith(b"\n"):
         found: dict[str, Any] = json.loads(told)
         return found
-    return {"ok": False, "message": f"the daemon ended before it served: look at {_places().log}"}
+    return {"ok": False, "message": f"the daemon ended before it served: look at {running.places().log}"}
 
 
 def _unlock(told: dict[str, Any]) -> dict[str, Any]:
@@ -217,7 +251,7 @@ def _unlock(told: dict[str, Any]) -> dict[str, Any]:
         return told
     if not first:
         return told
-    link = Link(_places())
+    link = Link(running.places())
     try:
         link.call("POST", "/v1/unlock", {"passphrase": first})
     except Refusal as refusal:
@@ -229,7 +263,7 @@ def _unlock(told: dict[str, Any]) -> dict[str, Any]:
 def _introduce(told: dict[str, Any]) -> None:
     """Endpoint, store in use, and the next step."""
     print(f"vaultd {told['version']} serves on http://127.0.0.1:{told['port']} (pid {told['pid']})")
-    where = {"keyring": "the OS keyring", "file": f"the encrypted file {_places().store}"}[str(told["store"])]
+    where = {"keyring": "the OS keyring", "file": f"the encrypted file {running.places().store}"}[str(told["store"])]
     print(f"store: {where}{', locked' if told['locked'] else ''}")
     for warning in told.get("warnings", ()):
         print(f"warning: {warning}")
@@ -259,39 +293,21 @@ def _foreground(options: argparse.Namespace) -> int:
 
 def stop(_options: argparse.Namespace) -> int:
     """Stop it and wait until it is gone."""
-    running = _running() or (_first_answer(ANSWER_SECONDS) if _held() else None)
-    if running is None:
-        if _held():
-            raise _Failure(f"vaultd runs but does not answer: type `vaultd logs`, then {_kill()}")
+    found = running.answer() or (running.first_answer(ANSWER_SECONDS) if running.held() else None)
+    if found is None:
+        if running.held():
+            raise _Failure(f"vaultd runs but does not answer: type `vaultd logs`, then {running.kill()}")
+        if elsewhere := running.elsewhere():
+            raise _Failure(elsewhere)
         print("vaultd is not running")
         return 0
-    pid = int(running["pid"])
+    pid = int(found["pid"])
     with _watched(pid) as ended:
-        Link(_places()).call("POST", "/v1/stop", {})
+        Link(running.places()).call("POST", "/v1/stop", {})
         if not ended(STOP_SECONDS):
             raise _Failure(f"vaultd (pid {pid}) did not stop in {STOP_SECONDS:.0f} s: type `kill -9 {pid}`")
     print(f"vaultd (pid {pid}) has stopped")
     return 0
-
-
-def _held() -> bool:
-    """Whether a daemon holds this home's lock."""
-    try:
-        with Path(_places().socket).with_name("vaultd.lock").open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    return False
-
-
-def _kill() -> str:
-    try:
-        found = json.loads(Path(_places().socket).with_name("endpoint.json").read_bytes())
-        return f"`kill -9 {int(found['pid'])}`"
-    except (OSError, ValueError, KeyError, TypeError):
-        return "end that process"
 
 
 @contextlib.contextmanager
@@ -319,42 +335,48 @@ def _polled_end(pid: int, seconds: float) -> bool:
 
 
 def restart(options: argparse.Namespace) -> int:
-    """Stop, then start: sessions, grants and tokens survive."""
+    """Stop, then start: sessions, grants and tokens survive. What would keep it from starting again is found first."""
+    from vaultd.errors import VaultdError
+    from vaultd.restarting import look_ahead
+
+    found = running.answer()
+    try:
+        ahead = look_ahead(found, port=options.port, config=options.config)
+    except VaultdError as exc:
+        goes_on = "" if found is None else f" (nothing was stopped: vaultd, pid {found['pid']}, goes on)"
+        raise _Failure(f"{exc.message}{goes_on}", exc.exit) from exc
+    options.port = ahead.port
     stop(options)
+    if ahead.moved:
+        print(ahead.moved)
     return start(options)
 
 
 def status(options: argparse.Namespace) -> int:
     """Whether it runs, and where."""
-    running = _running()
+    found = running.answer()
     if options.json:
-        print(json.dumps({"running": running is not None, **(running or _NOT_RUNNING)}))
-    elif running is None:
-        print("vaultd is not running: type `vaultd start`")
+        print(json.dumps({"running": found is not None, **_brief(found)}))
+    elif found is None:
+        print(running.elsewhere() or "vaultd is not running: type `vaultd start`")
     else:
-        state = "locked" if running["locked"] else "unlocked"
-        where = f"http://127.0.0.1:{running['port']} (pid {running['pid']})"
-        print(f"vaultd {running['version']} serves on {where}, {state}")
-    return 0 if running is not None else UNREACHABLE
+        state = "locked" if found["locked"] else "unlocked"
+        where = f"http://127.0.0.1:{found['port']} (pid {found['pid']})"
+        print(f"vaultd {found['version']} serves on {where}, {state}")
+    return 0 if found is not None else UNREACHABLE
+
+
+def _brief(found: dict[str, Any] | None) -> dict[str, Any]:
+    """{pid, port, version, locked} of interface.md §2."""
+    return _NOT_RUNNING if found is None else {name: found.get(name) for name in _NOT_RUNNING}
 
 
 _NOT_RUNNING = {"pid": None, "port": None, "version": __version__, "locked": None}
 
 
-def _running() -> dict[str, Any] | None:
-    """{pid, port, version, locked} of the daemon of this home, or None."""
-    try:
-        body = Link(_places()).call("GET", "/v1/status", seconds=5)
-    except Stop as stopped:
-        if isinstance(stopped, Refusal) or stopped.exit_status != UNREACHABLE:
-            raise
-        return None
-    return {name: body.get(name) for name in ("pid", "port", "version", "locked")}
-
-
 def logs(options: argparse.Namespace) -> int:
     """The log, and with -f what is written from now on."""
-    path = Path(_places().log)
+    path = Path(running.places().log)
     try:
         file = path.open(errors="replace")
     except FileNotFoundError:
@@ -364,9 +386,9 @@ def logs(options: argparse.Namespace) -> int:
 
 def _print_log(file: IO[str], path: Path, *, follow: bool) -> int:
     with contextlib.closing(file):
-        for line in file:
-            sys.stdout.write(line)
-        while follow:
+        while (part := file.read(_CHUNK)) and not stdio.failure(sys.stdout):
+            sys.stdout.write(part)
+        while follow and not stdio.failure(sys.stdout):
             sys.stdout.flush()
             time.sleep(0.25)
             file = _reopened(file, path)
@@ -387,7 +409,7 @@ def _reopened(file: IO[str], path: Path) -> IO[str]:
 def check(options: argparse.Namespace) -> int:
     """Every diagnosis of this side; 1 when any is not well."""
     try:
-        found = Link(_places()).call("GET", "/v1/checks", seconds=60)["checks"]
+        found = Link(running.places()).call("GET", "/v1/checks", seconds=60)["checks"]
     except Stop:
         from vaultd import checks
         from vaultd.files import Files, Layout
@@ -408,7 +430,3 @@ def service(_options: argparse.Namespace) -> int:
     """A later release installs units."""
     print(f"vaultd: service {NOT_YET}; start it with `vaultd start`", file=sys.stderr)
     return USAGE
-
-
-def _places() -> Places:
-    return Places(os.environ)

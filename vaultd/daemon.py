@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 import os
 import secrets
@@ -29,16 +28,18 @@ from vaultd.engine.grants import Grants
 from vaultd.engine.refresher import Refresher
 from vaultd.engine.seams import IdentityStore
 from vaultd.engine.sightings import Sighting
-from vaultd.errors import Misconfigured, VaultdError
+from vaultd.errors import VaultdError
 from vaultd.files import Layout
 from vaultd.host import processes, sockets
 from vaultd.host.peers import Peers
 from vaultd.keeper.keeper import DaemonKeeper
+from vaultd.listening import Listening
 from vaultd.model.peer import Peer
 from vaultd.model.plan import Plan
 from vaultd.model.secret import Secret
+from vaultd.passphrase import PassphraseFile
 from vaultd.store.os_keyring import OsKeyring
-from vaultd.surroundings import Amazon, Surroundings, make_keeper, passphrase_of, real_amazon
+from vaultd.surroundings import Amazon, Surroundings, make_keeper, real_amazon
 from vaultd.unlocking import Unlocking
 
 if TYPE_CHECKING:
@@ -120,20 +121,22 @@ class Daemon:
             on_revoke=self._revoked,
         )
         self.refresher = Refresher(broker=self.broker, clock=clock, active=self._active)
+        self._passphrase = PassphraseFile(files, around.environ)
         self.unlocking = Unlocking(
             keeper=keeper,
             broker=self.broker,
             audit=self.audit,
             clock=clock,
-            passphrase=lambda: passphrase_of(around),
+            passphrase=self._passphrase,
+            marked=lambda: files.read(layout.locked_marker) is not None,
+            new_store=lambda: not layout.secrets_sealed.exists(),
             changed=self._changed,
         )
         self.watch: CatalogWatch | None = None
         self.port = 0
         self._notices: tuple[str, ...] = settings.notices
         self._warnings: tuple[str, ...] = ()
-        self._sockets: list[socket.socket] = []
-        self._made: list[Path] = []
+        self._listening = Listening(files, layout)
         self._serving = False
         self._stopping: asyncio.Event | None = None
         self._stopped_by: Peer | None = None
@@ -172,7 +175,7 @@ class Daemon:
     async def _begin(self, *, accept_rollback: bool) -> None:
         tcp, unix = self._listen()
         self._resume()
-        await self._open(passphrase_of(self._around), accept_rollback=accept_rollback)
+        await self._open(self._passphrase.read(), accept_rollback=accept_rollback)
         await self._serve(tcp, unix)
         self.audit.record("start", reason="; ".join((*self._notices, *self._all_warnings())) or None)
         await (
@@ -199,32 +202,9 @@ class Daemon:
         loop.add_signal_handler(signal.SIGHUP, lambda: None)  # a closed terminal is no reason to end
 
     def _listen(self) -> tuple[socket.socket, socket.socket]:
-        """The two sockets: passed in by the service manager, else our own. The lock file is held already."""
-        given = self._activated()
-        unix = given.get(socket.AF_UNIX)
-        if unix is None:
-            path = self._around.layout.control_sock
-            self._sockets.append(unix := sockets.listen_unix(path, locked=True))
-            self._made.append(path)  # the manager's own stays, or it could not start us again
-        tcp = given.get(socket.AF_INET)
-        if tcp is None:
-            self._sockets.append(tcp := sockets.listen_tcp(self._around.settings.listen.port))
+        tcp, unix = self._listening.open(self._around.settings.listen.port)
         self.port = tcp.getsockname()[1]
         return tcp, unix
-
-    def _activated(self) -> dict[int, socket.socket]:
-        """The first of each family; raises Misconfigured for one that is open to the network."""
-        given: dict[int, socket.socket] = {}
-        for each in sockets.activated():
-            self._sockets.append(each.sock)
-            given.setdefault(each.sock.family, each.sock)
-        tcp = given.get(socket.AF_INET)
-        if tcp is not None and (address := tcp.getsockname()[0]) != "127.0.0.1":
-            raise Misconfigured(
-                f"the service manager passes a socket on {address} in: write `ListenStream=127.0.0.1:PORT` into its "
-                "socket unit, then start it again"
-            )
-        return given
 
     async def _open(self, passphrase: Secret | None, *, accept_rollback: bool) -> None:
         await self.unlocking.begin(passphrase, accept_rollback=accept_rollback)
@@ -278,9 +258,7 @@ class Daemon:
         self._control = Control(rooms)
         await self._sdk.start(tcp)
         await self._control.start(unix)
-        where = json.dumps({"port": self.port, "pid": os.getpid()}).encode()
-        self._made.append(self._around.layout.endpoint_json)
-        self._around.files.replace(self._around.layout.endpoint_json, where)
+        self._listening.announce(self.port)
 
     async def _tend(self, stopping: asyncio.Event) -> None:
         """The permanent tasks; one dead, all dead (architecture.md §8.7)."""
@@ -337,11 +315,7 @@ class Daemon:
             await self._control.close()
 
     def _leave_nothing(self) -> None:
-        for each in self._sockets:
-            each.close()
-        for path in self._made:
-            with contextlib.suppress(VaultdError):
-                self._around.files.remove(path)
+        self._listening.leave_nothing()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             asyncio.get_running_loop().remove_signal_handler(number)
         log.info("stop daemon pid=%d", os.getpid())
@@ -359,6 +333,7 @@ class Daemon:
             "version": __version__,
             "pid": os.getpid(),
             "port": self.port,
+            "port_given": self._around.port_given,
             "store": self.unlocking.store,
             "locked": self.broker.locked,
             "locked_reason": self.unlocking.reason if self.broker.locked else "",
@@ -382,9 +357,11 @@ class Daemon:
         """Flow 6."""
         await self.unlocking.lock(by=by)
 
-    async def unlock(self, passphrase: Secret | None, *, accept_rollback: bool, by: Peer | None = None) -> None:
+    async def unlock(
+        self, passphrase: Secret | None, *, accept_rollback: bool, by: Peer | None = None
+    ) -> dict[str, bool]:
         """Open the store for a person who is there."""
-        await self.unlocking.unlock(passphrase, accept_rollback=accept_rollback, by=by)
+        return await self.unlocking.unlock(passphrase, accept_rollback=accept_rollback, by=by)
 
     async def checks(self) -> list[dict[str, Any]]:
         """The diagnoses of `vaultd check`, with what only a running daemon knows."""

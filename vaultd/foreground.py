@@ -12,17 +12,18 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from vaultd import logs
-from vaultd.config import Settings, load_settings
 from vaultd.daemon import Daemon, Surroundings, build
-from vaultd.errors import Misconfigured, Unwritable, VaultdError
-from vaultd.files import Files, Layout, Lock
+from vaultd.errors import VaultdError
+from vaultd.files import Files, Layout
+from vaultd.holding import Hold
 from vaultd.host import hardening, sockets
 from vaultd.host.clock import SystemClock
+from vaultd.surroundings import read_settings
 
 log = logging.getLogger(__name__)
 
@@ -32,56 +33,44 @@ def main(*, port: int | None, config: Path | None, debug: bool, accept_rollback:
     hardened = hardening.harden()
     told = _Told(ready_fd)
     logs.configure(level=logging.INFO)
-    try:
-        files, layout = Files(), Layout.find(hardened.environ)
-        files.make_dirs(layout)
-        settings = _settings(files, layout, hardened.environ, port=port, config=config)
-        lock = _locked(files, layout)
-        files.clear_leftovers(layout)
-        level = logs.level_of(hardened.environ.get("VAULTD_LOG", ""), debug=debug)
-        logs.configure(level=level, files=files, path=layout.log_file)
-        around = Surroundings(
-            layout=layout,
-            files=files,
-            environ=hardened.environ,
-            settings=settings,
-            clock=SystemClock(),
-            settings_path=config,
-        )
-        daemon = build(around)
-        daemon.notice(hardened.warnings)
-        _import_web()
-        _run(daemon, told, accept_rollback=accept_rollback)
-    except VaultdError as exc:
-        log.error("fail start error=%s reason=%s", exc.kind, exc.message)  # noqa: TRY400 (the sentence is the reason)
-        told.failed(exc)
-        return exc.exit
-    lock.release()
+    with contextlib.ExitStack() as held:
+        try:
+            daemon = _built(hardened, held, port=port, config=config, debug=debug)
+            _import_web()
+            _run(daemon, told, accept_rollback=accept_rollback)
+        except VaultdError as exc:
+            log.error("fail start error=%s reason=%s", exc.kind, exc.message)  # noqa: TRY400 (the sentence says it)
+            told.failed(exc)
+            return exc.exit
     if daemon.abandoned:
         logging.shutdown()
         os._exit(0)
     return 0
 
 
-def _settings(
-    files: Files, layout: Layout, environ: Mapping[str, str], *, port: int | None, config: Path | None
-) -> Settings:
-    path = config or layout.config_toml
-    content = files.read_config(path)
-    if content is None and config is not None:
-        raise Misconfigured(f"there is no {config}: correct the path after --config")
-    settings = load_settings((content or b"").decode(errors="replace"), path=str(path)).with_environment(environ)
-    if port is None:
-        return settings
-    return settings.model_copy(update={"listen": settings.listen.model_copy(update={"port": port})})
-
-
-def _locked(files: Files, layout: Layout) -> Lock:
-    """One daemon a home."""
-    lock = files.lock(layout.lock_file)
-    if lock is None:
-        raise Unwritable(f"another vaultd holds {layout.lock_file}: type `vaultd status`", held=True)
-    return lock
+def _built(
+    hardened: hardening.Hardened, held: contextlib.ExitStack, *, port: int | None, config: Path | None, debug: bool
+) -> Daemon:
+    """The daemon of this home, with its locks held."""
+    files, layout = Files(), Layout.find(hardened.environ)
+    files.make_dirs(layout)
+    settings = read_settings(files, layout, hardened.environ, port=port, config=config)
+    held.callback(Hold(files, layout).release)
+    files.clear_leftovers(layout)
+    level = logs.level_of(hardened.environ.get("VAULTD_LOG", ""), debug=debug)
+    logs.configure(level=level, files=files, path=layout.log_file)
+    around = Surroundings(
+        layout=layout,
+        files=files,
+        environ=hardened.environ,
+        settings=settings,
+        clock=SystemClock(),
+        settings_path=config,
+        port_given=port is not None,
+    )
+    daemon = build(around)
+    daemon.notice(hardened.warnings)
+    return daemon
 
 
 def _import_web() -> None:

@@ -5,7 +5,6 @@ Rule: nothing here reads the machine but through what it is given, so that a tes
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,24 +15,23 @@ from vaultd.aws.clients import Clients, Network
 from vaultd.aws.iam import BotoIam
 from vaultd.aws.sts import BotoSts
 from vaultd.aws.threads import Threads
-from vaultd.config import Settings
+from vaultd.config import Settings, load_settings
 from vaultd.engine.seams import Clock, Iam, IdentityStore, Sts
+from vaultd.errors import Misconfigured
 from vaultd.files import Files, Layout
 from vaultd.keeper.keeper import DaemonKeeper
 from vaultd.keeper.opening import Stores
-from vaultd.model.secret import Secret
 from vaultd.store.identities import IdentityIndex, IndexEntry
 from vaultd.store.sealed_file import SealedFile
 from vaultd.store.sealed_log import SealedLogFile
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Surroundings:
     """What is given: where the files are, the environment that the contract reads, the settings, the time.
 
-    `settings_path` is the file that the settings came from, where it is not `config.toml` of the layout.
+    `settings_path` is the file that the settings came from, where it is not `config.toml` of the layout; `port_given`:
+    the port came from --port, and a restart keeps it.
     """
 
     layout: Layout
@@ -42,6 +40,7 @@ class Surroundings:
     settings: Settings
     clock: Clock
     settings_path: Path | None = None
+    port_given: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,15 +83,15 @@ def make_keeper(around: Surroundings, amazon: Amazon, keyring: IdentityStore) ->
     )
 
 
-def passphrase_of(around: Surroundings) -> Secret | None:
-    """Of the file store: VAULTD_PASSPHRASE_FILE, or the service manager's credential. One newline is stripped.
-
-    Raises FileRefused for a file that others may write to.
-    """
-    named, directory = around.environ.get("VAULTD_PASSPHRASE_FILE"), around.environ.get("CREDENTIALS_DIRECTORY")
-    path = Path(named) if named else Path(directory) / "vaultd-passphrase" if directory else None
-    content = None if path is None else around.files.read_config(path)
-    if content is None and named:
-        log.warning("miss passphrase-file path=%s", named)
-    phrase = (content or b"").removesuffix(b"\n")
-    return Secret(phrase) if phrase else None
+def read_settings(
+    files: Files, layout: Layout, environ: Mapping[str, str], *, port: int | None, config: Path | None
+) -> Settings:
+    """From `config`, else config.toml, which may be absent; `port` goes before what is written there."""
+    path = config or layout.config_toml
+    content = files.read_config(path)
+    if content is None and config is not None:
+        raise Misconfigured(f"there is no {config}: correct the path after --config")
+    settings = load_settings((content or b"").decode(errors="replace"), path=str(path)).with_environment(environ)
+    if port is None:
+        return settings
+    return settings.model_copy(update={"listen": settings.listen.model_copy(update={"port": port})})

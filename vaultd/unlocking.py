@@ -6,6 +6,7 @@ Rules
 - What a person can mend by `unlock` leaves the daemon locked; damage ends a start, naming the file.
 - A wrong passphrase costs 0.1 s more each time, up to 10 s, one attempt at a time; nothing is ever locked out for good
   (security.md §3.3: an offline copy would ignore that, and it is a way to deny service).
+- A lock holds at once; where its marker cannot be written, so that a restart would open the store, the lock says so.
 - A consent to an older store (`--accept-rollback`) holds until a store is open: the passphrase may come later.
 """
 
@@ -33,6 +34,7 @@ from vaultd.keeper.keeper import DaemonKeeper
 from vaultd.keeper.opening import Kind
 from vaultd.model.peer import Peer
 from vaultd.model.secret import Secret
+from vaultd.passphrase import PassphraseFile
 
 #: A keyring that does not answer holds nobody up: past this the daemon serves, locked, and the opening goes on.
 OPEN_SECONDS = 3.0
@@ -51,7 +53,8 @@ log = logging.getLogger(__name__)
 class Unlocking:
     """`changed` is called when the identities may be others than before.
 
-    `passphrase` reads the one that is on file, for an `unlock` that brings none.
+    `passphrase` is the one on file, for an `unlock` that brings none; `marked`: a person has locked it; `new_store`: an
+    open would make the encrypted file.
     """
 
     def __init__(
@@ -61,7 +64,9 @@ class Unlocking:
         broker: Broker,
         audit: Audit,
         clock: Clock,
-        passphrase: Callable[[], Secret | None],
+        passphrase: PassphraseFile,
+        marked: Callable[[], bool],
+        new_store: Callable[[], bool],
         changed: Callable[[], None],
     ) -> None:
         self._keeper = keeper
@@ -69,6 +74,8 @@ class Unlocking:
         self._audit = audit
         self._clock = clock
         self._passphrase = passphrase
+        self._marked = marked
+        self._new_store = new_store
         self._changed = changed
         self._accept_rollback = False
         self._opening: asyncio.Task[None] | None = None
@@ -105,11 +112,24 @@ class Unlocking:
             opened = await self._keeper.open(passphrase=passphrase, accept_rollback=self._accept_rollback)
         except (WrongPassphrase, StoreUnavailable, KeyringBusy, BadRequest) as exc:
             self.store = self._keeper.expects
-            self.reason = exc.message
+            self.reason = self._named(exc).message
             log.warning("open store failed error=%s reason=%s", exc.kind, exc.message)
             self._changed()
             return
         await self._take(opened)
+        if opened.locked and passphrase is None:
+            self.reason = self._why_shut(opened)
+
+    def _why_shut(self, opened: Opened) -> str:
+        """The reason, or what is wrong with the passphrase file where that is why."""
+        if opened.store != "file" or self._marked():
+            return opened.reason
+        return self._passphrase.missing(new=self._new_store()) or opened.reason
+
+    def _named(self, exc: VaultdError) -> VaultdError:
+        """Of a passphrase that came from the file: the error names it."""
+        wrong = self._passphrase.wrong() if isinstance(exc, WrongPassphrase) else ""
+        return WrongPassphrase(wrong) if wrong else exc
 
     def _late(self, opening: asyncio.Task[None]) -> None:
         """It was over after the start: damage then leaves the daemon locked, and says so."""
@@ -126,30 +146,36 @@ class Unlocking:
 
     # ---- by a person ----
 
-    async def unlock(self, passphrase: Secret | None, *, accept_rollback: bool, by: Peer | None) -> None:
-        """Open the store for a person who is there; open already is fine."""
+    async def unlock(self, passphrase: Secret | None, *, accept_rollback: bool, by: Peer | None) -> dict[str, bool]:
+        """Open the store for a person who is there. What happened: `{"created": True}` for a store that was not there,
+        `{"open": True}` for one that was open already, so that nobody takes the passphrase he gave for verified.
+        """
         self._accept_rollback = self._accept_rollback or accept_rollback
         while self._trying is not None:
             await asyncio.wait({self._trying})
         if not self._broker.locked:
-            return
+            return {"open": True}
+        new = self._new_store()
         self._trying = trying = asyncio.get_running_loop().create_future()
         try:
-            await self._attempt(passphrase or self._passphrase(), by)
+            await self._attempt(passphrase, by)
         finally:
             self._trying = None
             trying.set_result(None)
+        return {"created": True} if new and self.store == "file" else {}
 
-    async def _attempt(self, passphrase: Secret | None, by: Peer | None) -> None:
+    async def _attempt(self, given: Secret | None, by: Peer | None) -> None:
+        phrase = given or self._passphrase.read()
         try:
-            opened = await self._keeper.open(passphrase=passphrase, unlock=True, accept_rollback=self._accept_rollback)
+            opened = await self._keeper.open(passphrase=phrase, unlock=True, accept_rollback=self._accept_rollback)
         except VaultdError as exc:
-            self.reason = exc.message
-            await self._refused(exc, by)
-            raise
+            named = exc if given else self._named(exc)
+            self.reason = named.message
+            await self._refused(named, by)
+            raise named from exc
         if opened.locked:
-            self.reason = opened.reason
-            raise Locked(opened.reason)
+            self.reason = opened.reason if phrase else self._why_shut(opened)
+            raise Locked(self.reason)
         self._wrong = 0
         before = self.warnings
         await self._take(opened)
@@ -164,12 +190,17 @@ class Unlocking:
             await self._clock.sleep(min(WRONG_SECONDS * self._wrong, MOST_SECONDS))
 
     async def lock(self, *, by: Peer | None) -> None:
-        """Flow 6: no await below suspends, so nothing is served between the audit line and the lock."""
+        """Flow 6: no await below suspends, so nothing is served between the audit line and the lock.
+
+        Raises Unwritable when it is locked, but a restart would open it again.
+        """
         self._audit.flush_now()
         self._audit.record("lock", sync=True, peer=by)
-        await self._keeper.close(self._audit.head)
-        await self._broker.lock()
-        self.reason = _LOCKED
+        try:
+            await self._keeper.close(self._audit.head)
+        finally:
+            await self._broker.lock()
+            self.reason = _LOCKED
 
     # ---- open ----
 

@@ -338,11 +338,14 @@ async def test_close_drops_everything_in_one_turn(home: Home) -> None:
 
 
 async def test_a_lock_without_disk_still_locks(home: Home) -> None:
-    """The marker and the head cannot be written: the keys are gone all the same."""
+    """The marker and the head cannot be written: the keys are gone all the same, and whoever locks is told that a
+    restart would bring them back.
+    """
     keeper = await home.with_franklin()
     home.disk.full = True
 
-    await keeper.close(Head(3, "d" * 64))
+    with pytest.raises(Unwritable, match=r"^vaultd is locked, but .*/locked could not be written and a restart would "):
+        await keeper.close(Head(3, "d" * 64))
 
     assert home.disk.faults
     with pytest.raises(Locked):

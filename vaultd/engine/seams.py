@@ -139,7 +139,9 @@ class Keeper(Protocol):
         """Seal or drop a record; a full or read-only disk is logged once and raises Unwritable."""
 
     async def close(self, head: Head | None, *, lock: bool = True) -> int:
-        """Seal the head, drop every secret, return the new epoch. `lock` writes the marker; stop does not."""
+        """Seal the head, drop every secret, return the new epoch. `lock` writes the marker; stop does not. Unwritable:
+        everything is dropped, but the marker is not there.
+        """
 
 
 class Custody(Protocol):

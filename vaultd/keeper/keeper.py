@@ -181,7 +181,10 @@ class DaemonKeeper:
         return []
 
     async def close(self, head: Head | None, *, lock: bool = True) -> int:
-        """Keys and sessions go first; the head is sealed with the log's key, which goes next; then the marker."""
+        """Keys and sessions go first; the head is sealed with the log's key, which goes next; then the marker.
+
+        Raises Unwritable when all of that is gone, but the marker could not be written: a restart would open the store.
+        """
         self._epoch += 1
         store, self._store = self._store, None
         self._identities.close()
@@ -193,16 +196,21 @@ class DaemonKeeper:
             with suppress(Unwritable):  # told by records; a head not sealed is a tail that cannot be attested
                 seal_head(self._records, head)
             self._records.close()
+        log.info("close store lock=%s epoch=%d", lock, self._epoch)
         if lock:
             self._mark()
-        log.info("close store lock=%s epoch=%d", lock, self._epoch)
         return self._epoch
 
     def _mark(self) -> None:
         try:
             self._files.replace(self._marker, b"locked\n")
-        except VaultdError as exc:  # locked all the same, until a restart
+        except VaultdError as exc:
             log.warning("write locked-marker failed error=%s", exc.message)
+            raise Unwritable(
+                f"vaultd is locked, but {self._marker} could not be written and a restart would open the store again: "
+                "make room on the disk, then type `vault-client lock` again.",
+                path=str(self._marker),
+            ) from exc
 
     # ---- mint ----
 

@@ -15,11 +15,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from vaultd.engine.seams import IdentityStore
-from vaultd.errors import StoreDamaged, StoreUnavailable
+from vaultd.errors import KeyringBusy, StoreDamaged, StoreUnavailable
 from vaultd.model.secret import Secret
 from vaultd.model.text import shown
 
 Kind = Literal["keyring", "file"]
+_OTHER_STORE = "choose the encrypted file instead with `vaultd stop`, then `VAULTD_STORE=file vaultd start`"
 Choice = Literal["auto", "keyring", "file"]
 
 
@@ -80,6 +81,10 @@ class Stores:
             if self._choice == "auto":
                 return None
             raise
+        except KeyringBusy as exc:
+            if recorded or not exc.details.get("locked"):  # another store would not have the keys that are in there
+                raise
+            raise KeyringBusy(f"{exc.message.removesuffix('.')}; or {_OTHER_STORE}.") from exc
         if recorded - {store.backend}:
             raise _changed(recorded, store.backend)
         return store

@@ -296,10 +296,7 @@ def translated(exc: Exception) -> VaultdError:
     """The one place where a keyring's exception becomes ours; by name, because its packages are optional here."""
     names = {each.__name__ for each in type(exc).__mro__}
     if names & {"KeyringLocked", "LockedException", "PromptDismissedException"}:
-        return KeyringBusy(
-            "The OS keyring is locked: unlock it, then run `vault-client unlock`; or choose the encrypted file instead "
-            "with `vaultd stop`, then `VAULTD_STORE=file vaultd start`."
-        )
+        return KeyringBusy("The OS keyring is locked: unlock it, then run `vault-client unlock`.", locked=True)
     if names & {"NoKeyringError", "InitError", "SecretServiceNotAvailableException"}:
         return _unavailable()
     return KeyringBusy(f"The OS keyring failed ({type(exc).__name__}): run `vaultd check`, then `vault-client unlock`.")

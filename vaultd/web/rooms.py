@@ -47,11 +47,11 @@ class Lifecycle(Protocol):
         """The daemon's own part of the status object of interface.md §6; the lists are the route's."""
 
     async def lock(self, *, by: Peer | None) -> None:
-        """Forget keys and sessions, serve nothing, survive a restart."""
+        """Forget keys and sessions, serve nothing, survive a restart; raises Unwritable when it would not survive."""
 
-    async def unlock(self, passphrase: Secret | None, *, accept_rollback: bool, by: Peer | None) -> None:
-        """Open the store; raises Locked, WrongPassphrase (after a delay), StoreUnavailable, KeyringBusy, StoreDamaged,
-        StoreRolledBack.
+    async def unlock(self, passphrase: Secret | None, *, accept_rollback: bool, by: Peer | None) -> dict[str, bool]:
+        """Open the store: `{"created": True}` where it was not there, `{"open": True}` where it was open. Raises
+        Locked, WrongPassphrase (after a delay), StoreUnavailable, KeyringBusy, StoreDamaged, StoreRolledBack.
         """
 
     async def checks(self) -> list[dict[str, Any]]:

@@ -1,0 +1,73 @@
+"""What a command of `vaultd` learns of the daemon of this home: by its socket, its lock, its files.
+
+Rule: nothing here starts, stops or prints. It loads nothing that is slow, because `status` is typed often.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from vault_client.errors import UNREACHABLE, Refusal, Stop
+from vault_client.link import Link
+from vault_client.places import Places
+
+
+def places() -> Places:
+    """Of this home."""
+    return Places(os.environ)
+
+
+def answer() -> dict[str, Any] | None:
+    """The daemon's status as it gives it, or None when none runs."""
+    try:
+        body: dict[str, Any] = Link(places()).call("GET", "/v1/status", seconds=5)
+    except Stop as stopped:
+        if isinstance(stopped, Refusal) or stopped.exit_status != UNREACHABLE:
+            raise
+        return None
+    return body
+
+
+def first_answer(seconds: float) -> dict[str, Any] | None:
+    """What the daemon that holds the lock says, once it serves."""
+    end = time.monotonic() + seconds
+    while (running := answer()) is None and time.monotonic() < end:
+        time.sleep(0.1)
+    return running
+
+
+def held() -> bool:
+    """Whether a daemon holds this home's lock."""
+    try:
+        with Path(places().socket).with_name("vaultd.lock").open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def kill() -> str:
+    """What ends a daemon that does not answer."""
+    try:
+        found = json.loads(Path(places().socket).with_name("endpoint.json").read_bytes())
+        return f"`kill -9 {int(found['pid'])}`"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "end that process"
+
+
+def elsewhere() -> str:
+    """The daemon of this state directory that another run directory hides from us, and what to type; empty: none."""
+    here = places()
+    if not Path(here.state, "running.json").exists():
+        return ""
+    from vaultd.holding import holder_of
+
+    holder = holder_of(Path(here.state))
+    return holder.told(Path(here.run)) if holder is not None and holder.run != Path(here.run) else ""
