@@ -13,9 +13,9 @@ from aiohttp.http import HttpRequestParser, RawRequestMessage
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.web.rig import Rig, running
+from tests.web.rig import Rig, StandInBroker, read_reply, running, session
 from vaultd.errors import VaultdError
-from vaultd.web.guard import BROWSER_HEADERS, FOREIGN, MALFORMED, Guard, bare_token
+from vaultd.web.guard import BROWSER_HEADERS, FOREIGN, MALFORMED, Guard, RequestLines, bare_token
 
 #: Host → status; PORT is ours, OTHER another one.
 HOSTS = {
@@ -191,6 +191,9 @@ async def test_far_too_long_is_still_answered(size: int, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     "raw",
     [
+        b"OPTIONS / RTSP/1.1\r\nHost: 127.0.0.1\r\n\r\n",
+        b"SOURCE / ICE/1.1\r\nHost: 127.0.0.1\r\n\r\n",
+        b"\r\nGET / RTSP/1.1\r\nHost: 127.0.0.1\r\n\r\n",
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
         b"CONNECT 127.0.0.1:1 HTTP/1.1\r\nHost: 127.0.0.1:1\r\n\r\n",
         b"OPTIONS * HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n",
@@ -207,6 +210,71 @@ async def test_other_protocols_and_forms(raw: bytes, tmp_path: Path) -> None:
     async with running(tmp_path) as rig:
         reply = await rig.ask(raw)
         assert (reply.status, reply.header("Connection")) == (400, "close")
+
+
+def _in_other_words(rig: Rig, protocol: bytes) -> bytes:
+    """A request that the parser takes, but for its protocol."""
+    raw = rig.request().replace(b"HTTP/1.1", protocol, 1)
+    return b"SOURCE" + raw.removeprefix(b"GET") if protocol.startswith(b"ICE") else raw
+
+
+@pytest.mark.parametrize("size", [1, 7, 1000])
+@pytest.mark.parametrize("protocol", [b"RTSP/1.1", b"ICE/1.1", b"RTSP/1.0", b"HTTP/1.1"])
+async def test_other_protocols_of_the_parser(protocol: bytes, size: int, tmp_path: Path) -> None:
+    """Llhttp takes RTSP and ICE and tells their version only: 400 all the same, and no keys, however the bytes are cut
+    and on a kept connection too. Control: the same in HTTP/1.1 is served, whatever it says elsewhere.
+    """
+    async with running(tmp_path) as rig:
+        reader, writer = await rig.connect()
+        sock = writer.get_extra_info("socket")
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for _ in range(2):
+            writer.write(rig.request(**{"User-Agent": "x RTSP/1.1", "X-1": "GET / ICE/1.1"}))
+            assert (await read_reply(reader)).status == 200
+        raw = _in_other_words(rig, protocol)
+        for start in range(0, len(raw), size):
+            writer.write(raw[start : start + size])
+            await asyncio.sleep(0)
+        reply = await read_reply(reader)
+        writer.close()
+
+        served = protocol == b"HTTP/1.1"
+        assert reply.status == (200 if served else 400)
+        assert len(rig.audit.serves) == 2 + served
+
+
+@pytest.mark.parametrize("protocol", [b"RTSP/1.1", b"ICE/1.1", b"HTTP/1.1"])
+async def test_other_protocols_behind_a_request_that_waits(protocol: bytes, tmp_path: Path) -> None:
+    """Queued by aiohttp's own loop, behind the one that waits for its session: that one is served, then 400."""
+    async with running(tmp_path, broker=StandInBroker(later=session(), release=asyncio.Event())) as rig:
+        reader, writer = await rig.connect()
+        writer.write(rig.request())
+        await rig.broker.was_asked(1)
+        writer.write(_in_other_words(rig, protocol))
+        assert rig.broker.release is not None
+        rig.broker.release.set()
+
+        assert (await read_reply(reader)).status == 200
+        assert (await read_reply(reader)).status == (200 if protocol == b"HTTP/1.1" else 400)
+        writer.close()
+
+
+_LINES = st.lists(
+    st.sampled_from([b"GET / HTTP/1.1", b"GET / RTSP/1.1", b"SOURCE / ICE/1.1", b"OPTIONS /RTSP/1.1 HTTP/1.0"]),
+    min_size=1,
+    max_size=5,
+)
+
+
+@given(_LINES, st.lists(st.integers(0, 200), max_size=8), st.booleans())
+def test_every_request_line_is_read(lines: list[bytes], cuts: list[int], blank: bool) -> None:
+    """Any number of requests, cut anywhere: refused exactly when one line is of another protocol."""
+    text = b"".join(b"\r\n" * blank + line + b"\r\nHost: RTSP/1.1\r\nX: a\r\n\r\n" for line in lines)
+    places = [0, *sorted(min(cut, len(text)) for cut in cuts), len(text)]
+    found = RequestLines()
+    passed = all(found.are_http(text[a:b]) for a, b in itertools.pairwise(places))
+
+    assert passed == all(b" HTTP/" in line for line in lines)
 
 
 async def test_upgrade_is_refused_whatever_follows(tmp_path: Path) -> None:

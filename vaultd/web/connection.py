@@ -24,12 +24,14 @@ from vaultd.engine.sightings import Sighting
 from vaultd.errors import VaultdError
 from vaultd.host.peers import Address, Peers, PeerSocket
 from vaultd.model.dialects import closing, ecs_error
-from vaultd.web.guard import FIELD_LIMIT, FIELDS_LIMIT, LINE_LIMIT, MALFORMED
+from vaultd.web.guard import FIELD_LIMIT, FIELDS_LIMIT, LINE_LIMIT, MALFORMED, RequestLines
 from vaultd.web.limits import Crowd, Limits
 from vaultd.web.replies import Reply, Request
 
 _NOBODY: Final = Sighting(uid=-1, inode=None, pid=None)
 _HEAD_END: Final = b"\r\n\r\n"
+#: Wherever the parser is, this is an error to it, and takes the way of all of them.
+_NO_REQUEST: Final = b"\0"
 _INTERNAL: Final = closing(ecs_error(VaultdError("")))
 _MALFORMED: Final = closing(ecs_error(MALFORMED))
 
@@ -75,7 +77,7 @@ class Connection(RequestHandler):
     `_open` counts the requests that aiohttp's loop has and has not answered.
     """
 
-    __slots__ = ("_crowd", "_due", "_gate", "_half_closed", "_in_head", "_open", "_timer", "ends", "sighting")
+    __slots__ = ("_crowd", "_due", "_gate", "_half_closed", "_in_head", "_lines", "_open", "_timer", "ends", "sighting")
 
     def __init__(self, server: SdkServer, *, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(
@@ -97,6 +99,7 @@ class Connection(RequestHandler):
         self._in_head = False
         self._half_closed = False
         self._open = 0
+        self._lines = RequestLines()
         self.ends: tuple[Address, Address] = (("", 0), ("", 0))
         self.sighting = _NOBODY
 
@@ -141,6 +144,8 @@ class Connection(RequestHandler):
         """Parse and answer; a head that is not complete yet has 3 s from its first byte."""
         if self._close or self._force_close:
             return
+        if not self._lines.are_http(data):
+            data = _NO_REQUEST
         before = self._request_count
         began, self._in_head = self._in_head, False
         if self._open or self._paused:

@@ -29,6 +29,8 @@ BROWSER_PREFIXES: Final = (b"sec-fetch-", b"x-forwarded-")
 #: Beside Content-Length: any of it announces a body.
 _TRANSFER: Final = b"transfer-encoding"
 _LENGTH: Final = b"content-length"
+_HEAD_END: Final = b"\r\n\r\n"
+_PLAIN_END: Final = b" HTTP/1.1"
 #: Of the request line beside method and target: two blanks and `HTTP/1.1`.
 _LINE_REST: Final = 10
 
@@ -40,6 +42,46 @@ FOREIGN: Final = ForbiddenOrigin(
     "The request came through a browser, a proxy or another host name; "
     "ask 127.0.0.1 directly, as `vault-client use PROFILE` sets it up."
 )
+
+
+class RequestLines:
+    """Which protocol the request lines of one connection name: llhttp takes RTSP and ICE too, and reports no more of
+    them than their version, which reads as HTTP/1.1. Bodies are not looked for, as no request here may have one.
+    """
+
+    __slots__ = ("_in_fields", "_rest")
+
+    def __init__(self) -> None:
+        self._rest = b""
+        self._in_fields = False
+
+    def are_http(self, chunk: bytes) -> bool:
+        """Whether each line that ends in `chunk` is of HTTP; once it is not, the connection is to end."""
+        if not self._rest:  # the hot path: one whole request
+            end = chunk.find(b"\r\n")
+            if chunk.endswith(_PLAIN_END, 0, end) and chunk.find(_HEAD_END, end) == len(chunk) - 4:
+                return True
+        return self._looked(self._rest + chunk)
+
+    def _looked(self, text: bytes) -> bool:
+        start = 0
+        while start < len(text):
+            if not self._in_fields:
+                end = text.find(b"\r\n", start)
+                if end < 0:
+                    break
+                if end > start and not text[start:end].rpartition(b" ")[2].startswith(b"HTTP/"):
+                    return False
+                self._in_fields = end > start  # an empty line before a request counts for nothing
+                start = end if end > start else end + 2
+            else:
+                end = text.find(_HEAD_END, start)
+                if end < 0:
+                    start = max(start, len(text) - 3)  # the end may have begun
+                    break
+                self._in_fields, start = False, end + 4
+        self._rest = text[start:]
+        return True
 
 
 class Guard:
