@@ -118,6 +118,20 @@ def test_permissions_of_files(home: Home, name: str) -> None:
     assert bad.remedy == "mend that file, then type `vaultd check`"
 
 
+def test_permissions_of_the_passphrase(home: Home) -> None:
+    """One that others may read is named; control: one that they may not."""
+    path = home.root / "passphrase"
+    home.write(path, "x")
+    home.environ["VAULTD_PASSPHRASE_FILE"] = str(path)
+    assert home.check("permissions").ok
+    path.chmod(0o644)
+    bad = home.check("permissions")
+
+    assert (bad.ok, bad.message) == (
+        False, f"{path} is refused because it may be read by others: run `chmod 600 {path}`."
+    )  # fmt: skip
+
+
 def test_permissions_of_directories(home: Home) -> None:
     """A directory that others may write to is named."""
     home.layout.state.chmod(0o770)

@@ -18,7 +18,7 @@ import pytest
 
 from tests.fakes import FakeClock, FakeStore
 from tests.web.control import House, soon
-from vaultd.errors import FileRefused, Misconfigured, StoreDamaged, StoreRolledBack, StoreUnavailable, Unwritable
+from vaultd.errors import Misconfigured, StoreDamaged, StoreRolledBack, StoreUnavailable, Unwritable
 from vaultd.files import Files
 
 LEASE = {"profile": "web-admin", "kind": "lease"}
@@ -362,15 +362,39 @@ async def test_a_wrong_passphrase_on_file_starts_locked(tmp_path: Path, content:
         assert "`vault-client unlock`" in started.told["locked_reason"]
 
 
-async def test_a_passphrase_that_others_may_write_is_refused_by_name(tmp_path: Path) -> None:
-    """Never followed: the start says which file, and leaves nothing behind."""
+@pytest.mark.parametrize("mode", [0o644, 0o640, 0o604, 0o666])
+async def test_a_passphrase_that_others_may_read_is_not_taken(mode: int, tmp_path: Path) -> None:
+    """It starts locked, names the file and the command, and opens once that was typed. Control: 0600 opens it."""
     house = House(tmp_path)
     passphrase(house)
-    (house.root / "passphrase").chmod(0o666)
-    with pytest.raises(FileRefused, match=r"passphrase"):
-        async with house.run():
-            pass
-    assert left(house) == {"grants"}
+    path = house.root / "passphrase"
+    async with house.run() as started:
+        assert not started.told["locked"]
+    path.chmod(mode)
+    async with house.run() as started:
+        assert started.told["locked"]
+        reason = started.told["locked_reason"]
+        assert reason.startswith(f"{path} is refused because it may be ")
+        assert f"run `chmod {'go-w' if mode & 0o022 else '600'} {path}`" in reason
+        _, body = await started.refused("POST", "/v1/unlock", {})
+        assert (body["code"], body["message"], body["exit"]) == ("FileRefused", reason, 78)
+        path.chmod(0o600)
+        await started.ok("POST", "/v1/unlock", {})
+        assert not started.daemon.broker.locked
+
+
+async def test_the_service_managers_passphrase_is_taken(tmp_path: Path) -> None:
+    """CREDENTIALS_DIRECTORY as systemd makes it: read-only, and 0440 where the unit's user has an ACL."""
+    house = House(tmp_path)
+    house.settings = FILE
+    (tmp_path / "credentials").mkdir(0o700)
+    path = tmp_path / "credentials/vaultd-passphrase"
+    path.write_text(PHRASE + "\n")
+    house.environ["CREDENTIALS_DIRECTORY"] = str(path.parent)
+    for mode, locked in (0o400, False), (0o440, False), (0o444, True):
+        path.chmod(mode)
+        async with house.run() as started:
+            assert started.told["locked"] == locked, oct(mode)
 
 
 async def test_unlock_without_passphrase_takes_the_one_on_file(tmp_path: Path) -> None:

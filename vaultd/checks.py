@@ -18,9 +18,11 @@ from vaultd.config import Settings, load_settings
 from vaultd.engine import audit_chain
 from vaultd.errors import VaultdError
 from vaultd.files import Files, Layout
+from vaultd.holding import running_json, state_lock
 from vaultd.host import sockets
 from vaultd.model.profiles import parse
 from vaultd.model.text import shown
+from vaultd.passphrase import PassphraseFile
 from vaultd.store.identities import IdentityIndex
 from vaultd.store.os_keyring import allowed, first_of
 
@@ -61,7 +63,7 @@ def run(layout: Layout, files: Files, environ: Mapping[str, str], *, live: Live 
     settings, found = _settings(path, files, environ)
     return [
         found,
-        _permissions(layout, files),
+        _permissions(layout, files, environ),
         _profiles(files, settings, environ),
         _store(layout, files, settings),
         _daemon(live),
@@ -83,8 +85,8 @@ def _settings(path: Path, files: Files, environ: Mapping[str, str]) -> tuple[Set
     return settings, Check("settings", True, "; ".join((f"{path} is in order", *settings.notices)))
 
 
-def _permissions(layout: Layout, files: Files) -> Check:
-    """Every file and directory of ours that exists (interface.md §1)."""
+def _permissions(layout: Layout, files: Files, environ: Mapping[str, str]) -> Check:
+    """Every file and directory of ours that exists (interface.md §1), and the passphrase's."""
     ours = (
         layout.identities_json,
         layout.grants_json,
@@ -96,10 +98,13 @@ def _permissions(layout: Layout, files: Files) -> Check:
         layout.log_file,
         layout.endpoint_json,
         layout.lock_file,
+        state_lock(layout),
+        running_json(layout.state),
     )
     try:
         for path in ours:
             files.read(path, last=1)
+        PassphraseFile(files, environ).read()
     except VaultdError as exc:
         return Check("permissions", False, exc.message, "mend that file, then type `vaultd check`")
     for path in layout.directories:

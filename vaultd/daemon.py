@@ -175,7 +175,7 @@ class Daemon:
     async def _begin(self, *, accept_rollback: bool) -> None:
         tcp, unix = self._listen()
         self._resume()
-        await self._open(self._passphrase.read(), accept_rollback=accept_rollback)
+        await self.unlocking.begin(accept_rollback=accept_rollback)
         await self._serve(tcp, unix)
         self.audit.record("start", reason="; ".join((*self._notices, *self._all_warnings())) or None)
         await (
@@ -205,9 +205,6 @@ class Daemon:
         tcp, unix = self._listening.open(self._around.settings.listen.port)
         self.port = tcp.getsockname()[1]
         return tcp, unix
-
-    async def _open(self, passphrase: Secret | None, *, accept_rollback: bool) -> None:
-        await self.unlocking.begin(passphrase, accept_rollback=accept_rollback)
 
     def _resume(self) -> None:
         """What needs no key: grants, the audit chain, the profiles."""

@@ -25,7 +25,7 @@ class PassphraseFile:
         self._path = Path(named) if named else Path(directory) / "vaultd-passphrase" if directory else None
 
     def read(self) -> Secret | None:
-        """The passphrase, one newline stripped; None where there is none. Raises FileRefused."""
+        """The passphrase, one newline stripped; None where there is none. FileRefused: others may read or write it."""
         content = None if self._path is None else self._files.read_secret(self._path, delivered=not self._named)
         phrase = (content or b"").removesuffix(b"\n")
         return Secret(phrase) if phrase else None

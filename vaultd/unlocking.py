@@ -23,8 +23,10 @@ from vaultd.engine.flights import within
 from vaultd.engine.seams import Clock, Head, Note, Opened
 from vaultd.errors import (
     BadRequest,
+    FileRefused,
     KeyringBusy,
     Locked,
+    Misconfigured,
     StoreUnavailable,
     Unwritable,
     VaultdError,
@@ -81,6 +83,7 @@ class Unlocking:
         self._opening: asyncio.Task[None] | None = None
         self._trying: asyncio.Future[None] | None = None
         self._wrong = 0
+        self._unsafe = ""
         self._confirmed = False
         self._sealed: Head | None = None
         self._audit_warnings: tuple[str, ...] = ()
@@ -95,10 +98,10 @@ class Unlocking:
 
     # ---- at start ----
 
-    async def begin(self, passphrase: Secret | None, *, accept_rollback: bool) -> None:
+    async def begin(self, *, accept_rollback: bool) -> None:
         """Open as far as it goes without a person, for at most 3 s; raises what ends the start."""
         self._accept_rollback = accept_rollback
-        self._opening = opening = asyncio.ensure_future(self._open_alone(passphrase))
+        self._opening = opening = asyncio.ensure_future(self._open_alone(self._on_file()))
         if await within(self._clock, {opening}, OPEN_SECONDS):
             opening.result()
             return
@@ -120,11 +123,20 @@ class Unlocking:
         if opened.locked and passphrase is None:
             self.reason = self._why_shut(opened)
 
+    def _on_file(self) -> Secret | None:
+        """The passphrase, unless others may read or write it: it is then not taken, and the store stays shut."""
+        try:
+            self._unsafe, found = "", self._passphrase.read()
+        except (FileRefused, Misconfigured) as exc:
+            log.warning("refuse passphrase-file reason=%s", exc.message)
+            self._unsafe, found = exc.message, None
+        return found
+
     def _why_shut(self, opened: Opened) -> str:
         """The reason, or what is wrong with the passphrase file where that is why."""
         if opened.store != "file" or self._marked():
             return opened.reason
-        return self._passphrase.missing(new=self._new_store()) or opened.reason
+        return self._unsafe or self._passphrase.missing(new=self._new_store()) or opened.reason
 
     def _named(self, exc: VaultdError) -> VaultdError:
         """Of a passphrase that came from the file: the error names it."""
