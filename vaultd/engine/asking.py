@@ -197,7 +197,7 @@ def _judged(error: VaultdError) -> Verdict:
     if isinstance(error, CodeRefused):
         return Verdict(error=error, again=True, counted=True)
     if isinstance(error, CodeSpent):
-        return Verdict(error=error, again=True, sent=False)
+        return Verdict(error=error, again=True)
     if isinstance(error, Temporary):
         # A9: whether AWS used the code up is not known, so it counts as spent, and not as wrong.
         spent = f"{error.message.rstrip('.')}; the code counts as spent: wait for the next one and type that."

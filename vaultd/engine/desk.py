@@ -6,7 +6,7 @@ Rules
 - Askers are terminals and dialogs, counted by `attend`. The last to leave closes a question that askers opened,
   without a cool-down. A question that an SDK request or the refresher opened (`stays`) lives to its time-out.
 - First answer wins. Three refused codes, or an explicit cancel, start a cool-down; a code given unasked
-  (`--token-code`) ends one that is 30 s old (interface.md §3). At most 6 codes in 10 min go out for one device.
+  (`--token-code`) ends one that is 30 s old (interface.md §3). How many codes may go out is the keeper's to say.
 - Codes are checked for their shape here, passed down, and not kept. Deadlines are by boottime (architecture.md §8.9).
 """
 
@@ -15,7 +15,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -32,8 +31,6 @@ from vaultd.model.text import shown, typed
 ATTEMPTS = 3
 #: A cool-down of this age ends when a code is given unasked (interface.md §3).
 THAW_SECONDS = 30.0
-#: Codes sent for one device, and in which time (interface.md §3).
-MOST_CODES, CODES_SECONDS = 6, 600.0
 
 Ending = Literal["answered", "cancelled", "expired"]
 
@@ -79,7 +76,6 @@ class Verdict:
     error: VaultdError | None = None
     again: bool = False
     counted: bool = False
-    sent: bool = True
     mfa_serial: str | None = None
 
 
@@ -139,7 +135,6 @@ class Desk:
         self._cooldown = cancel_cooldown.total_seconds()
         self._open: dict[Device, _Open] = {}
         self._cooldowns: dict[Device, _Cooldown] = {}
-        self._sent: dict[Device, deque[float]] = {}
         self._landings: set[asyncio.Task[VaultdError | None]] = set()
 
     # ---- opening and finding ----
@@ -238,7 +233,6 @@ class Desk:
         while found.landing is not None:  # somebody else's code is on its way: his may win
             await asyncio.wait({found.landing})
             found = self._find(question_id)
-        self._count(found.device)
         landing = asyncio.ensure_future(self._land(found, digits, by))
         found.landing = landing
         self._landings.add(landing)
@@ -258,8 +252,6 @@ class Desk:
             log.exception("fail answer identity=%s", shown(found.question.identity))
         finally:
             found.landing = None
-        if not verdict.sent and self._sent.get(found.device):
-            self._sent[found.device].pop()
         if found.ended.done():  # locked or cancelled meanwhile; the code stays sent
             return verdict.error
         return self._judge(found, verdict)
@@ -271,7 +263,8 @@ class Desk:
             self._end(found, "answered")
             return None
         if isinstance(error, TooManyAttempts):
-            self._cool(found.device, error.message, float(error.details.get("retry_after_seconds", self._cooldown)))
+            why = error.message.partition("; ")[0]  # without the keeper's next step: a cool-down has its own
+            self._cool(found.device, why, float(error.details.get("retry_after_seconds", self._cooldown)))
         if not verdict.again:
             # Final, and remembered by the broker: "answered" sends the waiting back to hear the reason.
             self._end(found, "answered")
@@ -306,20 +299,6 @@ class Desk:
         del self._open[found.device]
         found.question = replace(found.question, mfa_serial=mfa_serial)
         self._open[found.device] = found
-
-    def _count(self, device: Device) -> None:
-        boot = self._clock.boottime()
-        sent = self._sent.setdefault(device, deque())
-        while sent and boot - sent[0] >= CODES_SECONDS:
-            sent.popleft()
-        if len(sent) >= MOST_CODES:
-            wait = _seconds(sent[0] + CODES_SECONDS - boot)
-            raise TooManyAttempts(
-                f"{MOST_CODES} codes of {shown(device[1])} went to AWS in 10 min: wait {wait} s, then type "
-                f"`vault-client mfa {typed(device[0])}`.",
-                retry_after_seconds=wait,
-            )
-        sent.append(boot)
 
     # ---- ends ----
 

@@ -197,6 +197,8 @@ class Renewals:
         self, step: Step, error: VaultdError, source: Source, asked: timedelta, *, direct: bool = False
     ) -> tuple[Effect, ...]:
         issued = source.issued if isinstance(source, MfaHandle) and source.mfa_serial else None
+        # aws/ knows roles and no profiles: here the remedy gets the name that can be typed
+        error.message = error.message.replace("explain PROFILE`", f"explain {typed(step.profile)}`")
         event = Failed(error=error, jitter=self._cells.jitter(), source=issued, asked=asked, direct=direct)
         if isinstance(error, IdentityBroken):
             # Row 10: never a reason to ask for MFA, so every device of this identity is to know.
@@ -296,7 +298,8 @@ class Renewals:
         except MfaRequired as exc:
             name = shown(step.profile)
             raise MfaRequired(
-                f"AWS allows one hour at most for {name}: wait for the next code and type it for an hour."
+                f"AWS allows one hour at most for {name}: leave out --duration (or duration_seconds) and give the "
+                "next code."
             ) from exc
 
     async def _mint_with_code(self, order: MintMfa | MintRole) -> Minted:
