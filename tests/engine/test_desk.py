@@ -273,7 +273,7 @@ async def test_a_code_given_unasked_ends_a_cool_down_that_is_30_s_old(desk: Desk
 
 
 async def test_the_keepers_limit_is_a_cool_down(desk: Desk, clock: FakeClock) -> None:
-    """interface.md §3: at most 6 codes in 10 min, which the keeper counts; the desk then asks nobody until it is over."""
+    """interface.md §3: at most 6 codes in 10 min, which the keeper counts; until then nobody is asked."""
     limit = TooManyAttempts("6 codes were sent; wait 421 s, then run `vault-client mfa`", retry_after_seconds=421)
     question = ask(desk, Callback(Verdict(error=limit)))
     with pytest.raises(TooManyAttempts):
