@@ -18,7 +18,7 @@ import pytest
 
 from tests.store.dying import every_death
 from vaultd.errors import FileRefused, Misconfigured, Unwritable, VaultdError
-from vaultd.files import Fault, Files, Layout, check_socket_path
+from vaultd.files import Fault, Files, Layout, check_runtime_dir, check_socket_path
 
 NOBODY = 65534
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="giving a file away needs root: run the tests as root")
@@ -120,6 +120,21 @@ def test_socket_path_length(platform: str, limit: int) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="107 is Linux's limit")
+def test_a_runtime_directory_that_is_not_there(tmp_path: Path) -> None:
+    """Named with its variable and what to type; where it is not used, or is there, nothing is said."""
+    gone = {"XDG_RUNTIME_DIR": str(tmp_path / "gone")}
+    with pytest.raises(Misconfigured) as refused:
+        check_runtime_dir(gone, platform="linux")
+    assert refused.value.exit == 78
+    assert refused.value.message == (
+        f"XDG_RUNTIME_DIR names {tmp_path}/gone, which is no directory: type `unset XDG_RUNTIME_DIR` in each shell "
+        "that is to use vaultd, or log in again, and then `vaultd start`."
+    )
+    for environ in {"XDG_RUNTIME_DIR": str(tmp_path)}, {"XDG_RUNTIME_DIR": "x"}, {}, {**gone, "VAULTD_HOME": "/v"}:
+        check_runtime_dir(environ, platform="linux")
+    check_runtime_dir(gone, platform="darwin")
+
+
 def test_socket_path_limit_is_the_kernels(tmp_path: Path) -> None:
     """Positive control for 107: the kernel takes one of 107 bytes and refuses 108."""
     base = str(tmp_path / "s")

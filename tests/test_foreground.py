@@ -80,6 +80,19 @@ def test_two_starts_at_once_are_one(home: Home) -> None:
 
 
 @pytest.mark.process
+def test_a_runtime_directory_of_a_session_that_ended(home: Home, tmp_path: Path) -> None:
+    """78, naming the variable; and nothing is made, in its place or elsewhere."""
+    variables = {"VAULTD_HOME": "", "XDG_RUNTIME_DIR": str(tmp_path / "gone"), "XDG_STATE_HOME": str(tmp_path / "s")}
+    variables |= {"XDG_CONFIG_HOME": str(tmp_path / "c"), "XDG_DATA_HOME": str(tmp_path / "d")}
+    started = home.run("vaultd", "start", environment=variables)
+
+    assert (started.status, started.out) == (78, "")
+    assert started.err.startswith(f"vaultd: XDG_RUNTIME_DIR names {tmp_path}/gone, which is no directory: type `unset ")
+    assert not (tmp_path / "gone").exists()
+    assert not (tmp_path / "s").exists()
+
+
+@pytest.mark.process
 @pytest.mark.skipif(os.geteuid() != 0, reason="/proc/PID/environ of a process that is not dumpable: root reads it")
 def test_the_callers_secrets_are_not_given_to_the_daemon(home: Home) -> None:
     """What a process is started with stays in /proc/PID/environ for its life, whatever it drops later. Controls: what

@@ -17,7 +17,7 @@ from typing import Any
 from vaultd.config import Settings, load_settings
 from vaultd.engine import audit_chain
 from vaultd.errors import VaultdError
-from vaultd.files import Files, Layout
+from vaultd.files import Files, Layout, check_runtime_dir
 from vaultd.holding import running_json, state_lock
 from vaultd.host import sockets
 from vaultd.model.profiles import parse
@@ -102,6 +102,7 @@ def _permissions(layout: Layout, files: Files, environ: Mapping[str, str]) -> Ch
         running_json(layout.state),
     )
     try:
+        check_runtime_dir(environ)
         for path in ours:
             files.read(path, last=1)
         PassphraseFile(files, environ).read()

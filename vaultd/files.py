@@ -165,6 +165,21 @@ def check_socket_path(path: Path, *, platform: str = sys.platform) -> None:
         )
 
 
+def check_runtime_dir(environ: Mapping[str, str], *, platform: str = sys.platform) -> None:
+    """Raise Misconfigured when XDG_RUNTIME_DIR names no directory: of a session that has ended, or another user's.
+
+    It is never made (only the login may, on a file system of its own), and nothing else is taken instead in silence:
+    client and daemon would look for each other in two places as soon as it is there.
+    """
+    runtime = environ.get("XDG_RUNTIME_DIR", "")
+    used = runtime.startswith("/") and not environ.get("VAULTD_HOME") and platform != "darwin"
+    if used and not os.path.isdir(runtime):  # noqa: PTH112
+        raise Misconfigured(
+            f"XDG_RUNTIME_DIR names {runtime}, which is no directory: type `unset XDG_RUNTIME_DIR` in each shell "
+            "that is to use vaultd, or log in again, and then `vaultd start`."
+        )
+
+
 class Lock:
     """A held flock; it ends with `release` or with the last process that inherited its descriptor."""
 

@@ -19,7 +19,7 @@ from typing import Any
 from vaultd import logs
 from vaultd.daemon import Daemon, Surroundings, build
 from vaultd.errors import VaultdError
-from vaultd.files import Files, Layout
+from vaultd.files import Files, Layout, check_runtime_dir
 from vaultd.holding import Hold
 from vaultd.host import hardening, sockets
 from vaultd.host.clock import SystemClock
@@ -53,6 +53,7 @@ def _built(
 ) -> Daemon:
     """The daemon of this home, with its locks held."""
     files, layout = Files(), Layout.find(hardened.environ)
+    check_runtime_dir(hardened.environ)
     files.make_dirs(layout)
     settings = read_settings(files, layout, hardened.environ, port=port, config=config)
     held.callback(Hold(files, layout).release)

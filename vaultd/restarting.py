@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vaultd.files import Files, Layout
+from vaultd.files import Files, Layout, check_runtime_dir
 from vaultd.host import hardening
 from vaultd.listening import listen_on
 from vaultd.passphrase import PassphraseFile
@@ -34,6 +34,7 @@ def look_ahead(running: Mapping[str, Any] | None, *, port: int | None, config: P
     """Raises what would keep the next daemon from starting, or the file store from opening as it is open now."""
     environ = hardening.captured(dict(os.environ))
     files, layout = Files(), Layout.find(environ)
+    check_runtime_dir(environ)
     files.make_dirs(layout)
     chosen = _chosen(running, port)
     settings = read_settings(files, layout, environ, port=chosen, config=config)
