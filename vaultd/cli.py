@@ -343,8 +343,8 @@ def restart(options: argparse.Namespace) -> int:
     try:
         ahead = look_ahead(found, port=options.port, config=options.config)
     except VaultdError as exc:
-        goes_on = "" if found is None else f" (nothing was stopped: vaultd, pid {found['pid']}, goes on)"
-        raise _Failure(f"{exc.message}{goes_on}", exc.exit) from exc
+        goes_on = "" if found is None else f"nothing was stopped, vaultd (pid {found['pid']}) goes on: "
+        raise _Failure(goes_on + exc.message, exc.exit) from exc
     options.port = ahead.port
     stop(options)
     if ahead.moved:
