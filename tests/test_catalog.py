@@ -184,7 +184,7 @@ async def test_a_broken_file_keeps_the_last_good_one(home: Home) -> None:
     home.write(WEB + "rubbish\n[profile new]\n")
     await home.clock.advance(2)
     assert watch.look()
-    broken = "config:4: this line is neither `[section]` nor `key = value`; write one of them."
+    broken = "~/.aws/config:4: this line is neither `[section]` nor `key = value`; write one of them."
     assert trouble(watch) == broken
     assert watch.current.plan("web-admin").account_id == "234567890123"
     assert raised(lambda: watch.current.plan("new")) == broken
@@ -200,8 +200,8 @@ async def test_a_broken_file_keeps_the_last_good_one(home: Home) -> None:
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        (b"[profile a]\n\xff\n", "config:2: this is not UTF-8 text; save "),
-        (b"x = 1\n", "config:1: this line comes before any section; write `[default]`"),
+        (b"[profile a]\n\xff\n", "~/.aws/config:2: this is not UTF-8 text; save "),
+        (b"x = 1\n", "~/.aws/config:1: this line comes before any section; write `[default]`"),
     ],
 )
 def test_a_start_with_an_unreadable_file(home: Home, content: bytes, expected: str) -> None:
@@ -213,6 +213,52 @@ def test_a_start_with_an_unreadable_file(home: Home, content: bytes, expected: s
     assert watch.trouble.startswith(expected)
     assert watch.current.names() == ()
     assert raised(lambda: watch.current.plan("a")) == watch.trouble
+
+
+async def test_what_the_cli_overlooks_is_told_beside_the_list(home: Home) -> None:
+    """A section that nobody reads, and a file that cannot be read, each with the path that can be opened."""
+    home.write(WEB + '[a]\nregion = eu-west-1\n[profile "unclosed]\n[plugins]\n')
+    watch = home.watch()
+    line = WEB.count("\n") + 1
+    bare = f"~/.aws/config:{line} [a] is overlooked by the AWS CLI and by vaultd: for a profile, write [profile a]."
+    assert watch.current.trouble()[0] == bare
+    assert watch.current.trouble()[1].startswith(f'~/.aws/config:{line + 2} [profile "unclosed] is overlooked')
+    assert len(watch.current.trouble()) == 2  # [plugins] is the CLI's own
+    with pytest.raises(UnknownProfile) as unknown:
+        watch.current.plan("a")
+    assert unknown.value.message == bare
+    home.write(WEB + "[profile b\n")
+    await home.clock.advance(2)
+    watch.look()
+    assert watch.current.trouble()[0] == (
+        f"~/.aws/config:{line}: this section header lacks its closing bracket; write it as `[profile NAME]`."
+    )
+
+
+def test_a_path_outside_the_home_is_whole(home: Home, tmp_path: Path) -> None:
+    """What a message names can be opened."""
+    home.write("x = 1\n")
+    watch = CatalogWatch(
+        files=home.files,
+        settings=Settings(),
+        environ={"HOME": "/nonexistent"},
+        config_path=home.config,
+        identities=lambda: (),
+        clock=home.clock,
+    )
+    assert (watch.trouble or "").startswith(f"{home.config}:1: ")
+
+
+def test_an_identity_is_no_profile(home: Home) -> None:
+    """Its name is what people remember: told what to write, with or without a file."""
+    for text in (WEB, ""):
+        home.write(text)
+        with pytest.raises((UnknownProfile, Misconfigured)) as told:
+            home.watch().current.plan(FRANKLIN.name)
+        assert told.value.message == (
+            f"{FRANKLIN.name} is a stored identity, and there is no profile of that name: write `[profile NAME]` with "
+            f"`source_profile = {FRANKLIN.name}` into ~/.aws/config, then type `vault-client use NAME`."
+        )
 
 
 def test_without_a_file(home: Home) -> None:
@@ -293,7 +339,7 @@ def test_settings_shape_plans(home: Home) -> None:
     assert role.role is not None
     assert role.role.role_session_name == "web-admin"
     assert catalog.problems == (
-        "config.toml [profiles.web-amin] names no profile of config; correct the name, or remove the table.",
+        "config.toml [profiles.web-amin] names no profile of ~/.aws/config; correct the name, or remove the table.",
     )
 
 

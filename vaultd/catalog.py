@@ -61,7 +61,9 @@ class Boottime(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Catalog:
-    """One snapshot; implements model.plan.Plans. `fault` says why the file could not be read, or is empty."""
+    """One snapshot; implements model.plan.Plans. `unread` says why the file cannot be read (the profiles are those of
+    before), `fault` too, or that it has no profile.
+    """
 
     number: int
     profiles: Profiles
@@ -70,6 +72,7 @@ class Catalog:
     problems: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     fault: Misconfigured | None = None
+    unread: str | None = None
     _slugs: dict[str, str] = field(default_factory=dict, repr=False, compare=False)
     _plans: dict[tuple[str, Overrides], Plan] = field(default_factory=dict, repr=False, compare=False)
 
@@ -101,7 +104,8 @@ class Catalog:
         try:
             return make_plan(self.profiles, self.rules, self.identities, profile, overrides)
         except UnknownProfile:
-            if self.fault is not None:  # it may stand in the part that cannot be read
+            # it may stand in the part that cannot be read; a key's name is told as one
+            if self.fault is not None and (self.unread or profile not in self.identities):
                 raise type(self.fault)(self.fault.message) from None
             raise
 
@@ -151,6 +155,10 @@ class Catalog:
             return exc
         return None
 
+    def trouble(self) -> tuple[str, ...]:
+        """What of the file cannot be read, or is overlooked: beside every list of its profiles."""
+        return (*((self.unread,) if self.unread else ()), *self.problems)
+
     def default_warnings(self) -> tuple[str, ...]:
         """A `[default]` that an SDK would prefer to the endpoint, each with its fix (interface.md §3)."""
         return self.warnings
@@ -182,6 +190,7 @@ class CatalogWatch:
         self._rules = rules_of(settings, environ, settings_file=settings_path.name if settings_path else "config.toml")
         self._listed = tuple(settings.profiles)
         self._config_path = config_path
+        self._said_path = _said(config_path, environ.get("HOME"))
         self._credentials_path = Layout.aws_credentials(environ)
         self._identities = identities
         self._clock = clock
@@ -189,7 +198,7 @@ class CatalogWatch:
         self._seen = self._stat()
         self._parsed: tuple[tuple[int, ...] | None] | None = None
         self._looked = clock.boottime()
-        nothing = Profiles(config_path.name)
+        nothing = Profiles(self._said_path)
         self._current = Catalog(number=0, profiles=nothing, rules=self._rules, identities={})
         self.reload()
 
@@ -232,6 +241,7 @@ class CatalogWatch:
             problems=(*profiles.problems, *self._unlisted(profiles)),
             warnings=self._default_warnings(profiles),
             fault=fault,
+            unread=self.trouble,
         )
 
     def _stat(self) -> _Seen:
@@ -241,20 +251,18 @@ class CatalogWatch:
         """Raises Misconfigured: not ours to read, not text, or not an AWS config file."""
         content = self._files.read_config(self._config_path)
         if content is None:
-            return Profiles(self._config_path.name)
+            return Profiles(self._said_path)
         try:
             text = content.decode()
         except UnicodeDecodeError as exc:
             line = content.count(b"\n", 0, exc.start) + 1
-            raise BadProfile(
-                f"{self._config_path.name}:{line}: this is not UTF-8 text; save {self._config_path} as UTF-8."
-            ) from exc
-        return parse(text, file=self._config_path.name)
+            raise BadProfile(f"{self._said_path}:{line}: this is not UTF-8 text; save it as UTF-8.") from exc
+        return parse(text, file=self._said_path)
 
     def _unlisted(self, profiles: Profiles) -> tuple[str, ...]:
         """`[profiles.NAME]` of config.toml for a profile that is not there protects nothing: said, not guessed."""
         return tuple(
-            f"{self._rules.settings_file} [profiles.{shown(name)}] names no profile of {self._config_path.name}; "
+            f"{self._rules.settings_file} [profiles.{shown(name)}] names no profile of {self._said_path}; "
             "correct the name, or remove the table."
             for name in self._listed
             if name not in profiles.profiles
@@ -289,6 +297,11 @@ def rules_of(settings: Settings, environ: Mapping[str, str], *, settings_file: s
         environ={name: environ[name] for name in ENDPOINT_VARIABLES if environ.get(name)},
         settings_file=settings_file,
     )
+
+
+def _said(path: Path, home: str | None) -> str:
+    """`~/.aws/config` as people write it; any other path whole, so that it can be opened from the message."""
+    return f"~/{path.relative_to(home)}" if home and path.is_relative_to(home) else str(path)
 
 
 def _no_profiles(path: Path) -> Misconfigured:

@@ -8,7 +8,7 @@ import sys
 import time
 
 from vault_client.cli import Call
-from vault_client.errors import Stop
+from vault_client.errors import MISCONFIGURED, Stop
 from vault_client.link import quoted
 from vault_client.tables import Ink, ago, clean, epoch, local, peer_text, skew, span, table
 
@@ -36,12 +36,15 @@ def list_profiles(call: Call) -> int:
     body = call.link.call("GET", "/v1/profiles")
     if call.flag("json"):
         call.json(body)
-    elif not body["profiles"]:
-        for trouble in call.link.call("GET", "/v1/status").get("trouble") or ():  # a config that may not be read, say
-            call.say(str(trouble))
-        call.say("there is no profile: write one to ~/.aws/config (`vault-client explain PROFILE` then tells its plan)")
-    else:
+    elif body["profiles"]:
         call.out(_profiles(body["profiles"], _ink()))
+    troubles = _list(body, "trouble")
+    for trouble in troubles:  # the rows may be those of before the file broke
+        call.say(str(trouble))
+    if troubles and not body["profiles"]:
+        return MISCONFIGURED
+    if not body["profiles"] and not call.flag("json"):
+        call.say("there is no profile: write one to ~/.aws/config (`vault-client explain PROFILE` then tells its plan)")
     return 0
 
 
@@ -75,11 +78,22 @@ def grants(call: Call) -> int:
 def _grants(rows: list[dict[str, Any]], ink: Ink) -> str:
     now = time.time()
     cells = [
-        (each["id"], each["profile"], each["kind"], peer_text(each.get("peer")), local(each.get("created")),
+        (each["id"], each["profile"], each["kind"], _holder(each), local(each.get("created")),
          ago(each.get("last_used"), now), _until(each.get("expires"), now))
         for each in rows
     ]  # fmt: skip
     return table(("GRANT", "PROFILE", "KIND", "HELD BY", "SINCE", "LAST USE", "ENDS IN"), cells, ink)
+
+
+def _holder(grant: dict[str, Any]) -> str:
+    """By eval the lines went to a shell that the daemon does not know: the process that asked for them is long gone."""
+    pid = (grant.get("peer") or {}).get("pid")
+    if grant["kind"] == "shell" and isinstance(pid, int):
+        try:
+            os.kill(pid, 0)
+        except OSError:
+            return "a shell, by eval"
+    return peer_text(grant.get("peer"))
 
 
 def _until(stamp: object, now: float) -> str:
@@ -197,8 +211,22 @@ def explain(call: Call) -> int:
     problems = plan.get("problems") or []
     lines += ["", "what would go wrong:"] if problems else ["", "nothing is known that would go wrong"]
     lines += [ink.paint(f"  - {clean(problem)}", "bad") for problem in problems]
+    lines += _last_error(call, ink)
     call.out("\n".join(lines) + "\n")
     return 0
+
+
+def _last_error(call: Call, ink: Ink) -> list[str]:
+    """Why the last session was not made: who comes from `run vault-client explain` wants to know."""
+    for row in _rows(call.link.call("GET", "/v1/profiles"), "profiles"):
+        error = row.get("last_error")
+        if row.get("profile") == clean(call.operands[0]) and isinstance(error, dict):
+            return ["", f"the last try{_when(error)}:", ink.paint(f"  - {clean(error.get('message'))}", "bad")]
+    return []
+
+
+def _when(error: dict[str, Any]) -> str:
+    return f" (at {local(error['time'])})" if error.get("time") else ""
 
 
 def _step(number: int, step: dict[str, Any]) -> list[str]:

@@ -30,6 +30,8 @@ from vaultd.model.plan import RoleParameters
 from vaultd.model.secret import Secret
 
 WRONG = "000000"
+DENY = " with an explicit deny in an identity-based policy"
+LONG = " because no permissions boundary allows the sts:AssumeRole action of this user"
 REMEDY = re.compile(r"`|type|try again|correct|lower|shorten|set |wait|activate")
 
 
@@ -62,7 +64,7 @@ async def test_row_3_an_unknown_device(aws: Aws) -> None:
 
 @pytest.mark.parametrize("style", ["bare", "2021", "2026"])
 async def test_rows_5_to_7_denials_are_one_class(aws: Aws, strict: StrictSts, style: str) -> None:
-    """D12: three text styles, one error, AWS's own words in it."""
+    """D12: three text styles, one error: what was refused for which role and why, uncut and in 200 characters."""
     strict.set_knobs(denied_style=style)
 
     with pytest.raises(RoleDenied) as denied:
@@ -70,9 +72,31 @@ async def test_rows_5_to_7_denials_are_one_class(aws: Aws, strict: StrictSts, st
 
     assert type(denied.value) is RoleDenied
     assert denied.value.details["aws_code"] == "AccessDenied"
-    assert "AWS refused: User: arn:aws:iam::123456789012:user/franklin is not authorized" in denied.value.message
+    assert denied.value.message.startswith("AWS refused: sts:AssumeRole on ")
+    assert "WebAdmin" in denied.value.message
+    assert "…" not in denied.value.message
     assert denied.value.message.endswith("; run `vault-client explain PROFILE`")
     assert len(denied.value.message) <= 200
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (DENY, "sts:AssumeRole on {arn}" + DENY),
+        (LONG, "sts:AssumeRole on role WebAdmin" + LONG),
+        (DENY + ": arn:aws:iam::123456789012:policy/ForceMFA", "sts:AssumeRole on {arn}" + DENY),
+        ("", "sts:AssumeRole on {arn}"),
+    ],
+)  # fmt: skip
+def test_a_denial_keeps_role_and_reason(text: str, said: str) -> None:
+    """Who is not authorized is our own identity, whose ARN left no room for what a person needs to know."""
+    arn = "arn:aws:iam::234567890123:role/WebAdmin"
+    user = "arn:aws:iam::123456789012:user/division_abc/subdivision_xyz/franklin"
+    whole = f"User: {user} is not authorized to perform: sts:AssumeRole on resource: {arn}{text}"
+    error = from_reply(called(), Reply(403, "AccessDenied", whole))
+
+    assert error.message == f"AWS refused: {said.format(arn=arn)}; run `vault-client explain PROFILE`"
+    assert len(error.message) <= 200
 
 
 async def test_row_8_a_session_cannot_make_sessions(aws: Aws) -> None:

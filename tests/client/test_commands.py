@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -598,6 +600,67 @@ def test_list(run: Run, stub: Stub) -> None:
         "vault-client: there is no profile: write one to ~/.aws/config (`vault-client explain PROFILE` then tells its "
         "plan)\n"
     )
+
+
+@pytest.mark.parametrize(("profiles", "status"), [([PROFILE], 0), ([], 78)])
+@pytest.mark.parametrize("options", [(), ("--json",)])
+def test_list_tells_a_broken_config(
+    run: Run, stub: Stub, profiles: list[object], status: int, options: tuple[str, ...]
+) -> None:
+    """Rows of before the file broke are shown, with a word; without any the list is no answer, but 78."""
+    said = "~/.aws/config:2: this is not UTF-8 text; save it as UTF-8."
+    stub.answers["GET", "/v1/profiles"] = (200, {"profiles": profiles, "trouble": [said]})
+    ended = run("list", *options)
+
+    assert (ended.status, ended.err) == (status, f"vault-client: {said}\n")
+    assert ("web-admin" in ended.out) is bool(profiles)
+
+
+def test_explain_tells_the_last_error(run: Run, stub: Stub) -> None:
+    """Its message says `run vault-client explain`: there it is whole. Control: of another profile's, nothing."""
+    error = {"code": "RoleDenied", "message": "AWS refused: sts:AssumeRole", "time": None}
+    rows = [{**PROFILE, "last_error": error}, {**PROFILE, "profile": "other"}]
+    stub.answers["GET", "/v1/profiles"] = (200, {"profiles": rows})
+    for name in ("web-admin", "other"):
+        plan: dict[str, Any] = {"profile": name, "identity": "identity", "steps": [], "problems": []}
+        stub.answers["GET", f"/v1/profiles/{name}/plan"] = (200, plan)
+
+    assert run("explain", "web-admin").out.endswith("\nthe last try:\n  - AWS refused: sts:AssumeRole\n")
+    assert "the last try" not in run("explain", "other").out
+
+
+def test_a_shell_by_eval_is_held_by_no_dead_process(run: Run, stub: Stub) -> None:
+    """The process that asked for the lines is gone. Control: who lives, a subshell say, is shown."""
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    for pid, holder in ((dead.pid, "a shell, by eval"), (os.getpid(), f"zsh ({os.getpid()})")):
+        peer = {"pid": pid, "uid": 0, "exe": "/bin/zsh", "argv0": "zsh", "started": None}
+        stub.answers["GET", "/v1/grants"] = (200, {"grants": [{**GRANT_ROW, "kind": "shell", "peer": peer}]})
+
+        assert f"  {holder}  " in run("grants").out
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ({"created": True}, "made a new store: nothing opens it but this passphrase"),
+        ({"open": True}, "it was open already, so the passphrase was not checked"),
+        ({}, "unlocked: sessions that still live are served again"),
+    ],
+)
+def test_unlock_says_what_it_did(process: Run, stub: Stub, answer: dict[str, bool], said: str) -> None:
+    """A new store is not the old one, and an open one tells nothing about a passphrase."""
+    stub.answers["POST", "/v1/unlock"] = (200, answer)
+
+    assert process("unlock", "--stdin", stdin="secret\n").err.startswith(f"vault-client: {said}")
+
+
+@pytest.mark.parametrize("answer", [{"live": True}, {}])
+def test_mfa_says_until_when(run: Run, stub: Stub, answer: dict[str, Any]) -> None:
+    """Whether it lived already or has just been opened."""
+    stub.answers["POST", "/v1/prompts"] = (200, {**answer, "expiration": "2099-11-22T20:00:00Z"})
+
+    assert " until 2099-11-22 " in run("mfa", "identity", "--token-code", "123456").err
 
 
 def test_status(run: Run, stub: Stub) -> None:

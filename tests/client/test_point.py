@@ -301,6 +301,28 @@ def test_typed_secrets_stay_off_the_screen(stub: Stub, terminal: Start) -> None:
     assert (stub.asked("POST", "/v1/identities")[0] or {})["SecretAccessKey"] == SECRET
 
 
+@pytest.mark.parametrize(
+    ("line", "question", "again"),
+    [
+        ("add identity", "Access key ID: ", "`vault-client add identity` again"),
+        ("add identity --replace", "Access key ID: ", "`vault-client add identity --replace` again"),
+        ("unlock", "passphrase for vaultd's store: ", "`vault-client unlock` again"),
+    ],
+)
+def test_a_question_left_unanswered_names_its_command(
+    stub: Stub, terminal: Start, line: str, question: str, again: str
+) -> None:
+    """Ctrl-D: the command that asked is the one to type."""
+    stub.answers["GET", "/v1/status"] = (200, {**STATUS, "locked": True})
+    shell = terminal(*line.split())
+    shell.until(question)
+    shell.type("\x04")
+    ended = shell.end()
+
+    assert ended.status == 3
+    assert f"the question was left unanswered: type {again}\r\n" in ended.err
+
+
 def test_add_checks_the_key_id_before_the_secret(stub: Stub, terminal: Start) -> None:
     """A secret pasted into the wrong question ends there."""
     shell = terminal("add", "identity")

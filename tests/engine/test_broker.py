@@ -442,6 +442,19 @@ async def test_a_denial_that_a_new_code_does_not_mend_is_the_original_one(rig: R
     assert rig.keeper.count(MintMfa) == 2
 
 
+async def test_a_denial_names_the_profile_to_explain(rig: Rig) -> None:
+    """aws/ knows roles only; the remedy is one that can be typed."""
+    await rig.warm(plain("Other"))
+    rig.keeper.always[MintRole] = RoleDenied("AWS refused: sts:AssumeRole on x; run `vault-client explain PROFILE`")
+    with pytest.raises((RoleDenied, MfaRequired)):
+        await rig.get(plain())
+    error = rig.broker.state(plain()).last_error
+
+    assert error is not None
+    assert "run `vault-client explain PROFILE`" not in error["message"]
+    assert error["message"].endswith(f"run `vault-client explain {plain().profile}`")
+
+
 async def test_a_denial_under_a_fresh_mfa_session_asks_nothing(rig: Rig) -> None:
     """Younger than 60 s: not about age. D12: its text is in `status`."""
     rig.keeper.always[MintRole] = RoleDenied("User is not authorized.")

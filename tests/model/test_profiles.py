@@ -334,3 +334,15 @@ def test_no_name_makes_an_unexpected_error(text: str) -> None:
     for name in profiles.names():
         with suppress(BadProfile):
             assert profiles.chain(name).profiles[0].name == name
+
+
+@pytest.mark.parametrize(
+    ("text", "line"), [("[profile a\nregion = x\n", 1), ("[default]\n[profile a\n", 2), ("  [a\n", 1)]
+)
+def test_a_header_without_its_bracket(text: str, line: int) -> None:
+    """Told as what it is, wherever it stands; never by the line's own text, which may hold a key."""
+    with pytest.raises(BadProfile) as caught:
+        parse(text)
+    assert caught.value.message == (
+        f"config:{line}: this section header lacks its closing bracket; write it as `[profile NAME]`."
+    )

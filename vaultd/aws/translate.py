@@ -35,10 +35,16 @@ from vaultd.model.text import shown, typed
 
 #: What of AWS's own words a message carries; with ours around it stays under the 200 of interface.md §6.
 _WORDS = 130
+#: Of a denial: there is `AWS refused: ` before it, and behind it the way to `explain` with a name of 25 characters.
+_DENIAL = 125
 
 _ECHO = re.compile(r"Value '[^']*'")
 _SIX_DIGITS = re.compile(r"(?<!\d)\d{6}(?!\d)")
 _STAMPS = re.compile(r"\b(\d{8}T\d{6}Z)\b")
+#: Who is not authorized is our own identity; what the person needs is the role and the reason (rows 5 to 7).
+_NOT_AUTHORIZED = re.compile(
+    r"User: \S+ is not authorized to perform: (?P<action>\S+) on resource: (?P<resource>\S+)(?P<reason>.*)", re.DOTALL
+)
 _ACCOUNT = re.compile(r"account:\s*(\d{12})")
 
 
@@ -70,7 +76,27 @@ class Reply:
     @property
     def words(self) -> str:
         """AWS's text, scrubbed of what it may echo, for a terminal."""
-        return shown(_SIX_DIGITS.sub("******", _ECHO.sub("Value '…'", self.text)), limit=_WORDS)
+        return shown(self._scrubbed, limit=_WORDS)
+
+    @property
+    def _scrubbed(self) -> str:
+        return _SIX_DIGITS.sub("******", _ECHO.sub("Value '…'", self.text))
+
+    @property
+    def denial(self) -> str:
+        """Of `User: ARN is not authorized to perform: ACTION on resource: ARN because …` what tells why, uncut where it
+        can be: the whole ARN, else the role's name.
+        """
+        found = _NOT_AUTHORIZED.fullmatch(self._scrubbed)
+        if found is None:
+            return self.words
+        resource = found["resource"]
+        reason = found["reason"].partition(": arn:")[0]  # row 5, 2026: the policy's ARN
+        for each in (resource, f"role {resource.rpartition('/')[2]}"):
+            said = f"{found['action']} on {each}{reason}"
+            if len(said) <= _DENIAL:
+                break
+        return shown(said, limit=_DENIAL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +214,7 @@ def _bad_code(_: Called, __: Reply) -> VaultdError:
 
 def _denied(called: Called, reply: Reply) -> VaultdError:
     return RoleDenied(
-        f"AWS refused: {reply.words}; run `vault-client explain PROFILE`",
+        f"AWS refused: {reply.denial}; run `vault-client explain PROFILE`",
         aws_code=reply.code,
         operation=called.operation,
         aws_request_id=reply.request_id,

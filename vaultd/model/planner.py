@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping
 from datetime import timedelta
 
-from vaultd.errors import BadProfile, BadRequest, UnknownIdentity
+from vaultd.errors import BadProfile, BadRequest, UnknownIdentity, UnknownProfile
 from vaultd.model import limits
 from vaultd.model.credentials import Identity
 from vaultd.model.draft import Draft, Rules
@@ -40,7 +40,7 @@ def make_plan(
     profiles: Profiles, rules: Rules, identities: Mapping[str, Identity], name: str, overrides: Overrides
 ) -> Plan:
     """Raises UnknownProfile, UnknownIdentity, BadProfile naming file:line, BadRequest naming an override's field."""
-    chain = profiles.chain(name)
+    chain = _chain(profiles, identities, name)
     _refuse_unserved(profiles, chain)
     identity = identities.get(chain.identity)
     if identity is None:
@@ -66,6 +66,19 @@ def make_plan(
 
 
 # ---- what cannot be planned ----
+
+
+def _chain(profiles: Profiles, identities: Mapping[str, Identity], name: str) -> Chain:
+    """The name of a key is what people remember; it takes a profile to use it (interface.md, head)."""
+    try:
+        return profiles.chain(name)
+    except UnknownProfile as exc:
+        if name not in identities:
+            raise
+        raise UnknownProfile(
+            f"{shown(name)} is a stored identity, and there is no profile of that name: write `[profile NAME]` with "
+            f"`source_profile = {shown(name)}` into {profiles.file}, then type `vault-client use NAME`."
+        ) from exc
 
 
 def _refuse_unserved(profiles: Profiles, chain: Chain) -> None:

@@ -21,6 +21,8 @@ from vaultd.model.text import nearest, shown, typed
 #: Their values are never kept: only that they stand there, and where (`HIDDEN` in their place).
 STATIC_KEYS = frozenset({"aws_access_key_id", "aws_secret_access_key", "aws_session_token"})
 HIDDEN = "set"
+#: Sections of the AWS CLI's own that are no profile's.
+_OF_THE_CLI = frozenset({"plugins", "preview"})
 #: Profiles in a row by `source_profile`, or by `include_profile`. Nobody writes more than four; 400 took 12 s to list.
 LONGEST = 16
 
@@ -96,6 +98,8 @@ class Profiles:
         """Raises UnknownProfile with the nearest names, BadProfile for a loop or a gap in `include_profile`."""
         section = self.profiles.get(name)
         if section is None:
+            if (other := self.others.get(name)) is not None:
+                raise UnknownProfile(overlooked(self.at(other.line), name))
             close = nearest(name, self.profiles)
             raise UnknownProfile(f"There is no profile {shown(name)} in {self.file}.{close} Run `vault-client list`.")
         if "include_profile" not in section.values:
@@ -170,9 +174,17 @@ def parse(text: str, *, file: str = "config") -> Profiles:
                 f'write [{kind} NAME], with quotes around a name of several words: [{kind} "team prod"].'
             )
             continue
+        if not kind and section.header not in _OF_THE_CLI:
+            problems.append(overlooked(f"{file}:{section.line}", section.header))
         kinds[kind].pop(section.name, None)
         kinds[kind][section.name] = section
     return Profiles(file, kinds["profile"], kinds["sso-session"], kinds["services"], kinds[""], tuple(problems))
+
+
+def overlooked(where: str, header: str) -> str:
+    """`[a]` is a profile in the credentials file, and nothing in the config file."""
+    name = shown(header)
+    return f"{where} [{name}] is overlooked by the AWS CLI and by vaultd: for a profile, write [profile {name}]."
 
 
 def _kind(header: str) -> str:
@@ -312,7 +324,20 @@ def _unreadable(exc: configparser.Error, *, file: str, line: int) -> str:
     if isinstance(exc, configparser.DuplicateSectionError):
         return f"{file}:{exc.lineno}: the section [{shown(exc.section)}] stands there twice; join the two."
     if isinstance(exc, configparser.MissingSectionHeaderError):
+        if exc.line.lstrip().startswith("["):
+            return _unclosed(f"{file}:{exc.lineno}")
         return f"{file}:{exc.lineno}: this line comes before any section; write `[default]` or `[profile NAME]` above."
     if isinstance(exc, configparser.ParsingError) and exc.errors:
-        return f"{file}:{exc.errors[0][0]}: this line is neither `[section]` nor `key = value`; write one of them."
+        return _no_pair(f"{file}:{exc.errors[0][0]}", exc.errors[0][1])
     return f"{file}:{line}: this file cannot be read as an AWS config file; correct the line."
+
+
+def _no_pair(where: str, represented: str) -> str:
+    """`represented` is the line's repr, as configparser keeps it."""
+    if represented[1:].lstrip().startswith("["):
+        return _unclosed(where)
+    return f"{where}: this line is neither `[section]` nor `key = value`; write one of them."
+
+
+def _unclosed(where: str) -> str:
+    return f"{where}: this section header lacks its closing bracket; write it as `[profile NAME]`."

@@ -36,6 +36,9 @@ class Catalogue(Protocol):
     def identity_ground(self, name: str) -> Ground:
         """An identity's own MFA device and endpoint, also before it was added."""
 
+    def trouble(self) -> tuple[str, ...]:
+        """What of the AWS config file cannot be read, or is overlooked."""
+
     def default_warnings(self) -> tuple[str, ...]:
         """What in `[default]` would beat the endpoint in an SDK, each with its fix."""
 

@@ -36,7 +36,8 @@ class _Profiles:
 
     async def index(self, request: web.Request) -> web.Response:
         catalog = self._rooms.catalog()
-        return reply({"profiles": [profile_object(self._rooms.broker, catalog, name) for name in catalog.names()]})
+        rows = [profile_object(self._rooms.broker, catalog, name) for name in catalog.names()]
+        return reply({"profiles": rows, "trouble": legible(list(catalog.trouble()), limit=SENTENCE)})
 
     async def plan(self, request: web.Request) -> web.Response:
         return reply(legible(plan_object(self._rooms.catalog().plan(request.match_info["profile"])), limit=SENTENCE))
