@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from vaultd import __version__, cli
+from vaultd import __version__, cli, running, usage
 from vaultd.cli import main
 
 Capture = pytest.CaptureFixture[str]
@@ -45,7 +45,7 @@ def test_a_port_is_a_number_of_ascii_digits(port: str, capsys: Capture) -> None:
 
 def test_a_good_port_passes() -> None:
     """Positive control: both ends of the range are ports."""
-    assert [cli._port(text) for text in ("1", "9169", "65535")] == [1, 9169, 65535]
+    assert [usage.port(text) for text in ("1", "9169", "65535")] == [1, 9169, 65535]
 
 
 @pytest.mark.parametrize("arguments", [[], ["frobnicate"], ["start", "--frob"], ["stop", "now"]])
@@ -161,12 +161,12 @@ def _told(code: str) -> dict[str, object]:
             os.close(reading)
 
 
-@pytest.mark.parametrize("watch", [cli._polled_end, None], ids=["polled", "pidfd"])
+@pytest.mark.parametrize("watch", [running.polled_end, None], ids=["polled", "pidfd"])
 def test_the_end_of_a_process_is_seen(watch: Callable[[int, float], bool] | None) -> None:
     """False while it lives, True once it is gone: by pidfd, and by polling where there is none."""
     with (
         subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process,
-        cli._watched(process.pid) as ended,
+        running.watched(process.pid) as ended,
     ):
         living = ended(0.0) if watch is None else watch(process.pid, 0.0)
         process.kill()

@@ -574,13 +574,13 @@ async def test_only_grants_in_use_and_live_exec_are_kept_fresh(tmp_path: Path) -
     async with house.run() as started:
         await started.with_session()
         lease = await started.ok("POST", "/v1/grants", LEASE)
-        assert list(started.daemon._active()) == []
+        assert list(started.daemon.clients.active()) == []
         started.daemon.grants.find(lease["set"]["AWS_CONTAINER_AUTHORIZATION_TOKEN"].encode())
-        assert [each.profile for each in started.daemon._active()] == ["web-admin"]
+        assert [each.profile for each in started.daemon.clients.active()] == ["web-admin"]
         await clock.advance(30 * 60 + 1)
-        assert list(started.daemon._active()) == []
+        assert list(started.daemon.clients.active()) == []
         await started.ok("POST", "/v1/grants", {"profile": "web-admin", "kind": "exec"})
-        assert [each.profile for each in started.daemon._active()] == ["web-admin"]
+        assert [each.profile for each in started.daemon.clients.active()] == ["web-admin"]
 
 
 async def test_config_changes_are_followed_and_a_broken_file_is_told(tmp_path: Path) -> None:

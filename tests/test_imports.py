@@ -29,7 +29,7 @@ MAY: dict[str, set[str]] = {
 }
 EVERYTHING = {
     "checks", "daemon", "surroundings", "unlocking", "foreground", "cli", "__main__", "__init__",
-    "stdio", "running", "holding", "restarting", "passphrase", "listening",
+    "stdio", "running", "holding", "restarting", "passphrase", "listening", "usage", "reporting", "clients",
 }  # fmt: skip
 
 #: outside package → the rooms it lives in

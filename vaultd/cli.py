@@ -17,13 +17,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
 from vault_client.errors import UNREACHABLE, Refusal, Stop
 from vault_client.link import Link
-from vaultd import __version__, running, stdio
+from vaultd import __version__, running, stdio, usage
 
 USAGE = 2
 #: A start that says nothing for so long is none; a stop that is not done by then is told to SIGKILL.
@@ -61,7 +60,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _commanded(argv: list[str] | None) -> int:
-    options = _parser().parse_args(argv)
+    options = usage.parser().parse_args(argv)
     run = {
         "start": start,
         "stop": stop,
@@ -94,45 +93,6 @@ def _heard(status: int, argv: list[str] | None) -> int:
     again = "`vaultd status`" if acted else "it again"
     print(f"vaultd: the output cannot be written ({lost.strerror}), {remedy}: type {again}", file=sys.stderr)
     return status if acted else 1
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="vaultd",
-        description="The credential daemon: keeps AWS keys, asks for MFA codes once, serves sessions on localhost.",
-        epilog="Exit status: 0 ok, 1 refused, 2 usage, 69 not running, 78 a file needs mending. See also vault-client.",
-    )
-    parser.add_argument("--version", action="version", version=f"vaultd {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, said in (("start", "start in the background; returns when it serves"), ("restart", "stop, then start")):
-        _start_options(commands.add_parser(name, help=said, description=said.capitalize() + "."))
-    commands.add_parser("stop", help="stop it; exit 0 when it was not running")
-    told = commands.add_parser("status", help="is it running, and where; exit 69 when not")
-    told.add_argument("--json", action="store_true", help="{running, pid, port, version, locked}")
-    shown = commands.add_parser("logs", help="print the log")
-    shown.add_argument("-f", "--follow", action="store_true", help="go on with what is written from now on")
-    checked = commands.add_parser("check", help="diagnose config, store, port, clock and permissions without starting")
-    checked.add_argument("--json", action="store_true", help='{"checks": [{name, ok, message, remedy}]}')
-    later = commands.add_parser("service", help="systemd unit or launchd agent (not there yet)")
-    later.add_argument("action", nargs="?", help=argparse.SUPPRESS)
-    return parser
-
-
-def _start_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--foreground", action="store_true", help="stay, for service managers (sd_notify, sockets)")
-    parser.add_argument("--port", type=_port, metavar="N", help="listen on 127.0.0.1:N instead of [listen] port")
-    parser.add_argument("--config", type=Path, metavar="FILE", help="read settings from FILE instead of config.toml")
-    parser.add_argument(
-        "--debug", action="store_true", help="log more (never a secret); VAULTD_LOG=debug does the same"
-    )
-    parser.add_argument("--accept-rollback", action="store_true", help="take a store older than the one last seen")
-    parser.add_argument("--ready-fd", type=int, help=argparse.SUPPRESS)  # the background child tells its parent here
-
-
-def _port(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 65535:
-        raise argparse.ArgumentTypeError(f"{text!r} is no port: give a number from 1 to 65535")
-    return int(text)
 
 
 # ---- start ----
@@ -302,36 +262,12 @@ def stop(_options: argparse.Namespace) -> int:
         print("vaultd is not running")
         return 0
     pid = int(found["pid"])
-    with _watched(pid) as ended:
+    with running.watched(pid) as ended:
         Link(running.places()).call("POST", "/v1/stop", {})
         if not ended(STOP_SECONDS):
             raise _Failure(f"vaultd (pid {pid}) did not stop in {STOP_SECONDS:.0f} s: type `kill -9 {pid}`")
     print(f"vaultd (pid {pid}) has stopped")
     return 0
-
-
-@contextlib.contextmanager
-def _watched(pid: int) -> Iterator[Any]:
-    """A function that waits for the end of `pid`, by pidfd where the system has one."""
-    if not hasattr(os, "pidfd_open"):
-        yield lambda seconds: _polled_end(pid, seconds)
-        return
-    descriptor = os.pidfd_open(pid)
-    try:
-        yield lambda seconds: bool(select.select([descriptor], [], [], seconds)[0])
-    finally:
-        os.close(descriptor)
-
-
-def _polled_end(pid: int, seconds: float) -> bool:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        try:
-            os.kill(pid, 0)
-        except ProcessLookupError:
-            return True
-        time.sleep(0.05)
-    return False
 
 
 def restart(options: argparse.Namespace) -> int:

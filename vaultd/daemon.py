@@ -7,19 +7,18 @@ opened, sessions and grants back → READY. Order of stop: architecture.md §6.7
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import secrets
 import signal
 import socket
 from collections.abc import Callable, Coroutine, Iterable
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vaultd import __version__, checks, logs
+from vaultd import logs
 from vaultd.catalog import Catalog, CatalogWatch
+from vaultd.clients import Clients
 from vaultd.engine.audit import Audit
 from vaultd.engine.broker import Broker
 from vaultd.engine.desk import Desk
@@ -27,17 +26,15 @@ from vaultd.engine.grant_records import Bound, Grant
 from vaultd.engine.grants import Grants
 from vaultd.engine.refresher import Refresher
 from vaultd.engine.seams import IdentityStore
-from vaultd.engine.sightings import Sighting
-from vaultd.errors import VaultdError
 from vaultd.files import Layout
 from vaultd.host import processes, sockets
 from vaultd.host.peers import Peers
 from vaultd.keeper.keeper import DaemonKeeper
 from vaultd.listening import Listening
 from vaultd.model.peer import Peer
-from vaultd.model.plan import Plan
 from vaultd.model.secret import Secret
 from vaultd.passphrase import PassphraseFile
+from vaultd.reporting import Reporting
 from vaultd.store.os_keyring import OsKeyring
 from vaultd.surroundings import Amazon, Surroundings, make_keeper, real_amazon
 from vaultd.unlocking import Unlocking
@@ -46,8 +43,6 @@ if TYPE_CHECKING:
     from vaultd.web.app import SdkSide
     from vaultd.web.control import Control
 
-#: A grant that asked within this time has its session kept fresh (architecture.md §6.2).
-ACTIVE = timedelta(minutes=30)
 #: The config files are looked at so often while somebody holds a grant, and so often else.
 LOOK_SECONDS, IDLE_LOOK_SECONDS = 1.0, 5.0
 HEAD_SECONDS = 60.0
@@ -90,13 +85,14 @@ class Daemon:
         self._keyring = keyring
         self.boot_id = processes.boot_id()
         settings, layout, files, clock = around.settings, around.layout, around.files, around.clock
+        self.clients = Clients(grants=lambda: self.grants, catalog=self.catalog, clock=clock)
         self.audit = Audit(
             files=files,
             path=layout.audit_jsonl,
             clock=clock,
             max_bytes=settings.audit.max_bytes,
             keep=settings.audit.keep,
-            look=self._look,
+            look=self.clients.look,
             redact=logs.redacted,
         )
         self.desk = Desk(clock=clock, timeout=settings.prompt.timeout, cancel_cooldown=settings.prompt.cancel_cooldown)
@@ -120,7 +116,7 @@ class Daemon:
             alive=self._alive,
             on_revoke=self._revoked,
         )
-        self.refresher = Refresher(broker=self.broker, clock=clock, active=self._active)
+        self.refresher = Refresher(broker=self.broker, clock=clock, active=self.clients.active)
         self._passphrase = PassphraseFile(files, around.environ)
         self.unlocking = Unlocking(
             keeper=keeper,
@@ -134,8 +130,14 @@ class Daemon:
         )
         self.watch: CatalogWatch | None = None
         self.port = 0
-        self._notices: tuple[str, ...] = settings.notices
-        self._warnings: tuple[str, ...] = ()
+        self._reporting = Reporting(
+            around=around,
+            sts=amazon.sts,
+            broker=self.broker,
+            audit=self.audit,
+            unlocking=self.unlocking,
+            watch=lambda: self._watched,
+        )
         self._listening = Listening(files, layout)
         self._serving = False
         self._stopping: asyncio.Event | None = None
@@ -148,11 +150,7 @@ class Daemon:
 
     def notice(self, notices: Iterable[str]) -> None:
         """What a person should know once, at the start; nothing that is broken."""
-        self._notices += tuple(notices)
-
-    def warn(self, warnings: Iterable[str]) -> None:
-        """What is wrong and stays so until mended; shown by `status` and `check`."""
-        self._warnings += tuple(warnings)
+        self._reporting.notices += tuple(notices)
 
     async def run(self, ready: Callable[[dict[str, Any]], None], *, accept_rollback: bool = False) -> None:
         """Serve until a signal or `stop()`; `ready` is called once with the status, when everything is open.
@@ -164,7 +162,7 @@ class Daemon:
         self._catch_signals(stopping)
         try:
             await self._begin(accept_rollback=accept_rollback)
-            ready(self._introduction())
+            ready(self._reporting.introduction(self.port, identities=len(self._keeper.list())))
             sockets.notify("READY=1")
             await self._tend(stopping)
         except BaseException as exc:
@@ -177,23 +175,11 @@ class Daemon:
         self._resume()
         await self.unlocking.begin(accept_rollback=accept_rollback)
         await self._serve(tcp, unix)
-        self.audit.record("start", reason="; ".join((*self._notices, *self._all_warnings())) or None)
+        self.audit.record("start", reason="; ".join((*self._reporting.notices, *self._reporting.warnings)) or None)
         await (
             self.unlocking.seal_head()
         )  # a home with a key has a sealed end from its first minute on: else it was lost
         self._serving = True
-
-    def _introduction(self) -> dict[str, Any]:
-        """The status, and what `vaultd start` needs to say the next step."""
-        layout, catalog = self._around.layout, self._watched.trouble
-        by_person = self._around.files.read(layout.locked_marker) is not None
-        return {
-            **self.status(),
-            "identities": len(self._keeper.list()),
-            "warnings": [*self._notices, *([catalog] if catalog else []), *self._all_warnings()],
-            "wants_passphrase": self.broker.locked and self.unlocking.store == "file" and not by_person,
-            "new_store": not layout.secrets_sealed.exists(),
-        }
 
     def _catch_signals(self, stopping: asyncio.Event) -> None:
         loop = asyncio.get_running_loop()
@@ -209,7 +195,7 @@ class Daemon:
     def _resume(self) -> None:
         """What needs no key: grants, the audit chain, the profiles."""
         around = self._around
-        self.warn(self.audit.resume(None))
+        self._reporting.found += self.audit.resume(None)
         self.grants.load()
         self.watch = CatalogWatch(
             files=around.files,
@@ -238,7 +224,7 @@ class Daemon:
             audit=self.audit,
             peers=Peers(),
             clock=self._around.clock,
-            describe=self._describe,
+            describe=self.clients.describe,
         )
         rooms = Rooms(
             catalog=self._looked,
@@ -326,29 +312,7 @@ class Daemon:
 
     def status(self) -> dict[str, Any]:
         """What is true of the daemon itself; the lists of interface.md §6 are added by its route."""
-        return {
-            "version": __version__,
-            "pid": os.getpid(),
-            "port": self.port,
-            "port_given": self._around.port_given,
-            "store": self.unlocking.store,
-            "locked": self.broker.locked,
-            "locked_reason": self.unlocking.reason if self.broker.locked else "",
-            "clock_skew_seconds": self._amazon.sts.clock_skew(),
-            "lost_audit_lines": self.audit.lost,
-            "log": str(self._around.layout.log_file),
-            "trouble": [*self._trouble(), *self._around.settings.notices],
-        }
-
-    def _all_warnings(self) -> tuple[str, ...]:
-        return (*self._warnings, *self.unlocking.warnings)
-
-    def _trouble(self) -> list[str]:
-        """Each a sentence that ends in what to type; the worst first."""
-        reason, lost, catalog = self.unlocking.reason, self.audit.lost, self._watched.trouble
-        locked = [reason] if self.broker.locked and reason else []
-        audit = [f"{lost} audit lines could not be written: make room, then type `vaultd check`"] if lost else []
-        return [*locked, *audit, *([catalog] if catalog else []), *self.catalog().problems, *self._all_warnings()]
+        return self._reporting.status(self.port)
 
     async def lock(self, *, by: Peer | None = None) -> None:
         """Flow 6."""
@@ -362,18 +326,7 @@ class Daemon:
 
     async def checks(self) -> list[dict[str, Any]]:
         """The diagnoses of `vaultd check`, with what only a running daemon knows."""
-        live = checks.Live(
-            port=self.port,
-            skew_seconds=self._amazon.sts.clock_skew(),
-            locked_reason=self.unlocking.reason if self.broker.locked else "",
-            trouble=tuple(self._trouble()),
-            lost_audit_lines=self.audit.lost,
-            settings_path=self._around.settings_path,
-        )
-        found = await asyncio.to_thread(
-            checks.run, self._around.layout, self._around.files, self._around.environ, live=live
-        )
-        return [each.wire() for each in found]
+        return await self._reporting.checks(self.port)
 
     def identities_changed(self) -> None:
         """Plans are made anew."""
@@ -414,16 +367,6 @@ class Daemon:
         self._watched.look()
         return self._watched.current
 
-    def _active(self) -> Iterable[Plan]:
-        """The plans of grants in use or pinned by a live process; one that cannot be planned is passed over."""
-        now = self._around.clock.now()
-        for grant in self.grants.list():
-            used = self.grants.last_used(grant.id)
-            if grant.kind != "exec" and (used is None or now - used > ACTIVE):
-                continue
-            with contextlib.suppress(VaultdError):
-                yield self.catalog().plan(grant.profile, grant.overrides)
-
     def _alive(self, bound: Bound) -> bool:
         return bound.boot_id == self.boot_id and processes.alive(bound.pid, bound.started)
 
@@ -436,19 +379,6 @@ class Daemon:
             peer=grant.peer,
             reason=reason,
         )
-
-    def _look(self, sighting: Sighting) -> Peer | None:
-        """Who a client was; in a thread. The processes that hold grants first, as theirs are most calls."""
-        if sighting.pid is not None:
-            return processes.look(sighting.pid)
-        if sighting.inode is None:
-            return None
-        first = [grant.bound.pid for grant in self.grants.list() if grant.bound is not None]
-        return processes.find_by_inode(sighting.inode, first=first)
-
-    async def _describe(self, inode: int) -> str:
-        found = await asyncio.to_thread(self._look, Sighting(uid=processes.own_uid(), inode=inode, pid=None))
-        return "an AWS SDK" if found is None else processes.describe(found)
 
 
 async def _for_ever(work: Coroutine[Any, Any, None]) -> None:

@@ -41,8 +41,6 @@ def look_ahead(running: Mapping[str, Any] | None, *, port: int | None, config: P
     source = PassphraseFile(files, environ)
     if running is not None and running["store"] == "file" and not running["locked"]:
         source.check()
-    else:
-        source.read()
     wanted, before = settings.listen.port, None if running is None else int(running["port"])
     if wanted == before:
         return Ahead(chosen, "")

@@ -5,10 +5,13 @@ Rule: nothing here starts, stops or prints. It loads nothing that is slow, becau
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
+import select
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +63,31 @@ def kill() -> str:
         return f"`kill -9 {int(found['pid'])}`"
     except (OSError, ValueError, KeyError, TypeError):
         return "end that process"
+
+
+@contextlib.contextmanager
+def watched(pid: int) -> Iterator[Any]:
+    """A function that waits for the end of `pid`, by pidfd where the system has one."""
+    if not hasattr(os, "pidfd_open"):
+        yield lambda seconds: polled_end(pid, seconds)
+        return
+    descriptor = os.pidfd_open(pid)
+    try:
+        yield lambda seconds: bool(select.select([descriptor], [], [], seconds)[0])
+    finally:
+        os.close(descriptor)
+
+
+def polled_end(pid: int, seconds: float) -> bool:
+    """Whether `pid` ends within `seconds`, where there is no pidfd."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return True
+        time.sleep(0.05)
+    return False
 
 
 def elsewhere() -> str:

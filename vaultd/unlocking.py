@@ -98,10 +98,12 @@ class Unlocking:
 
     # ---- at start ----
 
-    async def begin(self, *, accept_rollback: bool) -> None:
-        """Open as far as it goes without a person, for at most 3 s; raises what ends the start."""
+    async def begin(self, *, accept_rollback: bool, passphrase: Secret | None = None) -> None:
+        """Open as far as it goes without a person, for at most 3 s; raises what ends the start. `passphrase` goes
+        before the one on file.
+        """
         self._accept_rollback = accept_rollback
-        self._opening = opening = asyncio.ensure_future(self._open_alone(self._on_file()))
+        self._opening = opening = asyncio.ensure_future(self._open_alone(passphrase or self._on_file()))
         if await within(self._clock, {opening}, OPEN_SECONDS):
             opening.result()
             return

@@ -181,7 +181,7 @@ class Scene:
         self.daemon = build(around, amazon=self.amazon, keyring=self.options.store, jitter=chance)
         tcp, unix = self.daemon._listen() if self.options.serving else (None, None)
         self.daemon._resume()
-        await self.daemon._open(self.options.passphrase, accept_rollback=False)
+        await self.daemon.unlocking.begin(passphrase=self.options.passphrase, accept_rollback=False)
         assert not self.daemon.broker.locked, self.daemon.unlocking.reason
         if tcp is not None and unix is not None:
             await self.daemon._serve(tcp, unix)
@@ -190,7 +190,7 @@ class Scene:
             broker=self.daemon.broker,
             grants=self.daemon.grants,
             clock=self.clock,
-            describe=self.daemon._describe,
+            describe=self.daemon.clients.describe,
         )
         self._refresher = asyncio.ensure_future(self.daemon.refresher.run())
 

@@ -1,0 +1,100 @@
+"""What the daemon says of itself: to `vaultd start`, in GET /v1/status, and as the diagnoses of `vaultd check`.
+
+Rule: a sentence that is shown ends in what to type, and what is broken is said until it is mended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from typing import Any
+
+from vaultd import __version__, checks
+from vaultd.catalog import CatalogWatch
+from vaultd.engine.audit import Audit
+from vaultd.engine.broker import Broker
+from vaultd.engine.seams import Sts
+from vaultd.surroundings import Surroundings
+from vaultd.unlocking import Unlocking
+
+
+class Reporting:
+    """`notices`: what a person should know once, at the start. `found`: what was seen to be wrong when it began."""
+
+    def __init__(
+        self,
+        *,
+        around: Surroundings,
+        sts: Sts,
+        broker: Broker,
+        audit: Audit,
+        unlocking: Unlocking,
+        watch: Callable[[], CatalogWatch],
+    ) -> None:
+        self._around = around
+        self._sts = sts
+        self._broker = broker
+        self._audit = audit
+        self._unlocking = unlocking
+        self._watch = watch
+        self.notices: tuple[str, ...] = around.settings.notices
+        self.found: tuple[str, ...] = ()
+
+    def status(self, port: int) -> dict[str, Any]:
+        """What is true of the daemon itself."""
+        return {
+            "version": __version__,
+            "pid": os.getpid(),
+            "port": port,
+            "port_given": self._around.port_given,
+            "store": self._unlocking.store,
+            "locked": self._broker.locked,
+            "locked_reason": self._locked_reason,
+            "clock_skew_seconds": self._sts.clock_skew(),
+            "lost_audit_lines": self._audit.lost,
+            "log": str(self._around.layout.log_file),
+            "trouble": [*self._trouble(), *self._around.settings.notices],
+        }
+
+    def introduction(self, port: int, *, identities: int) -> dict[str, Any]:
+        """The status, and what `vaultd start` needs to say the next step."""
+        layout, catalog = self._around.layout, self._watch().trouble
+        by_person = self._around.files.read(layout.locked_marker) is not None
+        return {
+            **self.status(port),
+            "identities": identities,
+            "warnings": [*self.notices, *([catalog] if catalog else []), *self.warnings],
+            "wants_passphrase": self._broker.locked and self._unlocking.store == "file" and not by_person,
+            "new_store": not layout.secrets_sealed.exists(),
+        }
+
+    async def checks(self, port: int) -> list[dict[str, Any]]:
+        """Every diagnosis, with what only a running daemon knows."""
+        live = checks.Live(
+            port=port,
+            skew_seconds=self._sts.clock_skew(),
+            locked_reason=self._locked_reason,
+            trouble=tuple(self._trouble()),
+            lost_audit_lines=self._audit.lost,
+            settings_path=self._around.settings_path,
+        )
+        around = self._around
+        found = await asyncio.to_thread(checks.run, around.layout, around.files, around.environ, live=live)
+        return [each.wire() for each in found]
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is wrong and stays so until mended."""
+        return (*self.found, *self._unlocking.warnings)
+
+    @property
+    def _locked_reason(self) -> str:
+        return self._unlocking.reason if self._broker.locked else ""
+
+    def _trouble(self) -> list[str]:
+        """The worst first."""
+        reason, lost, watch = self._locked_reason, self._audit.lost, self._watch()
+        audit = [f"{lost} audit lines could not be written: make room, then type `vaultd check`"] if lost else []
+        catalog = [watch.trouble] if watch.trouble else []
+        return [*([reason] if reason else []), *audit, *catalog, *watch.current.problems, *self.warnings]
