@@ -195,7 +195,7 @@ def test_an_unreadable_config(cold: Home, emulator: Emulator) -> None:
     assert f"warning: {fifo}\n" in started.out
     assert said(cold.client("use", "web-admin")) == refused(78, fifo)
     listed = cold.client("list")
-    assert (listed.status, listed.err.splitlines()[0]) == (0, f"vault-client: {fifo}")
+    assert (listed.status, listed.err.splitlines()[0]) == (78, f"vault-client: {fifo}")
     path.unlink()
     path.write_text(PROFILES)
     path.chmod(0o622)
@@ -310,7 +310,7 @@ def test_no_keyring(cold: Home) -> None:
     started = cold.run("vaultd", "start")
     reason = (
         "There is no OS keyring in this session: choose the encrypted file with `VAULTD_STORE=file vaultd start`, or "
-        'with `backend = "file"` under `[store]` in ~/.aws/config.toml and `vaultd restart`.'
+        'with `backend = "file"` under `[store]` in config.toml and `vaultd restart`.'
     )
 
     assert started.status == 0
@@ -440,12 +440,12 @@ def test_codes_that_are_refused(home: Home, emulator: Emulator) -> None:
     )
     assert said(wrong) == refused(1, f"AWS refused the code for {SERIAL}; wait for the next one and type that")
     assert right.status == 0, right
-    assert (spent.status, spent.out) == (1, "")
+    assert (spent.status, spent.out) == (1, "false;\n")
     assert re.fullmatch(
         rf"vault-client: that code of {SERIAL} was sent before; wait \d+ s for the next one and type that\n", spent.err
     ), spent.err
     assert (before, counted) == (2, 2)
-    assert (away.status, away.out) == (75, "")
+    assert (away.status, away.out) == (75, "false;\n")
     assert away.err.startswith("vault-client: AWS in us-east-1 is unavailable: ")
     assert "wait for the next one and type that" in away.err
 
@@ -458,7 +458,7 @@ def test_sts_away_with_a_session_left(home: Home, emulator: Emulator) -> None:
     other = home.client("use", "audit")
 
     assert (served.status, granted.status) == (200, 0)
-    assert (other.status, other.out) == (75, "")
+    assert (other.status, other.out) == (75, "false;\n")
     assert other.err.startswith("vault-client: AWS in us-east-1 is unavailable: ")
     assert "try again" in other.err
 
@@ -511,7 +511,7 @@ def test_ctrl_c_cancels(home: Home, emulator: Emulator) -> None:
     with home.terminal("vault-client", "exec", "web-admin", "--", "true") as shell:
         shell.expect_exact("MFA code: ")
         shell.sendintr()
-        shell.expect_exact("vault-client: cancelled: type `vault-client mfa` when the code is at hand\r\n")
+        shell.expect_exact("vault-client: cancelled: type `vault-client mfa identity` when the code is at hand\r\n")
         shell.wait()
     again = home.client("exec", "web-admin", "--", "true")
 
