@@ -231,9 +231,8 @@ async def test_d12_a_denial_in_every_style_is_one(stage: Stage, style: str) -> N
     last = scene.state("hidden").last_error
     assert last is not None
     assert last["code"] == "RoleDenied"
-    assert (
-        "User: arn:aws:iam::123456789012:user/franklin is not authorized to perform: sts:AssumeRole" in last["message"]
-    )
+    assert "AWS refused: sts:AssumeRole on arn:aws:iam::234567890123:role/Hidden" in last["message"]
+    assert last["message"].endswith("`vault-client explain hidden`")
     assert scene.state("hidden").state == "error"
 
 
