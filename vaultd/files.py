@@ -323,7 +323,8 @@ class Files:
         with self._writing(path):
             while True:
                 self._fault("open", path)
-                descriptor = os.open(path, os.O_RDWR | os.O_CREAT | _SAFE, 0o600)
+                # Not for writing: a file that is open for that keeps its disk from being made read-only.
+                descriptor = os.open(path, os.O_RDONLY | os.O_CREAT | _SAFE, 0o600)
                 if not self._try_flock(descriptor, path):
                     return None
                 if _still_named(descriptor, path):
@@ -344,7 +345,7 @@ class Files:
         try:
             self._fault("flock", path)
             _ours(descriptor, path)
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _flock(descriptor, path)
         except BlockingIOError:
             os.close(descriptor)
             return False
@@ -479,6 +480,19 @@ def _open_append(path: Path) -> tuple[int, bool]:
         return os.open(path, flags), False
     except FileNotFoundError:
         return os.open(path, flags | os.O_CREAT, 0o600), True
+
+
+def _flock(descriptor: int, path: Path) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as exc:
+        if exc.errno != errno.EBADF:
+            raise
+        # NFS has no flock and makes it a lock of bytes, which wants the file open for writing (flock(2)).
+        writable = os.open(path, os.O_RDWR | _SAFE)
+        os.dup2(writable, descriptor, inheritable=False)
+        os.close(writable)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _still_named(descriptor: int, path: Path) -> bool:

@@ -3,8 +3,9 @@
 Rules
 - Both locks are taken, the one in the run directory and the one in the state directory: the first depends on
   XDG_RUNTIME_DIR, which a login has and cron or su have not, and two daemons on one audit chain and store end both.
-- `running.json` beside the second says who holds it: pid, start time, run directory. It is believed of a process that
-  still lives; nobody tries a lock to find out, since a daemon that is just starting would find it taken.
+- `running.json` beside the second says who holds it: boot, pid, start time, run directory. It is believed of a process
+  that still lives, and stays when that ends: a stop that frees the last page of a full disk would let a start begin.
+  Nobody tries a lock to find out, since a daemon that is just starting would find it taken.
 """
 
 from __future__ import annotations
@@ -12,11 +13,10 @@ from __future__ import annotations
 import json
 import os
 import shlex
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from vaultd.errors import Unwritable, VaultdError
+from vaultd.errors import Unwritable
 from vaultd.files import Files, Layout, Lock
 from vaultd.host import processes
 
@@ -27,7 +27,7 @@ def state_lock(layout: Layout) -> Path:
 
 
 def running_json(state: Path) -> Path:
-    """{pid, started, run} of the daemon that holds the state directory."""
+    """{boot, pid, started, run} of the daemon that holds the state directory."""
     return state / "running.json"
 
 
@@ -56,16 +56,13 @@ class Hold:
     """Both locks; raises Unwritable (`held`: by a daemon of the same run directory, which `vaultd status` reaches)."""
 
     def __init__(self, files: Files, layout: Layout) -> None:
-        self._files = files
-        self._running = running_json(layout.state)
         self._locks = _both(files, layout)
-        mine = {"pid": os.getpid(), "started": processes.start_time(os.getpid()), "run": str(layout.run)}
-        files.replace(self._running, json.dumps(mine).encode())
+        pid = os.getpid()
+        mine = {"boot": processes.boot_id(), "pid": pid, "started": processes.start_time(pid), "run": str(layout.run)}
+        files.replace(running_json(layout.state), json.dumps(mine).encode())
 
     def release(self) -> None:
         """Let the next daemon in."""
-        with suppress(VaultdError):
-            self._files.remove(self._running)
         for lock in self._locks:
             lock.release()
 
@@ -88,11 +85,11 @@ def holder_of(state: Path) -> Holder | None:
     """Who holds the state directory, as far as it says; None for one that is gone."""
     try:
         found = json.loads(running_json(state).read_bytes())
-        pid, started, run = int(found["pid"]), found["started"], Path(found["run"])
+        boot, pid, started, run = found["boot"], int(found["pid"]), found["started"], Path(found["run"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
     lives = _lives(pid) if started is None else processes.alive(pid, started)
-    return Holder(pid, run) if lives else None
+    return Holder(pid, run) if lives and boot == processes.boot_id() else None
 
 
 def _lives(pid: int) -> bool:

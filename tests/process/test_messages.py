@@ -264,7 +264,10 @@ def test_a_wrong_passphrase(home: Home) -> None:
 
     assert restarted.status == 0
     assert f"store: the encrypted file {sealed}, locked\n" in restarted.out
-    assert restarted.out.endswith(f"next: {wrong}\n")
+    assert restarted.out.endswith(
+        f"next: the passphrase in {home.directory}/passphrase does not open the store: write the right one into it and "
+        "type `vaultd restart`, or type `vault-client unlock`\n"
+    )
     assert said(home.client("use", "web-admin")) == refused(1, "vaultd is locked: type `vault-client unlock`.")
     assert said(home.client("unlock", "--stdin", stdin="also wrong\n")) == refused(1, wrong)
     assert said(home.client("unlock")) == refused(
