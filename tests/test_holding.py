@@ -26,10 +26,10 @@ def layout(tmp_path: Path) -> Layout:
 def open_for_writing(path: Path) -> list[bool]:
     """Of each descriptor of ours on `path`."""
     found = []
-    for name in os.listdir("/proc/self/fd"):
+    for each in Path("/proc/self/fd").iterdir():
         try:
-            if os.readlink(f"/proc/self/fd/{name}") == str(path):
-                found.append(fcntl.fcntl(int(name), fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDONLY)
+            if each.readlink() == path:
+                found.append(fcntl.fcntl(int(each.name), fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDONLY)
         except OSError:  # the listing's own
             continue
     return found
