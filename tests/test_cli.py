@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from vaultd import __version__, cli, running, usage
+from vaultd import __version__, cli
 from vaultd.cli import main
+from vaultd.command import running, usage
 
 Capture = pytest.CaptureFixture[str]
 

@@ -16,7 +16,7 @@ from tests.process.harness import Home, until
 
 _SCRIPT = """
 import json, os, sys
-from vaultd import foreground
+from vaultd.lifecycle import foreground
 assert "aiohttp" not in sys.modules, "aiohttp came before the keeper"
 os.environ["SSL_CERT_FILE"] = "/somebody/chose.pem"
 foreground._import_web()
@@ -192,7 +192,7 @@ def test_who_starts_may_leave_before_it_serves(home: Home) -> None:
 
 _DYING = """
 import asyncio, sys
-from vaultd import foreground
+from vaultd.lifecycle import foreground
 from vaultd.engine.refresher import Refresher
 async def run(self): raise RuntimeError("broken on purpose")
 Refresher.run = run

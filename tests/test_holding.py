@@ -12,7 +12,7 @@ import pytest
 
 from vaultd.errors import Unwritable
 from vaultd.files import Files, Layout
-from vaultd.holding import Hold, Holder, holder_of, running_json, state_lock
+from vaultd.lifecycle.holding import Hold, Holder, holder_of, running_json, state_lock
 
 
 @pytest.fixture

@@ -18,11 +18,11 @@ from vaultd.config import Settings, load_settings
 from vaultd.engine import audit_chain
 from vaultd.errors import VaultdError
 from vaultd.files import Files, Layout, check_runtime_dir
-from vaultd.holding import running_json, state_lock
 from vaultd.host import sockets
+from vaultd.lifecycle.holding import running_json, state_lock
+from vaultd.lifecycle.passphrase import PassphraseFile
 from vaultd.model.profiles import parse
 from vaultd.model.text import shown
-from vaultd.passphrase import PassphraseFile
 from vaultd.store.identities import IdentityIndex
 from vaultd.store.os_keyring import allowed, first_of
 

@@ -22,7 +22,8 @@ from typing import IO, Any
 
 from vault_client.errors import UNREACHABLE, Refusal, Stop
 from vault_client.link import Link
-from vaultd import __version__, running, stdio, usage
+from vaultd import __version__
+from vaultd.command import running, stdio, usage
 
 USAGE = 2
 #: A start that says nothing for so long is none; a stop that is not done by then is told to SIGKILL.
@@ -237,7 +238,7 @@ def _introduce(told: dict[str, Any]) -> None:
 
 def _foreground(options: argparse.Namespace) -> int:
     """Be the daemon: in this process, until a signal."""
-    from vaultd import foreground
+    from vaultd.lifecycle import foreground
 
     return foreground.main(
         port=options.port,
@@ -272,8 +273,8 @@ def stop(_options: argparse.Namespace) -> int:
 
 def restart(options: argparse.Namespace) -> int:
     """Stop, then start: sessions, grants and tokens survive. What would keep it from starting again is found first."""
+    from vaultd.command.restarting import look_ahead
     from vaultd.errors import VaultdError
-    from vaultd.restarting import look_ahead
 
     found = running.answer()
     try:

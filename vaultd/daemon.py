@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 
 from vaultd import logs
 from vaultd.catalog import Catalog, CatalogWatch
-from vaultd.clients import Clients
 from vaultd.engine.audit import Audit
 from vaultd.engine.broker import Broker
 from vaultd.engine.desk import Desk
@@ -30,14 +29,15 @@ from vaultd.files import Layout
 from vaultd.host import processes, sockets
 from vaultd.host.peers import Peers
 from vaultd.keeper.keeper import DaemonKeeper
-from vaultd.listening import Listening
+from vaultd.lifecycle.clients import Clients
+from vaultd.lifecycle.listening import Listening
+from vaultd.lifecycle.passphrase import PassphraseFile
+from vaultd.lifecycle.reporting import Reporting
+from vaultd.lifecycle.surroundings import Amazon, Surroundings, make_keeper, real_amazon
+from vaultd.lifecycle.unlocking import Unlocking
 from vaultd.model.peer import Peer
 from vaultd.model.secret import Secret
-from vaultd.passphrase import PassphraseFile
-from vaultd.reporting import Reporting
 from vaultd.store.os_keyring import OsKeyring
-from vaultd.surroundings import Amazon, Surroundings, make_keeper, real_amazon
-from vaultd.unlocking import Unlocking
 
 if TYPE_CHECKING:
     from vaultd.web.app import SdkSide

@@ -15,8 +15,8 @@ from vaultd.catalog import CatalogWatch
 from vaultd.engine.audit import Audit
 from vaultd.engine.broker import Broker
 from vaultd.engine.seams import Sts
-from vaultd.surroundings import Surroundings
-from vaultd.unlocking import Unlocking
+from vaultd.lifecycle.surroundings import Surroundings
+from vaultd.lifecycle.unlocking import Unlocking
 
 
 class Reporting:

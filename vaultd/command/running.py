@@ -95,7 +95,7 @@ def elsewhere() -> str:
     here = places()
     if not Path(here.state, "running.json").exists():
         return ""
-    from vaultd.holding import holder_of
+    from vaultd.lifecycle.holding import holder_of
 
     holder = holder_of(Path(here.state))
     return holder.told(Path(here.run)) if holder is not None and holder.run != Path(here.run) else ""

@@ -17,9 +17,9 @@ from typing import Any
 
 from vaultd.files import Files, Layout, check_runtime_dir
 from vaultd.host import hardening
-from vaultd.listening import listen_on
-from vaultd.passphrase import PassphraseFile
-from vaultd.surroundings import read_settings
+from vaultd.lifecycle.listening import listen_on
+from vaultd.lifecycle.passphrase import PassphraseFile
+from vaultd.lifecycle.surroundings import read_settings
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,10 +20,10 @@ from vaultd import logs
 from vaultd.daemon import Daemon, Surroundings, build
 from vaultd.errors import VaultdError
 from vaultd.files import Files, Layout, check_runtime_dir
-from vaultd.holding import Hold
 from vaultd.host import hardening, sockets
 from vaultd.host.clock import SystemClock
-from vaultd.surroundings import read_settings
+from vaultd.lifecycle.holding import Hold
+from vaultd.lifecycle.surroundings import read_settings
 
 log = logging.getLogger(__name__)
 

@@ -34,9 +34,9 @@ from vaultd.errors import (
 )
 from vaultd.keeper.keeper import DaemonKeeper
 from vaultd.keeper.opening import Kind
+from vaultd.lifecycle.passphrase import PassphraseFile
 from vaultd.model.peer import Peer
 from vaultd.model.secret import Secret
-from vaultd.passphrase import PassphraseFile
 
 #: A keyring that does not answer holds nobody up: past this the daemon serves, locked, and the opening goes on.
 OPEN_SECONDS = 3.0
