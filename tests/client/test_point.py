@@ -64,7 +64,8 @@ def test_exec_gives_signals_back(process: Run) -> None:
     python = "print(next(line for line in open('/proc/self/status') if line.startswith('SigIgn')))"
     control = process("exec", "web-admin", "--", sys.executable, "-I", "-c", python)
 
-    assert int(ended.out.split()[1], 16) == 0
+    pythons = 1 << (signal.SIGPIPE - 1) | 1 << (signal.SIGXFSZ - 1)
+    assert int(ended.out.split()[1], 16) & pythons == 0  # what else is ignored came from whoever started the tests
     assert int(control.out.split()[1], 16) & 1 << (signal.SIGPIPE - 1)
 
 
