@@ -176,9 +176,8 @@ class Daemon:
         await self.unlocking.begin(accept_rollback=accept_rollback)
         await self._serve(tcp, unix)
         self.audit.record("start", reason="; ".join((*self._reporting.notices, *self._reporting.warnings)) or None)
-        await (
-            self.unlocking.seal_head()
-        )  # a home with a key has a sealed end from its first minute on: else it was lost
+        # A home with a key has a sealed end from its first minute on: one without it was lost.
+        await self.unlocking.seal_head()
         self._serving = True
 
     def _catch_signals(self, stopping: asyncio.Event) -> None:
