@@ -17,19 +17,17 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import grp
 import os
 import pwd
 import secrets
-import shlex
-import stat
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from vaultd.errors import FileRefused, Misconfigured, Unwritable, VaultdError
+from vaultd import ownership
+from vaultd.errors import Misconfigured
 
 #: Called as fault("write", path) before the system call.
 Fault = Callable[[str, Path], None]
@@ -41,7 +39,6 @@ SOCKET_PATH_LIMIT = {"darwin": 103}
 _SAFE = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _OTHERS = 0o077
 _OTHERS_WRITE = 0o022
-_LINK_DEPTH = 16
 _PAGE = 4096
 _NEW = ".new"
 
@@ -229,7 +226,7 @@ class Files:
             if descriptor is None:
                 return None
             with _closing(descriptor):
-                size = _ours(descriptor, path).st_size
+                size = ownership.ours(descriptor, path).st_size
                 return self._read_from(descriptor, path, max(0, size - last) if last is not None else 0)
 
     def read_config(self, path: Path) -> bytes | None:
@@ -237,12 +234,12 @@ class Files:
         with self._reading(path):
             if path == Path(os.devnull):  # the usual way to switch AWS_CONFIG_FILE off
                 return b""
-            _check_links(path)
+            ownership.check_links(path)
             descriptor = self._open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
             if descriptor is None:
                 return None
             with _closing(descriptor):
-                _check_target(os.fstat(descriptor), path)
+                ownership.check_target(os.fstat(descriptor), path)
                 return self._read_from(descriptor, path, 0)
 
     def read_secret(self, path: Path, *, delivered: bool = False) -> bytes | None:
@@ -252,12 +249,12 @@ class Files:
         ours (systemd gives a unit's user access by an ACL, which shows as 0440).
         """
         with self._reading(path):
-            _check_links(path)
+            ownership.check_links(path)
             descriptor = self._open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
             if descriptor is None:
                 return None
             with _closing(descriptor):
-                _check_secret(os.fstat(descriptor), path, delivered=delivered)
+                ownership.check_secret(os.fstat(descriptor), path, delivered=delivered)
                 return self._read_from(descriptor, path, 0)
 
     def replace(self, path: Path, content: bytes) -> None:
@@ -281,7 +278,7 @@ class Files:
             self._fault("open", path)
             descriptor, created = _open_append(path)
             with _closing(descriptor):
-                before = _ours(descriptor, path).st_size
+                before = ownership.ours(descriptor, path).st_size
                 try:
                     self._write(descriptor, path, content)
                     if sync:
@@ -299,7 +296,7 @@ class Files:
             self._fault("truncate", path)
             descriptor = os.open(path, os.O_WRONLY | _SAFE)
             with _closing(descriptor):
-                _ours(descriptor, path)
+                ownership.ours(descriptor, path)
                 os.ftruncate(descriptor, size)
                 self._fault("fsync", path)
                 os.fsync(descriptor)
@@ -344,7 +341,7 @@ class Files:
     def _try_flock(self, descriptor: int, path: Path) -> bool:
         try:
             self._fault("flock", path)
-            _ours(descriptor, path)
+            ownership.ours(descriptor, path)
             _flock(descriptor, path)
         except BlockingIOError:
             os.close(descriptor)
@@ -389,7 +386,7 @@ class Files:
 
     def _make_dir(self, path: Path, *, may_be_link: bool) -> None:
         with self._writing(path):
-            _check_ancestors(path)
+            ownership.check_ancestors(path)
             for each in reversed((path, *path.parents)):
                 if not os.path.lexists(each):
                     self._fault("mkdir", each)
@@ -404,47 +401,34 @@ class Files:
     def _own_dir(self, descriptor: int, path: Path, *, tighten: bool) -> None:
         found = os.fstat(descriptor)
         if found.st_uid != os.geteuid():
-            raise _refusal(path, "belongs to another user", f"mv {_q(path)} {_q(path)}.foreign")
+            raise ownership.refusal(
+                path, "belongs to another user", f"mv {ownership.quoted(path)} {ownership.quoted(path)}.foreign"
+            )
         if found.st_mode & _OTHERS_WRITE:
-            raise _refusal(path, "may be written to by others", f"chmod 700 {_q(path)}")
+            raise ownership.refusal(path, "may be written to by others", f"chmod 700 {ownership.quoted(path)}")
         if tighten and found.st_mode & _OTHERS:
             self._fault("chmod", path)
             os.fchmod(descriptor, 0o700)
 
     def _refuse_foreign(self, path: Path) -> None:
         with suppress(FileNotFoundError):
-            _check_ours(os.lstat(path), path)
+            ownership.check_ours(os.lstat(path), path)
 
     @contextmanager
     def _writing(self, path: Path) -> Iterator[None]:
         try:
             yield
         except OSError as exc:
-            raise _said(exc, path) or unwritable(exc, path) from exc
+            raise ownership.told(exc, path) or ownership.unwritable(exc, path) from exc
 
     @contextmanager
     def _reading(self, path: Path) -> Iterator[None]:
         try:
             yield
         except OSError as exc:
-            raise _said(exc, path) or Misconfigured(
-                f"{path} cannot be read ({_reason(exc)}): run `ls -l {_q(path)}` and mend it."
+            raise ownership.told(exc, path) or Misconfigured(
+                f"{path} cannot be read ({ownership.reason_of(exc)}): run `ls -l {ownership.quoted(path)}` and mend it."
             ) from exc
-
-
-def unwritable(exc: OSError, path: Path) -> Unwritable:
-    """The one sentence for a disk that takes nothing: names the path, ends in what to do."""
-    place = _q(path.parent)
-    remedies = {
-        errno.ENOSPC: f"make room, see `df -h {place}`, and try again",
-        errno.EDQUOT: f"make room in your quota, see `df -h {place}`, and try again",
-        errno.EROFS: "set VAULTD_HOME to a writable directory and run `vaultd start` again",
-        errno.EACCES: f"run `ls -ld {place}` and give yourself access with `chmod u+rwx {place}`",
-        errno.EPERM: f"run `ls -ld {place}` and give yourself access with `chmod u+rwx {place}`",
-        errno.EIO: "the disk reports an error, see `dmesg`, then run `vaultd check`",
-    }
-    remedy = remedies.get(exc.errno or 0, "run `vaultd check`")
-    return Unwritable(f"{path} cannot be written ({_reason(exc)}): {remedy}.")
 
 
 def _no_fault(operation: str, path: Path) -> None:
@@ -500,139 +484,3 @@ def _still_named(descriptor: int, path: Path) -> bool:
         return os.path.samestat(os.fstat(descriptor), os.lstat(path))
     except FileNotFoundError:
         return False
-
-
-def _ours(descriptor: int, path: Path) -> os.stat_result:
-    found = os.fstat(descriptor)
-    _check_ours(found, path)
-    return found
-
-
-def _check_ours(found: os.stat_result, path: Path) -> None:
-    if not stat.S_ISREG(found.st_mode):
-        raise _refusal(path, f"is a {_kind(found.st_mode)}, not a file", f"rm -i {_q(path)}")
-    if found.st_uid != os.geteuid():
-        raise _refusal(path, "belongs to another user", f"rm -i {_q(path)}")
-    if found.st_nlink > 1:  # 0: removed since it was opened, which is nobody's second name
-        raise _refusal(path, "has a second name (a hard link)", f"rm -i {_q(path)}")
-    if found.st_mode & _OTHERS:
-        what = "written to" if found.st_mode & _OTHERS_WRITE else "read"
-        raise _refusal(path, f"may be {what} by others", f"chmod 600 {_q(path)}")
-
-
-def _check_target(found: os.stat_result, path: Path) -> None:
-    if not stat.S_ISREG(found.st_mode):
-        raise _refusal(path, f"is a {_kind(found.st_mode)}, not a file", f"ls -l {_q(path)}")
-    if found.st_uid != os.geteuid():
-        raise _refusal(path, "belongs to another user", f"ls -lL {_q(path)}")
-    if found.st_mode & _OTHERS_WRITE:
-        raise _refusal(path, "may be written to by others", f"chmod go-w {_q(path)}")
-
-
-def _check_secret(found: os.stat_result, path: Path, *, delivered: bool) -> None:
-    if not (delivered and found.st_uid == 0 and stat.S_ISREG(found.st_mode)):
-        _check_target(found, path)
-    if found.st_mode & (_OTHERS & ~stat.S_IRGRP if delivered else _OTHERS):
-        raise _refusal(path, "may be read by others", f"chmod 600 {_q(path)}")
-
-
-def _check_links(path: Path) -> None:
-    """Each link on the way is the user's: a foreign one could point at another of his files."""
-    for _ in range(_LINK_DEPTH):
-        try:
-            found = os.lstat(path)
-        except FileNotFoundError:
-            return
-        if not stat.S_ISLNK(found.st_mode):
-            return
-        if found.st_uid != os.geteuid():
-            raise _refusal(path, "is another user's link", f"ls -l {_q(path)}")
-        path = path.parent / os.readlink(path)  # noqa: PTH115
-
-
-def _check_ancestors(path: Path) -> None:
-    """Nobody else can move our directory away: security.md §2.2 item 24. Links on the way are held to the same."""
-    trusted = _trusted()
-    for each in dict.fromkeys((*path.resolve().parents, *path.parents)):
-        try:
-            found = os.lstat(each)
-        except FileNotFoundError:
-            continue  # it is made by us
-        if found.st_uid not in trusted:
-            raise _foreign(each, found.st_uid)
-        mode = 0 if stat.S_ISLNK(found.st_mode) or found.st_mode & stat.S_ISVTX else found.st_mode
-        if mode & stat.S_IWOTH or (mode & stat.S_IWGRP and not _private_group(found)):
-            raise _refusal(each, "may be written to by others", f"chmod go-w {_q(each)}")
-
-
-def _trusted() -> frozenset[int]:
-    """Us and root; in a user namespace that does not map root, root's files are shown as the overflow uid's."""
-    known = {0, os.geteuid()}
-    with suppress(OSError, ValueError):
-        ranges = [[int(part) for part in line.split()] for line in Path("/proc/self/uid_map").read_text().splitlines()]
-        if not any(outside == 0 for _, outside, _ in ranges):
-            known.add(int(Path("/proc/sys/kernel/overflowuid").read_text()))
-    return frozenset(known)
-
-
-def _private_group(found: os.stat_result) -> bool:
-    """Root's own group, or one of the owner's alone: where every user has such a group, umask 002 is the usual one."""
-    if found.st_gid == 0:
-        return True
-    try:
-        group, owner = grp.getgrgid(found.st_gid), pwd.getpwuid(found.st_uid)
-    except KeyError:
-        return False
-    return owner.pw_gid == group.gr_gid and owner.pw_name == group.gr_name and set(group.gr_mem) <= {owner.pw_name}
-
-
-def _foreign(path: Path, uid: int) -> FileRefused:
-    try:
-        name = pwd.getpwuid(uid).pw_name
-    except KeyError:
-        name = f"the user with id {uid}"
-    remedy = (
-        f"run `vaultd start` as {name}, without sudo, or with `HOME=/root`"
-        if os.geteuid() == 0
-        else "set VAULTD_HOME to a directory of yours and run `vaultd start` again"
-    )
-    return FileRefused(f"{path} is refused because it belongs to {name}: {remedy}.", path=str(path))
-
-
-def _kind(mode: int) -> str:
-    kinds = {
-        stat.S_IFLNK: "link",
-        stat.S_IFIFO: "FIFO",
-        stat.S_IFSOCK: "socket",
-        stat.S_IFDIR: "directory",
-        stat.S_IFCHR: "device",
-        stat.S_IFBLK: "device",
-        stat.S_IFREG: "file",
-    }
-    return kinds.get(stat.S_IFMT(mode), "stranger")
-
-
-def _said(exc: OSError, path: Path) -> VaultdError | None:
-    """FileRefused for what open() itself turned away: a link, a socket or FIFO, a directory, a foreign file."""
-    if exc.errno in {errno.ELOOP, errno.ENXIO, errno.EISDIR, errno.ENOTDIR, errno.EACCES}:
-        with suppress(OSError):
-            found = os.lstat(path)
-            if not stat.S_ISREG(found.st_mode) and not stat.S_ISDIR(found.st_mode):
-                return _refusal(path, f"is a {_kind(found.st_mode)}", f"ls -l {_q(path)}")
-            if found.st_uid != os.geteuid():
-                return _refusal(path, "belongs to another user", f"ls -l {_q(path)}")
-            if exc.errno in {errno.EISDIR, errno.ENOTDIR}:
-                return _refusal(path, f"is a {_kind(found.st_mode)}", f"ls -ld {_q(path)}")
-    return None
-
-
-def _refusal(path: Path, why: str, command: str) -> FileRefused:
-    return FileRefused(f"{path} is refused because it {why}: run `{command}`.", path=str(path))
-
-
-def _reason(exc: OSError) -> str:
-    return os.strerror(exc.errno).lower() if exc.errno else type(exc).__name__
-
-
-def _q(path: Path) -> str:
-    return shlex.quote(str(path))
