@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
+import sys
 
 import pytest
 
@@ -42,11 +44,23 @@ def clock() -> FakeClock:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """`@pytest.mark.needs("tool")`: a missing tool is a loud skip, and in CI a failure."""
+    """`@pytest.mark.needs("tool")`: what is missing is a loud skip, and in CI a failure."""
     for mark in item.iter_markers("needs"):
-        for tool in mark.args:
-            if shutil.which(tool) is None:
-                said = f"{tool} is not installed: run `make system` as root"
-                if os.environ.get("CI"):
-                    pytest.fail(said, pytrace=False)
+        for need in mark.args:
+            said = _missing(need)
+            if said and os.environ.get("CI"):
+                pytest.fail(said, pytrace=False)
+            if said:
                 pytest.skip(said)
+
+
+def _missing(need: str) -> str | None:
+    """Why the machine does not do: `root`, `linux`, `device` (a network device beside lo), or a program's name."""
+    if need == "root":
+        return None if os.geteuid() == 0 else "a second uid needs root: run the tests as root"
+    if need == "linux":
+        return None if sys.platform == "linux" else "this is about Linux: run it there"
+    if need == "device":
+        others = [name for _, name in socket.if_nameindex() if name != "lo"]
+        return None if others else "there is no network device beside lo: type `ip link add dummy0 type dummy`"
+    return None if shutil.which(need) else f"{need} is not installed: run `make system` as root"

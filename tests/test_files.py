@@ -21,7 +21,7 @@ from vaultd.errors import FileRefused, Misconfigured, Unwritable, VaultdError
 from vaultd.files import Fault, Files, Layout, check_runtime_dir, check_socket_path
 
 NOBODY = 65534
-as_root = pytest.mark.skipif(os.geteuid() != 0, reason="giving a file away needs root: run the tests as root")
+as_root = pytest.mark.needs("root")
 
 
 def failing(operation: str, code: int) -> Fault:
@@ -119,7 +119,7 @@ def test_socket_path_length(platform: str, limit: int) -> None:
         check_socket_path(Path("/" + "a" * limit), platform=platform)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="107 is Linux's limit")
+@pytest.mark.needs("linux")
 def test_a_runtime_directory_that_is_not_there(tmp_path: Path) -> None:
     """Named with its variable and what to type; where it is not used, or is there, nothing is said."""
     gone = {"XDG_RUNTIME_DIR": str(tmp_path / "gone")}

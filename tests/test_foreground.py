@@ -93,7 +93,7 @@ def test_a_runtime_directory_of_a_session_that_ended(home: Home, tmp_path: Path)
 
 
 @pytest.mark.process
-@pytest.mark.skipif(os.geteuid() != 0, reason="/proc/PID/environ of a process that is not dumpable: root reads it")
+@pytest.mark.needs("root")
 def test_the_callers_secrets_are_not_given_to_the_daemon(home: Home) -> None:
     """What a process is started with stays in /proc/PID/environ for its life, whatever it drops later. Controls: what
     the contract reads is there, and the canary was the caller's.

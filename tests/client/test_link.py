@@ -148,7 +148,7 @@ def test_foreign_socket_gets_nothing(stub: Stub, monkeypatch: pytest.MonkeyPatch
     assert stub.requests == []
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
+@pytest.mark.needs("root")
 def test_foreign_socket_with_a_real_other_user() -> None:
     """The kernel's answer, not ours: another uid at our socket, made open to the world, gets no byte of theirs in."""
     with tempfile.TemporaryDirectory() as name:
@@ -183,7 +183,7 @@ sys.exit(vault_client.cli.run(["list"]))
 # ---- the TCP port ----
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc/net/tcp")
+@pytest.mark.needs("linux")
 def test_our_own_listener_passes(stub: Stub) -> None:
     """Control for the next three: a port of ours is fine."""
     check_listener(stub.port)

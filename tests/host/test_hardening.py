@@ -152,7 +152,7 @@ def test_what_the_system_refuses_is_a_warning(monkeypatch: pytest.MonkeyPatch) -
     assert all("run `" in each or "see `" in each for each in warnings)
 
 
-@pytest.mark.skipif(not ROOT, reason="another process of the same plain user needs root to make it: run as root")
+@pytest.mark.needs("root")
 def test_another_process_of_the_same_user_reads_nothing() -> None:
     """Item 18: environ, fd and mem of the daemon are closed to its own user; of an unhardened process they are open."""
     assert _readable(hardening.harden) == []

@@ -53,16 +53,6 @@ sys.stdin.read()
 """
 
 
-@pytest.fixture
-def root() -> None:
-    """Two users are needed: only root can be both."""
-    if os.getuid() != 0:
-        said = "this needs two users: run the tests as root"
-        if os.environ.get("CI"):
-            pytest.fail(said, pytrace=False)
-        pytest.skip(said)
-
-
 @dataclass
 class Client:
     """An accepted connection of a child process."""
@@ -104,7 +94,7 @@ def client(case: str, uid: int) -> Iterator[Client]:
             child.stdout.close()
 
 
-@pytest.mark.usefixtures("root")
+@pytest.mark.needs("root")
 @pytest.mark.parametrize(
     ("case", "alice", "states"),
     [
@@ -131,7 +121,7 @@ def test_matrix(case: str, alice: bool, states: set[int | None]) -> None:
             assert found.inode > 0
 
 
-@pytest.mark.usefixtures("root")
+@pytest.mark.needs("root")
 def test_another_user_is_refused() -> None:
     """Bob is told from Alice; the positive control is Bob before Bob's own daemon."""
     with client("connect", BOB) as seen:
@@ -139,7 +129,7 @@ def test_another_user_is_refused() -> None:
         assert seen.seen_by(BOB)
 
 
-@pytest.mark.usefixtures("root")
+@pytest.mark.needs("root")
 def test_uid_0_trap() -> None:
     """A client that sends and closes ends up as uid 0, inode 0: a rule that lets root in would let everybody in."""
     with client("close", BOB) as seen:
@@ -155,7 +145,7 @@ def test_uid_0_trap() -> None:
         assert seen.seen_by(0)
 
 
-@pytest.mark.usefixtures("root")
+@pytest.mark.needs("root")
 def test_socket_made_as_root() -> None:
     """A socket belongs to whom made it: root's, used by Alice, is not Alice's."""
     with client("root-socket", ALICE) as seen:

@@ -165,7 +165,7 @@ def test_look_tells_the_uid_of_a_process_that_is_not_dumpable() -> None:
         assert peer.uid == os.geteuid()
 
 
-@pytest.mark.skipif(not ROOT, reason="two uids need root: run the tests as root")
+@pytest.mark.needs("root")
 def test_a_process_of_another_user_has_no_exe() -> None:
     """What may not be read is null; the uid is still right."""
     code = f"import os; os.setgroups([]); os.setgid({BOB}); os.setuid({BOB})"

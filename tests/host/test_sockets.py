@@ -21,7 +21,7 @@ from vaultd.model.peer import Peer
 
 REPO = Path(__file__).parents[2]
 BOB = 65534
-as_root = pytest.mark.skipif(os.geteuid() != 0, reason="a second uid needs root: run the tests as root")
+as_root = pytest.mark.needs("root")
 
 
 @pytest.fixture
@@ -174,14 +174,12 @@ def stranger_elsewhere(port: int, device: str) -> Iterator[None]:
         there.close()
 
 
-@as_root
+@pytest.mark.needs("root", "device")
 def test_a_stranger_on_another_device_does_not_hold_our_port() -> None:
     """With `lo` and SO_BINDTODEVICE two users listen on one address; the row of ours counts, wherever it stands, for
     the daemon and for the client. Control: with the stranger's alone he is the owner, and the client refuses.
     """
     devices = [name for _, name in socket.if_nameindex() if name != "lo"]
-    if not devices:
-        pytest.skip("this machine has no second network device: run it where there is one")
     with listening() as sock:
         port = sock.getsockname()[1]
         with stranger_elsewhere(port, devices[0]):

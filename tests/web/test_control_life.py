@@ -57,7 +57,7 @@ def _bytes_as(uid: int, path: Path) -> bytes:
     return done.stdout
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="another uid is taken on by root only")
+@pytest.mark.needs("root")
 async def test_another_user_is_closed_before_any_byte(tmp_path: Path, clock: FakeClock) -> None:
     """SO_PEERCRED: even where the modes would let him in, another uid reads nothing. Control: our own reads all."""
     house = House(tmp_path, clock=clock)
