@@ -23,7 +23,7 @@ PROMPT_KEYS = {
     "id", "kind", "identity", "mfa_serial", "profile", "requester", "attempts_left", "expires_at", "note",
 }  # fmt: skip
 STATUS_KEYS = {
-    "version", "pid", "port", "store", "locked", "identities", "profiles", "prompts", "grants", "clock_skew_seconds",
+    "version", "pid", "port", "port_given", "store", "locked", "identities", "profiles", "prompts", "grants", "clock_skew_seconds",
     "locked_reason", "lost_audit_lines", "log", "trouble",
 }  # fmt: skip
 LEASE = {"profile": "web-admin", "kind": "lease"}
