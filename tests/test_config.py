@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from vaultd.config import Settings, load_settings
+from vaultd.config import Aws, Settings, load_for, load_settings
 from vaultd.errors import Misconfigured
 
 # interface.md §7, with every key that it names
@@ -162,6 +163,13 @@ def test_settings_are_frozen() -> None:
             '[store]\nbackend = "kering"\n',
             "config.toml:2: [store] backend is refused: write 'auto', 'keyring' or 'file'",
         ),
+        ("port = 1\n", "config.toml:1: port is not a known key outside a table; did you mean `[listen] port`?"),
+        ("[aws]\nport = 1\n", "config.toml:2: [aws] port is not a known key; did you mean `[listen] port`?"),
+        (
+            "[profiles.a]\nregion = 'eu-west-1'\n",
+            "config.toml:2: [profiles.a] region is not a known key; did you mean `[identities.NAME] region`?",
+        ),
+        ("[port]\nx = 1\n", "config.toml:1: [port] is not a known key; write "),
         ("listen = 3\n", "config.toml:1: [listen] is refused: write it as a table of its own"),
         (
             '[grants]\nmax_age = "7d"\nidle_timeout = 86400\n',
@@ -190,7 +198,81 @@ def test_bad_settings_are_named(text: str, expected: str) -> None:
     assert expected in message(text)
 
 
-@given(st.integers(1, 10**6), st.sampled_from("smhd"))
+@pytest.mark.parametrize("length", ["3651d", "87601h", "99999999d", "999999999d", "9999999999999999999d"])
+@pytest.mark.parametrize(
+    ("table", "key"),
+    [
+        ("prompt", "timeout"),
+        ("prompt", "cancel_cooldown"),
+        ("prompt", "hold_max"),
+        ("grants", "max_age"),
+        ("grants", "idle_timeout"),
+        ("profiles.a", "mfa_max_age"),
+        ("store", "lock_after_idle"),
+    ],
+)
+def test_no_duration_is_longer_than_ten_years(table: str, key: str, length: str) -> None:
+    """At its line, where a date would overflow later; control: ten years are taken, and so are leading zeros."""
+    said = f'config.toml:3: [{table}] {key} is refused: it is longer than 3650 days; write "3650d" or less'
+    assert message(f'\n[{table}]\n{key} = "{length}"\n').startswith(said)
+    if table != "store":  # a lock that is not there yet is refused for that
+        load_settings(f'[{table}]\n{key} = "3650d"\n', path="c")
+        load_settings(f'[{table}]\n{key} = "0000000000003650d"\n', path="c")
+
+
+def test_an_mfa_duration_of_any_size_is_one_sentence() -> None:
+    """Its own limit is far below."""
+    assert 'write "15m" to "36h"' in message('[sessions]\nmfa_duration = "99999999999d"\n')
+
+
+PROXY = 'it takes http://HOST[:PORT] or https://HOST[:PORT]; write "http://proxy.example:3128"'
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "proxy:3128", "proxy", "ftp://proxy:1", "socks5://proxy:1", "http://", "http://:3128", "http://proxy:0",
+        "http://proxy:65536", "http://proxy:x", "http://proxy:1/path", "http://proxy:1?q", "http://pro xy:1",
+    ],
+)  # fmt: skip
+def test_a_proxy_is_a_url_of_a_host(url: str) -> None:
+    """Named at its line, or with the variable of the environment; what may hold a password is not repeated."""
+    assert message(f'[aws]\nhttps_proxy = "{url}"\n') == f"config.toml:2: [aws] https_proxy is refused: {PROXY}"
+    for name in ("HTTPS_PROXY", "https_proxy"):
+        with pytest.raises(Misconfigured) as caught:
+            Settings().with_environment({name: url})
+        assert caught.value.message == f"{name} in the environment is refused: {PROXY}, or type `unset {name}`"
+        assert Settings(aws=Aws(https_proxy="http://p")).with_environment({name: url}).aws.https_proxy == "http://p"
+
+
+@pytest.mark.parametrize(
+    "url", ["http://p", "https://p:1", "http://p:65535/", "http://u:pw@[::1]:3128", "http://1.2.3.4"]
+)
+def test_proxies_that_are_taken(url: str) -> None:
+    """Control."""
+    assert load_settings(f'[aws]\nhttps_proxy = "{url}"\n', path="c").aws.https_proxy == url
+
+
+def test_a_ca_bundle_is_read_at_the_start(tmp_path: Path) -> None:
+    """One that gives nothing is named with its line or its variable; the file goes before the variable."""
+    there, gone = tmp_path / "ca.pem", tmp_path / "gone.pem"
+    there.write_text("x")
+    text = f'[aws]\n\nca_bundle = "{gone}"\n'
+    end = f" is refused: {str(gone)!r} is not there; write the full path of a PEM file"
+    for content, environ, where in (
+        (text, {"AWS_CA_BUNDLE": str(there)}, "config.toml:3: [aws] ca_bundle"),
+        ("", {"AWS_CA_BUNDLE": str(gone)}, "AWS_CA_BUNDLE in the environment"),
+    ):
+        with pytest.raises(Misconfigured) as caught:
+            load_for(content, environ, path="config.toml")
+        assert (caught.value.message, caught.value.exit) == (where + end, 78)
+    with pytest.raises(Misconfigured, match="is not a file; write the full path"):
+        load_for("", {"AWS_CA_BUNDLE": str(tmp_path)}, path="config.toml")
+    assert load_for("", {"AWS_CA_BUNDLE": str(there)}, path="config.toml").aws.ca_bundle == str(there)
+    assert load_for("", {}, path="config.toml") == Settings()
+
+
+@given(st.integers(1, 3650), st.sampled_from("smhd"))
 def test_durations(number: int, unit: str) -> None:
     """`Ns|Nm|Nh|Nd`; a bare number is 78 whatever its size."""
     seconds = number * {"s": 1, "m": 60, "h": 3600, "d": 86400}[unit]

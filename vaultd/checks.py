@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vaultd.config import Settings, load_settings
+from vaultd.config import Settings, load_for
 from vaultd.engine import audit_chain
 from vaultd.errors import VaultdError
 from vaultd.files import Files, Layout, check_runtime_dir
@@ -77,11 +77,12 @@ def run(layout: Layout, files: Files, environ: Mapping[str, str], *, live: Live 
 def _settings(path: Path, files: Files, environ: Mapping[str, str]) -> tuple[Settings, Check]:
     try:
         content = files.read_config(path)
-        if content is None:
-            return Settings().with_environment(environ), Check("settings", True, f"no {path}: every default holds")
-        settings = load_settings(content.decode(errors="replace"), path=str(path)).with_environment(environ)
+        settings = load_for((content or b"").decode(errors="replace"), environ, path=str(path))
     except VaultdError as exc:
-        return Settings(), Check("settings", False, exc.message, f"edit {path}, then type `vaultd check`")
+        what = f"edit {path}" if exc.message.startswith(str(path)) else "correct that variable"
+        return Settings(), Check("settings", False, exc.message, f"{what}, then type `vaultd check`")
+    if content is None:
+        return settings, Check("settings", True, f"no {path}: every default holds")
     return settings, Check("settings", True, "; ".join((f"{path} is in order", *settings.notices)))
 
 

@@ -1,25 +1,32 @@
 """`config.toml` → frozen `Settings`, the sections of interface.md §7.
 
 Rule: an unknown key, a wrong type or a bare number for a duration is Misconfigured (78), naming file:line, the key and
-the nearest known one. A key of a part that does not exist yet is never taken in silence: one that would restrict or
-lock something is refused (78), since without it stays open what its owner believes shut; any other is a notice.
+the nearest known one, or the table it belongs into. A key of a part that does not exist yet is never taken in silence: one
+that would restrict or lock something is refused (78), since without it stays open what its owner believes shut; any
+other is a notice.
 """
 
 from __future__ import annotations
 
 import difflib
+import os
 import re
+import stat
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import timedelta
+from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from vaultd.errors import Misconfigured
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-_DURATION = re.compile(r"([0-9]{1,9})([smhd])")
+_DURATION = re.compile(r"([0-9]+)([smhd])")
+#: No duration of ours is meant to be longer, and a date that it is added to has to exist.
+_LONGEST = timedelta(days=3650)
 _PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 _REGION = re.compile(r"[a-z]{2,}(-[a-z0-9]+)+")
 _HOST = re.compile(r"[A-Za-z0-9.-]+(:[0-9]{1,5})?|\[[0-9A-Fa-f:]+\](:[0-9]{1,5})?")
@@ -34,12 +41,15 @@ def _parse_duration(value: object) -> timedelta:
     match = _DURATION.fullmatch(value) if isinstance(value, str) else None
     if match is None:
         raise ValueError('a duration is a number and its unit; write "90s", "30m", "12h" or "7d"')
-    return timedelta(seconds=int(match[1]) * _UNITS[match[2]])
+    number = match[1].lstrip("0") or "0"
+    return timedelta(seconds=int(number) * _UNITS[match[2]]) if len(number) <= 9 else timedelta.max
 
 
 def _positive(value: timedelta) -> timedelta:
     if value <= timedelta(0):
         raise ValueError('write a duration above zero, such as "30s"')
+    if value > _LONGEST:
+        raise ValueError('it is longer than 3650 days; write "3650d" or less')
     return value
 
 
@@ -78,9 +88,23 @@ def _host(value: str) -> str:
     return value.lower()
 
 
+def _proxy(value: str) -> str:
+    """A proxy's URL may carry a password, so no message repeats it."""
+    try:
+        url = urlsplit(value)
+        good = url.scheme in {"http", "https"} and bool(url.hostname) and url.port != 0
+        bare = url.path in {"", "/"} and not url.query and not url.fragment
+    except ValueError:  # a port that is no number, or above 65535
+        good = bare = False
+    if not (good and bare) or re.search(r"\s", value):
+        raise ValueError('it takes http://HOST[:PORT] or https://HOST[:PORT]; write "http://proxy.example:3128"')
+    return value
+
+
 Duration = Annotated[timedelta, BeforeValidator(_parse_duration), AfterValidator(_positive)]
 Never = Annotated[timedelta | None, BeforeValidator(_parse_duration_or_never)]
 Region = Annotated[str, AfterValidator(_region)]
+Proxy = Annotated[str, AfterValidator(_proxy)]
 Names = Annotated[tuple[str, ...], Field(strict=False)]
 Hosts = Annotated[tuple[Annotated[str, AfterValidator(_host)], ...], Field(strict=False)]
 
@@ -103,7 +127,7 @@ class Aws(_Section):
     config_file: str | None = None
     sts_region_fallback: Region | None = None
     endpoint_allow: Hosts = ()
-    https_proxy: str | None = None
+    https_proxy: Proxy | None = None
     no_proxy: str | None = None
     ca_bundle: str | None = None
 
@@ -222,7 +246,7 @@ class Settings(_Section):
         """What the environment of `vaultd start` adds: proxy and CA where the file says none, VAULTD_STORE over it."""
         aws = self.aws.model_copy(
             update={
-                "https_proxy": self.aws.https_proxy or _either(environ, "HTTPS_PROXY", "https_proxy"),
+                "https_proxy": self.aws.https_proxy or _proxy_of(environ),
                 "no_proxy": self.aws.no_proxy or _either(environ, "NO_PROXY", "no_proxy"),
                 "ca_bundle": self.aws.ca_bundle or environ.get("AWS_CA_BUNDLE") or None,
             }
@@ -241,6 +265,45 @@ def _said(section: _Section, names: Iterable[str]) -> list[str]:
 
 def _either(environ: Mapping[str, str], *names: str) -> str | None:
     return next((environ[name] for name in names if environ.get(name)), None)
+
+
+def _proxy_of(environ: Mapping[str, str]) -> str | None:
+    for name in ("HTTPS_PROXY", "https_proxy"):
+        if value := environ.get(name):
+            try:
+                return _proxy(value)
+            except ValueError as exc:
+                raise Misconfigured(f"{name} in the environment is refused: {exc}, or type `unset {name}`") from exc
+    return None
+
+
+def load_for(text: str, environ: Mapping[str, str], *, path: str) -> Settings:
+    """As `load_settings`, with what the environment adds; raises Misconfigured too where the CA bundle gives none."""
+    settings = load_settings(text, path=path)
+    whole = settings.with_environment(environ)
+    if bundle := whole.aws.ca_bundle:
+        where = f"{path}:{_line_of(text, ('aws', 'ca_bundle'))}: [aws] ca_bundle"
+        _check_bundle(bundle, where if settings.aws.ca_bundle else "AWS_CA_BUNDLE in the environment")
+    return whole
+
+
+def _check_bundle(bundle: str, where: str) -> None:
+    """Before the first call to AWS, which would be the first to miss it."""
+    if why := _unreadable(Path(bundle)):
+        raise Misconfigured(f"{where} is refused: {bundle!r} {why}; write the full path of a PEM file")
+
+
+def _unreadable(path: Path) -> str:
+    """Without opening it: a FIFO would hold the start up."""
+    try:
+        regular = stat.S_ISREG(path.stat().st_mode)
+    except FileNotFoundError:
+        return "is not there"
+    except (OSError, ValueError):
+        return "cannot be looked at"
+    if not regular:
+        return "is not a file"
+    return "" if os.access(path, os.R_OK) else "may not be read by you"
 
 
 def load_settings(text: str, *, path: str) -> Settings:
@@ -272,12 +335,27 @@ def _message(refusal: ValidationError, *, text: str, path: str) -> str:
     """The first error only: one sentence, and the others show once it is mended."""
     error = refusal.errors(include_url=False)[0]
     keys = _as_written(error["loc"])
-    where = f"{path}:{_line_of(text, keys)}: {_spelled(keys)}"
-    if error["type"] == "extra_forbidden":
-        known = _known_keys(keys[:-1])
-        close = difflib.get_close_matches(keys[-1], known, n=1, cutoff=0.5)
-        return f"{where} is not a known key; write {close[0] if close else 'one of ' + ', '.join(known)}"
+    unknown = error["type"] == "extra_forbidden"
+    bare = unknown and len(keys) == 1 and not isinstance(error["input"], dict)
+    where = f"{path}:{_line_of(text, keys)}: {keys[0] if bare else _spelled(keys)}"
+    if unknown:
+        return f"{where} is not a known key{' outside a table' if bare else ''}; {_instead(keys, bare=bare)}"
     return f"{where} is refused: {_reason(error)}"
+
+
+def _instead(keys: tuple[str, ...], *, bare: bool) -> str:
+    """What to write for an unknown key: the same in its own table, else the nearest where it stands."""
+    tables = _tables_with(keys[-1])
+    if tables and (bare or len(keys) > 1):
+        return "did you mean " + " or ".join(f"`[{table}] {keys[-1]}`" for table in tables) + "?"
+    known = _known_keys(keys[:-1])
+    close = difflib.get_close_matches(keys[-1], known, n=1, cutoff=0.5)
+    return f"write {close[0] if close else 'one of ' + ', '.join(known)}"
+
+
+def _tables_with(key: str) -> list[str]:
+    names = {"identities": "identities.NAME", "profiles": "profiles.NAME"}
+    return [names.get(each, each) for each in Settings.model_fields if key in _known_keys((each,))]
 
 
 def _as_written(loc: tuple[int | str, ...]) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from vaultd.aws.clients import Clients, Network
 from vaultd.aws.iam import BotoIam
 from vaultd.aws.sts import BotoSts
 from vaultd.aws.threads import Threads
-from vaultd.config import Settings, load_settings
+from vaultd.config import Settings, load_for
 from vaultd.engine.seams import Clock, Iam, IdentityStore, Sts
 from vaultd.errors import Misconfigured
 from vaultd.files import Files, Layout
@@ -91,7 +91,7 @@ def read_settings(
     content = files.read_config(path)
     if content is None and config is not None:
         raise Misconfigured(f"there is no {config}: correct the path after --config")
-    settings = load_settings((content or b"").decode(errors="replace"), path=str(path)).with_environment(environ)
+    settings = load_for((content or b"").decode(errors="replace"), environ, path=str(path))
     if port is None:
         return settings
     return settings.model_copy(update={"listen": settings.listen.model_copy(update={"port": port})})
