@@ -150,6 +150,7 @@ def settled(
             if token_code is None:
                 ask(link, refusal.prompt, body)
             elif carried:
+                leave(link, refusal.prompt)
                 raise Stop(refusal.message, 1) from None
             else:
                 carried = True  # one code is sent once
@@ -163,6 +164,7 @@ def post(link: Link, prompt: dict[str, Any], token_code: str) -> None:
         link.call("POST", f"/v1/prompts/{prompt['id']}", {"token_code": token_code})
     except Refusal as refusal:
         if refusal.status != 404:  # 404: answered elsewhere meanwhile, so the call will do
+            leave(link, prompt)
             raise Stop(refusal.message, 1 if refusal.status < 500 else refusal.exit_status) from None
 
 
@@ -172,9 +174,19 @@ def ask(link: Link, prompt: dict[str, Any], body: dict[str, Any] | None = None) 
     """
     terminal = Terminal.find(f"{_mfa(prompt)} when the code is at hand")
     if terminal is None:
+        leave(link, prompt)
         raise _nobody(link, prompt, body)
     with terminal:
         _converse(link, terminal, prompt)
+
+
+def leave(link: Link, prompt: dict[str, Any]) -> None:
+    """Nobody here goes on with the question that our call opened: left open, the next command, which may want another
+    code, would ask for it. It closes unless others attend or wait for it; one that we found open is not ours to close.
+    """
+    if prompt.get("opened"):
+        with suppress(Stop):
+            link.call("DELETE", f"/v1/prompts/{prompt['id']}?leave")
 
 
 def _mfa(prompt: dict[str, Any]) -> str:
@@ -306,10 +318,12 @@ def _again(refusal: Refusal) -> str:
 
 
 def wait_elsewhere(link: Link, prompt: dict[str, Any]) -> None:
-    """Wait, without being an asker, until somebody answered; Stop 3 when nobody did before the question expired."""
+    """Wait until somebody answered; Stop 3 when nobody did before the question expired. Counted as an asker: when the
+    SDK that called us gives up, the question goes too, unless others are at it.
+    """
     expires = epoch(prompt.get("expires_at"))
     left = 120.0 if expires is None else max(1.0, expires - time.time() + 5.0)
-    watch = link.open("GET", f"/v1/prompts/{prompt['id']}?wait", seconds=left)
+    watch = link.open("GET", f"/v1/prompts/{prompt['id']}?wait&attend", seconds=left)
     try:
         outcome = watch.reply().get("outcome")
     except Refusal as refusal:

@@ -37,6 +37,8 @@ class Refusal(Stop):
 
     @property
     def prompt(self) -> dict[str, Any] | None:
-        """The question that stands between this call and its answer (409 MfaRequired)."""
+        """The question that stands between this call and its answer (409 MfaRequired); `opened`: by this call."""
         prompt = self.body.get("prompt")
-        return prompt if self.code == "MfaRequired" and isinstance(prompt, dict) else None
+        if self.code != "MfaRequired" or not isinstance(prompt, dict):
+            return None
+        return {**prompt, "opened": self.body.get("opened") is True}

@@ -112,8 +112,9 @@ def error(status: int, code: str, message: str, exit_status: int, **more: Any) -
 
 def mfa_required(**changes: Any) -> Answer:
     """409 with the question."""
-    prompt = {**PROMPT, **changes}
-    return error(409, "MfaRequired", "web-admin needs a code: type `vault-client mfa identity`", 3, prompt=prompt)
+    said = "web-admin needs a code: type `vault-client mfa identity`"
+    more = {"opened": changes.pop("opened")} if "opened" in changes else {}
+    return error(409, "MfaRequired", said, 3, prompt={**PROMPT, **changes}, **more)
 
 
 class Stub:

@@ -336,6 +336,36 @@ def test_a_code_for_the_call_itself_is_not_asked_of_mfa(
     assert ("`vault-client mfa identity`" in ended.err) is not direct
 
 
+@pytest.mark.parametrize(
+    ("opened", "arguments"),
+    [
+        (True, ["use", "web-admin"]),
+        (False, ["use", "web-admin"]),
+        (True, ["export", "web-admin", "--token-code", "123456"]),
+        (False, ["export", "web-admin", "--token-code", "123456"]),
+        (True, ["use", "web-admin", "--token-code", "123456"]),
+        (True, ["mfa"]),
+        (False, ["mfa"]),
+    ],
+)
+def test_who_cannot_ask_leaves_the_question_that_his_call_opened(
+    stub: Stub, process: Run, opened: bool, arguments: list[str]
+) -> None:
+    """Left open, it would be asked of the next command, which may want another code. One that was open before is
+    another's.
+    """
+    needed = mfa_required(opened=opened)
+    stub.answers["POST", "/v1/grants"] = stub.answers["GET", "/v1/profiles/web-admin/credentials"] = needed
+    stub.answers["POST", "/v1/prompts"] = (201, {**PROMPT, "opened": opened})
+    stub.answers["POST", "/v1/prompts/q1"] = error(409, "MfaRequired", "AWS refused the code: type the next", 3)
+    stub.answers["DELETE", "/v1/prompts/q1?leave"] = (200, {})
+    ended = process(*arguments)
+
+    assert ended.status == (1 if "--token-code" in arguments else 3)
+    assert len(stub.asked("DELETE", "/v1/prompts/q1?leave")) == int(opened)
+    assert stub.asked("DELETE", "/v1/prompts/q1") == []
+
+
 def test_token_code_travels_with_the_call(stub: Stub, process: Run) -> None:
     """`--token-code` goes in the body, so that the daemon sends it only when it is needed."""
     ended = process("use", "web-admin", "--token-code", "123456")

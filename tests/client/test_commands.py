@@ -566,7 +566,7 @@ def test_credential_process_waits_for_somebody(run: Run, stub: Stub) -> None:
 
     assert ended.status == 0
     assert json.loads(ended.out)["AccessKeyId"] == KEYS["AccessKeyId"]
-    assert stub.asked("GET", "/v1/prompts/q1?wait") == [None]
+    assert stub.asked("GET", "/v1/prompts/q1?wait&attend") == [None]
     assert stub.asked("POST", "/v1/prompts/q1") == []
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -105,7 +106,7 @@ async def test_the_last_terminal_that_leaves_closes_the_question_without_a_cool_
 
 
 async def test_who_only_waits_is_no_asker(started: Started) -> None:
-    """`?wait` without `attend` (credential-process) leaves the question as it is when it goes."""
+    """`?wait` without `attend` leaves the question as it is when it goes."""
     question = await asked(started)
     line = Line(started)
     await line.__aenter__()
@@ -115,6 +116,51 @@ async def test_who_only_waits_is_no_asker(started: Started) -> None:
     await asyncio.sleep(0.02)
 
     assert [each.id for each in started.daemon.desk.open_questions()] == [question]
+
+
+async def leave(started: Started, question: str) -> None:
+    assert await started.ok("DELETE", f"/v1/prompts/{question}?leave") == {}
+
+
+async def test_a_caller_with_nobody_to_ask_closes_the_question_that_it_opened(started: Started) -> None:
+    """The 409 tells whether this call opened the question; to leave it is no cancel: another one may open at once."""
+    first = await started.call("POST", "/v1/grants", LEASE)
+    again = await started.call("POST", "/v1/grants", LEASE)
+    found = await started.call("POST", "/v1/prompts", {})
+    assert found.body["opened"] is False
+    assert [each.body["opened"] for each in (first, again)] == [True, False]
+    question = first.body["prompt"]["id"]
+
+    async with Line(started) as line:
+        await waiting(started, line, question)
+        await leave(started, question)
+        assert started.daemon.desk.question(question).id == question, "somebody is at it"
+    await soon(lambda: not started.daemon.desk.open_questions())
+
+    opened = await started.call("POST", "/v1/prompts", {})
+    assert opened.body["opened"] is True
+    await leave(started, opened.body["id"])
+    assert started.daemon.desk.open_questions() == ()
+    assert await asked(started)
+
+
+async def test_the_question_of_a_caller_who_left_before_he_was_told_is_closed(started: Started) -> None:
+    """Ctrl-C while the key is proved to AWS: nobody knows of that question. Control: who waits for the answer does."""
+    sts = started.house.sts
+    sts.hold()
+    line = Line(started)
+    await line.__aenter__()
+    before = sts.counts()["caller_identity"]
+    line.send("POST", "/v1/grants", json.dumps(LEASE).encode())
+    await soon(lambda: sts.counts()["caller_identity"] > before)
+    await line.close()
+    await asyncio.sleep(0.02)
+    sts.release()
+    await soon(lambda: started.house.events("mfa.ask"))
+
+    await soon(lambda: not started.daemon.desk.open_questions())
+    assert await asked(started)
+    assert len(started.daemon.desk.open_questions()) == 1
 
 
 async def test_codes_by_their_outcomes(started: Started, clock: FakeClock) -> None:

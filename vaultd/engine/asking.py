@@ -82,16 +82,19 @@ class Asking:
         self._desk.lock()
 
     def required(self, wish: Wish, step: Step) -> VaultdError:
-        """MfaRequired for this wish, its question open at the desk."""
+        """MfaRequired for this wish, its question open at the desk; `opened`: by this very call, so that a caller who
+        has nobody to ask can close it again.
+        """
         needed = self._renewals.code_needed(replace(step, profile=wish.plan.profile))
         if not wish.asks:
             return needed
+        opened = self.pending(step) is None
         try:
             question = self.ask(wish.plan, step, wish.requester, stays=wish.deadline is not None, forced=wish.forced)
         except TooManyAttempts as exc:
             # To an SDK a cool-down is just a missing code (interface.md §4 lists no other); the text says what to type.
             return MfaRequired(exc.message) if wish.deadline is not None else exc
-        return MfaRequired(needed.message, prompt=question.wire())
+        return MfaRequired(needed.message, prompt=question.wire(), opened=opened)
 
     def ask(self, plan: Plan, step: Step, requester: str, *, stays: bool, forced: bool = False) -> Question:
         """Open or join the question of that step's device; `plan` goes on once it is answered."""

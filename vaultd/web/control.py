@@ -11,17 +11,18 @@ import logging
 import socket
 import sys
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 from aiohttp import web
 
 from vaultd import __version__
-from vaultd.errors import BadRequest, MethodNotAllowed, NotFound, ProtocolMismatch, VaultdError
+from vaultd.errors import BadRequest, MethodNotAllowed, MfaRequired, NotFound, ProtocolMismatch, VaultdError
 from vaultd.model.text import shown
 from vaultd.web import bodies
 from vaultd.web.control_connection import ControlConnection
 from vaultd.web.control_replies import error_reply
-from vaultd.web.rooms import Rooms
+from vaultd.web.rooms import Rooms, connection
 from vaultd.web.routes import daemon, grants, identities, profiles, prompts
 
 #: Version of the control API; a client of another one is told so (426).
@@ -48,7 +49,7 @@ class Control:
 
     async def start(self, sock: socket.socket) -> None:
         """Begin to serve."""
-        app = web.Application(middlewares=[_guard], client_max_size=bodies.BODY_LIMIT)
+        app = web.Application(middlewares=[self._guard], client_max_size=bodies.BODY_LIMIT)
         for room in (profiles, grants, prompts, identities, daemon):
             app.add_routes(room.table(self._rooms))
         self._runner = web.AppRunner(app, access_log=None)
@@ -75,20 +76,28 @@ class Control:
         if runner is None or runner.server is None:
             return
         runner.server.pre_shutdown()
-        for connection in runner.server.connections:
-            if isinstance(connection, ControlConnection):
-                connection.leave()
+        for each in runner.server.connections:
+            if isinstance(each, ControlConnection):
+                each.leave()
         await runner.server.shutdown(CLOSE_SECONDS)
         await runner.cleanup()
 
+    @web.middleware
+    async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        reply = await _answered(request, partial(self._heard, handler))
+        resource = request.match_info.route.resource  # the route as we wrote it: no byte of the request is logged
+        route = None if resource is None else resource.canonical
+        log.debug("answer control method=%s route=%s status=%d", shown(request.method, limit=20), route, reply.status)
+        return reply
 
-@web.middleware
-async def _guard(request: web.Request, handler: Handler) -> web.StreamResponse:
-    reply = await _answered(request, handler)
-    resource = request.match_info.route.resource  # the route as we wrote it: no byte of the request is logged
-    route = None if resource is None else resource.canonical
-    log.debug("answer control method=%s route=%s status=%d", shown(request.method, limit=20), route, reply.status)
-    return reply
+    async def _heard(self, handler: Handler, request: web.Request) -> web.StreamResponse:
+        """A caller who left before he was told of the question that his call opened was its one asker."""
+        try:
+            return await handler(request)
+        except MfaRequired as exc:
+            if exc.details.get("opened") and connection(request).gone.done():
+                self._rooms.desk.attend(exc.details["prompt"]["id"]).leave()
+            raise
 
 
 async def _answered(request: web.Request, handler: Handler) -> web.StreamResponse:

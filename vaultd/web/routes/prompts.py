@@ -46,7 +46,7 @@ class _Prompts:
         if isinstance(question, MfaHandle):
             return reply({"live": True, "expiration": stamp(question.expiration)})
         if body.token_code is None:
-            return reply(question.wire(), status=201)
+            return reply({**question.wire(), "opened": pending is None}, status=201)
         # Who brings a code is an asker as long as AWS takes for it: a wrong one must not leave a question behind.
         attendance = None if pending else self._rooms.desk.attend(question.id)
         try:
@@ -112,5 +112,10 @@ class _Prompts:
         return reply({})
 
     async def cancel(self, request: web.Request) -> web.Response:
-        self._rooms.desk.cancel(request.match_info["id"])
+        """A person's no, which starts the cool-down; with `?leave` only the going of a caller who has nobody to ask."""
+        question = request.match_info["id"]
+        if "leave" in request.query:
+            self._rooms.desk.attend(question).leave()
+        else:
+            self._rooms.desk.cancel(question)
         return reply({})
