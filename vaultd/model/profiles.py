@@ -333,8 +333,8 @@ def _unreadable(exc: configparser.Error, *, file: str, line: int) -> str:
 
 
 def _no_pair(where: str, represented: str) -> str:
-    """`represented` is the line's repr, as configparser keeps it."""
-    if represented[1:].lstrip().startswith("["):
+    """`represented` is the line's repr, as configparser keeps it; since Python 3.13 it is the line itself."""
+    if represented.lstrip("'\"").lstrip().startswith("["):
         return _unclosed(where)
     return f"{where}: this line is neither `[section]` nor `key = value`; write one of them."
 
