@@ -295,6 +295,8 @@ LOGS: dict[str, tuple[Leak, tuple[str, ...]]] = {
     "record that cannot be formatted": (_bad_format, ("passphrase", "token_code")),
 }
 ROWS = [(leak, name) for leak, (_, names) in LOGS.items() for name in names]
+#: asyncio itself prints no arguments since Python 3.13 (security.md §0.5): nothing is left for a control there.
+MENDED = {"callback argument", "partial argument"}
 
 
 @contextmanager
@@ -336,7 +338,8 @@ def test_a_log_does_not_tell(leak: str, name: str, capfd: pytest.CaptureFixture[
     guarded = canaries.scan_path(tmp_path)
     printed = capfd.readouterr()
 
-    assert unguarded, "positive control: without the control it leaks on this way"
+    if not (leak in MENDED and sys.version_info >= (3, 13)):
+        assert unguarded, "positive control: without the control it leaks on this way"
     assert "begin leak" in (tmp_path / "vaultd.log").read_text(), "positive control: the log is written at DEBUG"
     assert guarded == []
     assert canaries.scan(printed.out + printed.err) == []
