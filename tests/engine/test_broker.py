@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Coroutine
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -17,6 +18,7 @@ from vaultd.errors import (
     CodeRefused,
     CodeSpent,
     DeviceRefused,
+    DurationTooLong,
     IdentityBroken,
     Locked,
     MfaRequired,
@@ -30,7 +32,7 @@ from vaultd.errors import (
     VaultdError,
 )
 from vaultd.model.credentials import MfaHandle, RoleSession
-from vaultd.model.plan import Plan
+from vaultd.model.plan import Plan, Sourced
 from vaultd.model.secret import Secret
 
 
@@ -924,6 +926,37 @@ async def test_a_parent_whose_renewal_takes_a_code_still_opens_its_child(rig: Ri
     await rig.clock.advance(1700)
     with pytest.raises(MfaRequired):
         await rig.get(world.plan("Chained", *chained().steps[:2], world.role_step("Grandchild")))
+
+
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [("asked for", "leave out or lower --duration"), ("config:4", "lower its duration_seconds")],
+)
+async def test_too_long_names_what_asked_for_it(rig: Rig, source: str, told: str) -> None:
+    """C2: who typed `--duration 2h` has no duration_seconds to lower, in the question and in the warning."""
+    step = replace(world.role_step("WebAdmin", kind="direct", duration=timedelta(hours=2)), sources=(
+        Sourced("duration", "7200s", source),
+    ))  # fmt: skip
+    plan = world.plan("WebAdmin", step)
+    rig.keeper.max_durations[world.arn("WebAdmin")] = timedelta(hours=1)
+    with pytest.raises(MfaRequired):
+        await rig.get(plan)
+    with pytest.raises(MfaRequired, match=rf"one hour at most for WebAdmin: {told} and give the next code\."):
+        await rig.answer()
+    await rig.answer()
+    await rig.get(plan)
+
+    assert rig.broker.state(plan).warnings[0].endswith(f"7200 s: {told}.")
+
+
+async def test_too_long_for_a_chain_names_what_asked_for_it(rig: Rig) -> None:
+    """aws/ does not know who asked for that length. Control: the config file did."""
+    said = "a session of x lasts 3600 seconds at most; lower duration_seconds in the AWS config file"
+    asked = replace(world.role_step("WebAdmin"), sources=(Sourced("duration", "3600s", "asked for, cut"),))
+    for step, told in ((asked, "leave out or lower --duration"), (world.role_step("Audit"), said[-48:])):
+        rig.keeper.always[MintRole] = DurationTooLong(said)
+        with pytest.raises(DurationTooLong, match=told):
+            await rig.get(world.plan(step.profile, step))
 
 
 async def test_c1_a_direct_role_that_is_denied_is_tried_for_an_hour(rig: Rig) -> None:

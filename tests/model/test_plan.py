@@ -135,6 +135,16 @@ def test_a_chain_is_capped_with_a_problem() -> None:
     assert found.problems[0].startswith("7200 s (config:4) is cut to 3600 s")
 
 
+def test_a_length_that_the_caller_asked_for_is_his_to_change() -> None:
+    """No line of the file says 7200 s, so none is named: `--duration` is. Control: the file's own length."""
+    text = role(name="leaf", source="p") + role()
+    asked = plan(text, "leaf", overrides=Overrides(duration=2 * HOUR))
+    assert asked.last.length_asked
+    assert asked.problems[0].endswith("remove --duration.")
+    assert plan(role(), overrides=Overrides(duration=2 * HOUR)).last.length_asked
+    assert not plan(role("duration_seconds = 7200")).last.length_asked
+
+
 def test_short_sessions_are_said() -> None:
     """SDKs want 15 minutes left, so below half an hour they ask all the time (aws-facts §1.3 (5), scenario C6)."""
     found = plan(role("duration_seconds = 900"))

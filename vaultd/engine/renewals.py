@@ -38,6 +38,8 @@ from vaultd.model.secret import Secret
 from vaultd.model.steps import Dropped, Effect, Failed, Opened
 from vaultd.model.text import shown, typed
 
+#: How aws/ ends a DurationTooLong; who asked for that length is known here.
+LOWER = "lower duration_seconds in the AWS config file"
 #: No call to the keeper takes longer (A11; aws/ itself gives up after 2 + 8 s).
 DEADLINE_SECONDS = 10.0
 #: Before a code goes out again after a clean Throttling: twice at most, within its 30 s (A10).
@@ -199,6 +201,8 @@ class Renewals:
         issued = source.issued if isinstance(source, MfaHandle) and source.mfa_serial else None
         # aws/ knows roles and no profiles: here the remedy gets the name that can be typed
         error.message = error.message.replace("explain PROFILE`", f"explain {typed(step.profile)}`")
+        if step.length_asked:
+            error.message = error.message.replace(LOWER, "leave out or lower --duration")
         event = Failed(error=error, jitter=self._cells.jitter(), source=issued, asked=asked, direct=direct)
         if isinstance(error, IdentityBroken):
             # Row 10: never a reason to ask for MFA, so every device of this identity is to know.
@@ -296,10 +300,9 @@ class Renewals:
         try:
             return await self._make(capped, 1)
         except MfaRequired as exc:
-            name = shown(step.profile)
+            less = "leave out or lower --duration" if step.length_asked else "lower its duration_seconds"
             raise MfaRequired(
-                f"AWS allows one hour at most for {name}: leave out --duration (or duration_seconds) and give the "
-                "next code."
+                f"AWS allows one hour at most for {shown(step.profile)}: {less} and give the next code."
             ) from exc
 
     async def _mint_with_code(self, order: MintMfa | MintRole) -> Minted:

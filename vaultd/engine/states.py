@@ -84,13 +84,16 @@ class States:
 
 def _warnings(plan: Plan, cell: steps.Cell, session: RoleSession | None) -> tuple[str, ...]:
     name, said = shown(plan.profile), []
+    said_by, lower, raise_ = "configured", "lower its duration_seconds", "raise its duration_seconds"
+    if plan.last.length_asked:
+        said_by, lower, raise_ = "asked", "leave out or lower --duration", "leave out or raise --duration"
     if cell.duration is not None and cell.unsure is None and cell.duration < plan.last.duration:
         said.append(
-            f"AWS gives {name} {int(cell.duration.total_seconds())} s at most, not the configured "
-            f"{int(plan.last.duration.total_seconds())} s: lower its duration_seconds."
+            f"AWS gives {name} {int(cell.duration.total_seconds())} s at most, not the {said_by} "
+            f"{int(plan.last.duration.total_seconds())} s: {lower}."
         )
     if plan.last.role is not None and plan.last.duration < timedelta(seconds=1800):
-        said.append(f"Sessions of {name} under 1800 s make SDKs fetch each time: raise its duration_seconds.")
+        said.append(f"Sessions of {name} under 1800 s make SDKs fetch each time: {raise_}.")
     if session is not None and (session.packed_policy_size or 0) > 80:
         said.append(f"Policy and tags of {name} fill {session.packed_policy_size} % of AWS's limit: shorten them.")
     return tuple(said)

@@ -24,6 +24,10 @@ from vaultd.model.partitions import Endpoint
 StepKind = Literal["mfa_session", "session_token", "assume_role", "assume_role_with_code"]
 
 
+#: The source of a value that a grant brought with it; what is made of it is said behind.
+ASKED_FOR = "asked for"
+
+
 @dataclass(frozen=True, slots=True)
 class RoleParameters:
     """AssumeRole's parameters but for the code; names are AWS's own. `tags` are (key, value) in config order."""
@@ -66,6 +70,11 @@ class Step:
     def needs_code(self) -> bool:
         """True when the call itself carries a token code."""
         return self.kind in {"mfa_session", "assume_role_with_code"}
+
+    @property
+    def length_asked(self) -> bool:
+        """True when the duration is the caller's (`--duration`): then no line of the config file is to be changed."""
+        return any(each.field == "duration" and each.source.startswith(ASKED_FOR) for each in self.sources)
 
 
 @dataclass(frozen=True, slots=True)

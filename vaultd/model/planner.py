@@ -18,7 +18,7 @@ from vaultd.model.draft import Draft, Rules
 from vaultd.model.environment import slug
 from vaultd.model.ground import Ground, find_ground, served_region
 from vaultd.model.partitions import Endpoint, account_of, valid_region
-from vaultd.model.plan import Overrides, Plan, RoleParameters, Sourced, Step, StepKind
+from vaultd.model.plan import ASKED_FOR, Overrides, Plan, RoleParameters, Sourced, Step, StepKind
 from vaultd.model.profiles import STATIC_KEYS, Chain, Profile, Profiles
 from vaultd.model.roles import role_parameters
 from vaultd.model.text import nearest, shown, typed
@@ -237,7 +237,7 @@ def _seconds(duration: timedelta) -> str:
 def _duration(draft: Draft, profile: Profile) -> tuple[timedelta, str]:
     last = profile is draft.roles[-1]
     if last and draft.overrides.duration is not None:
-        asked, source = draft.overrides.duration, "asked for"
+        asked, source = draft.overrides.duration, ASKED_FOR
     elif value := profile.get("duration_seconds"):
         source = draft.profiles.at(value.line)
         asked = timedelta(seconds=int(value.text)) if _number(value.text) else timedelta(0)
@@ -247,10 +247,14 @@ def _duration(draft: Draft, profile: Profile) -> tuple[timedelta, str]:
         asked, source = timedelta(seconds=3600), "default"
     if last and asked < limits.COMFORTABLE_DURATION:
         draft.problem(
-            f"{int(asked.total_seconds())} s ({source}) is so short that SDKs ask again all the time; write "
-            "duration_seconds = 3600."
+            f"{int(asked.total_seconds())} s ({source}) is so short that SDKs ask again all the time; "
+            f"{_an_hour(source)}."
         )
     return asked, source
+
+
+def _an_hour(source: str) -> str:
+    return "remove --duration" if source == ASKED_FOR else "write duration_seconds = 3600"
 
 
 def _number(text: str) -> bool:
@@ -264,7 +268,7 @@ def _capped(draft: Draft, profile: Profile, asked: timedelta, source: str) -> tu
     if profile is draft.roles[-1]:
         draft.problem(
             f"{int(asked.total_seconds())} s ({source}) is cut to 3600 s, AWS's limit for a role assumed from a role; "
-            "write duration_seconds = 3600."
+            f"{_an_hour(source)}."
         )
     return limits.CHAINED_DURATION, f"{source}, cut to the limit of role chaining"
 
