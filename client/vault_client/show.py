@@ -209,9 +209,12 @@ def explain(call: Call) -> int:
     for number, step in enumerate(plan["steps"], 1):
         lines += _step(number, step)
     problems = plan.get("problems") or []
-    lines += ["", "what would go wrong:"] if problems else ["", "nothing is known that would go wrong"]
-    lines += [ink.paint(f"  - {clean(problem)}", "bad") for problem in problems]
-    lines += _last_error(call, ink)
+    last = _last_error(call, ink)
+    if problems:
+        lines += ["", "what would go wrong:", *(ink.paint(f"  - {clean(problem)}", "bad") for problem in problems)]
+    elif not last:
+        lines += ["", "nothing is known that would go wrong"]
+    lines += last
     call.out("\n".join(lines) + "\n")
     return 0
 
@@ -221,8 +224,16 @@ def _last_error(call: Call, ink: Ink) -> list[str]:
     for row in _rows(call.link.call("GET", "/v1/profiles"), "profiles"):
         error = row.get("last_error")
         if row.get("profile") == clean(call.operands[0]) and isinstance(error, dict):
-            return ["", f"the last try{_when(error)}:", ink.paint(f"  - {clean(error.get('message'))}", "bad")]
+            return ["", f"the last try{_when(error)} failed:", ink.paint(f"  - {_read(error)}", "bad")]
     return []
+
+
+def _read(error: dict[str, Any]) -> str:
+    """The sentence without its way to `explain`: the reader is there."""
+    said = clean(error.get("message"))
+    for way in ("; run `vault-client explain ", ", or type `vault-client explain "):
+        said = said.partition(way)[0]
+    return said
 
 
 def _when(error: dict[str, Any]) -> str:

@@ -31,6 +31,8 @@ from vaultd.model.secret import Secret
 
 WRONG = "000000"
 DENY = " with an explicit deny in an identity-based policy"
+NONE = " because no identity-based policy allows the sts:AssumeRole action"
+LOOK = ": look at its trust policy and your sts:AssumeRole permissions"
 LONG = " because no permissions boundary allows the sts:AssumeRole action of this user"
 REMEDY = re.compile(r"`|type|try again|correct|lower|shorten|set |wait|activate")
 
@@ -83,9 +85,10 @@ async def test_rows_5_to_7_denials_are_one_class(aws: Aws, strict: StrictSts, st
     ("text", "said"),
     [
         (DENY, "sts:AssumeRole on {arn}" + DENY),
-        (LONG, "sts:AssumeRole on role WebAdmin" + LONG),
+        (LONG, "sts:AssumeRole on role WebAdmin of 234567890123" + LONG),
         (DENY + ": arn:aws:iam::123456789012:policy/ForceMFA", "sts:AssumeRole on {arn}" + DENY),
-        ("", "sts:AssumeRole on {arn}"),
+        (NONE, "sts:AssumeRole on {arn} because no identity-based policy allows it"),
+        ("", "sts:AssumeRole on {arn}" + LOOK),
     ],
 )  # fmt: skip
 def test_a_denial_keeps_role_and_reason(text: str, said: str) -> None:
@@ -96,6 +99,21 @@ def test_a_denial_keeps_role_and_reason(text: str, said: str) -> None:
     error = from_reply(called(), Reply(403, "AccessDenied", whole))
 
     assert error.message == f"AWS refused: {said.format(arn=arn)}; run `vault-client explain PROFILE`"
+    assert len(error.message) <= 200
+
+
+@pytest.mark.parametrize("path", ["", "a-division/and-its-subdivision/of-some-length/"])
+@pytest.mark.parametrize("name", ["WebAdmin", "AWSReservedSSO_AdministratorAccess_0123456789abcdef", "R" * 64])
+@pytest.mark.parametrize("text", [DENY, LONG, NONE, ""])
+def test_the_reason_outlives_the_arn(path: str, name: str, text: str) -> None:
+    """A long ARN gives way to role NAME of ACCOUNT, then to the name; what can be acted on stays, in 200 in all."""
+    arn = f"arn:aws:iam::234567890123:role/{path}{name}"
+    whole = f"User: arn:aws:iam::1:user/x is not authorized to perform: sts:AssumeRole on resource: {arn}{text}"
+    error = from_reply(called(), Reply(403, "AccessDenied", whole))
+
+    kept = NONE.replace("the sts:AssumeRole action", "it") if text == NONE else text or LOOK
+    assert f"{kept}; run `vault-client explain PROFILE`" in error.message
+    assert f"role/{path}{name}" in error.message or f" role {name[:20]}" in error.message
     assert len(error.message) <= 200
 
 

@@ -617,16 +617,23 @@ def test_list_tells_a_broken_config(
 
 
 def test_explain_tells_the_last_error(run: Run, stub: Stub) -> None:
-    """Its message says `run vault-client explain`: there it is whole. Control: of another profile's, nothing."""
-    error = {"code": "RoleDenied", "message": "AWS refused: sts:AssumeRole", "time": None}
+    """Its message says `run vault-client explain`, but not there, where something has gone wrong. Control: of another
+    profile's, nothing.
+    """
+    said = "AWS refused: sts:AssumeRole; run `vault-client explain web-admin`"
+    error = {"code": "RoleDenied", "message": said, "time": None}
     rows = [{**PROFILE, "last_error": error}, {**PROFILE, "profile": "other"}]
     stub.answers["GET", "/v1/profiles"] = (200, {"profiles": rows})
     for name in ("web-admin", "other"):
         plan: dict[str, Any] = {"profile": name, "identity": "identity", "steps": [], "problems": []}
         stub.answers["GET", f"/v1/profiles/{name}/plan"] = (200, plan)
 
-    assert run("explain", "web-admin").out.endswith("\nthe last try:\n  - AWS refused: sts:AssumeRole\n")
-    assert "the last try" not in run("explain", "other").out
+    shown = run("explain", "web-admin").out
+    assert shown.endswith("\nthe last try failed:\n  - AWS refused: sts:AssumeRole\n")
+    assert "nothing is known that would go wrong" not in shown
+    other = run("explain", "other").out
+    assert "the last try" not in other
+    assert "nothing is known that would go wrong" in other
 
 
 def test_a_shell_by_eval_is_held_by_no_dead_process(run: Run, stub: Stub) -> None:

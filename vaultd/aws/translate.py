@@ -37,6 +37,8 @@ from vaultd.model.text import shown, typed
 _WORDS = 130
 #: Of a denial: there is `AWS refused: ` before it, and behind it the way to `explain` with a name of 25 characters.
 _DENIAL = 125
+#: Of AWS's reason, where the shortest name and all of it have no room together.
+_REASON = 90
 
 _ECHO = re.compile(r"Value '[^']*'")
 _SIX_DIGITS = re.compile(r"(?<!\d)\d{6}(?!\d)")
@@ -84,19 +86,38 @@ class Reply:
 
     @property
     def denial(self) -> str:
-        """Of `User: ARN is not authorized to perform: ACTION on resource: ARN because …` what tells why, uncut where it
-        can be: the whole ARN, else the role's name.
+        """Of `User: ARN is not authorized to perform: ACTION on resource: ARN because …` what tells why. The reason is
+        what a person can act on, so the ARN gives way first; where AWS gave none, where to look takes its place.
         """
         found = _NOT_AUTHORIZED.fullmatch(self._scrubbed)
         if found is None:
             return self.words
-        resource = found["resource"]
-        reason = found["reason"].partition(": arn:")[0]  # row 5, 2026: the policy's ARN
-        for each in (resource, f"role {resource.rpartition('/')[2]}"):
-            said = f"{found['action']} on {each}{reason}"
-            if len(said) <= _DENIAL:
-                break
-        return shown(said, limit=_DENIAL)
+        action = found["action"]
+        reason = found["reason"].partition(": arn:")[0].rstrip(" .")  # row 5, 2026: the policy's ARN
+        longer = f" allows the {action} action"
+        reason = f"{reason.removesuffix(longer)} allows it" if reason.endswith(longer) else reason or _unsaid(action)
+        said = [f"{action} on {each}" for each in _resources(found["resource"])]
+        fitting = next((each for each in said if len(each + reason) <= _DENIAL), None)
+        if fitting is None:
+            reason = shown(reason, limit=_REASON)
+            fitting = shown(said[-1], limit=_DENIAL - len(reason))
+        return shown(fitting + reason, limit=_DENIAL)
+
+
+def _resources(arn: str) -> tuple[str, ...]:
+    """The ARN, and what may stand for a role's: its name with the account, its name."""
+    kind, _, name = arn.partition("/")
+    if not kind.endswith(":role"):
+        return (arn,)
+    name = name.rpartition("/")[2]
+    return arn, f"role {name} of {arn.split(':')[4]}", f"role {name}"
+
+
+def _unsaid(action: str) -> str:
+    """AWS gave no reason: the two policies that decide, of which only one is the caller's."""
+    if action == "sts:AssumeRole":
+        return ": look at its trust policy and your sts:AssumeRole permissions"
+    return f": look at your permissions for {action}"
 
 
 @dataclass(frozen=True, slots=True)
