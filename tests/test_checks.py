@@ -18,7 +18,9 @@ from vaultd import checks
 from vaultd.checks import Check, Live
 from vaultd.engine.audit_chain import line_of
 from vaultd.engine.seams import Head
+from vaultd.errors import FileRefused
 from vaultd.files import Files, Layout
+from vaultd.lifecycle.holding import Hold
 from vaultd.model.credentials import Identity
 from vaultd.store.identities import IdentityIndex, IndexEntry
 
@@ -188,6 +190,55 @@ def test_the_daemon(home: Home) -> None:
     )  # fmt: skip
     trouble = home.check("daemon", replace(WELL, trouble=("the log was cut", "more")))
     assert (trouble.ok, trouble.message, trouble.remedy) == (False, "the log was cut", "type `vaultd logs`")
+    own = home.check("daemon", replace(WELL, trouble=("a is wrong: edit b, then type `vaultd restart`.",)))
+    assert (own.message, own.remedy) == ("a is wrong", "edit b, then type `vaultd restart`")
+    circular = home.check("daemon", replace(WELL, trouble=("a is wrong: see where with `vaultd check`.",)))
+    assert (circular.message, circular.remedy) == ("a is wrong", "type `vaultd logs`")
+
+
+def test_a_daemon_that_another_run_directory_hides(home: Home, tmp_path: Path) -> None:
+    """Named with its pid and the right variable, and its port is not a stranger's; control: none holds the home."""
+    there = tmp_path / "r1" / "vaultd"
+    there.mkdir(parents=True)
+    (there / "control.sock").touch()
+    Hold(home.files, replace(home.layout, run=there))
+    (there / "endpoint.json").write_text(json.dumps({"port": home.port, "pid": os.getpid()}))
+    with socket.create_server(("127.0.0.1", home.port)):
+        hidden, port = home.check("daemon"), home.check("port")
+    assert (hidden.ok, hidden.message) == (
+        False, f"your vaultd (pid {os.getpid()}) runs with another XDG_RUNTIME_DIR, {tmp_path}/r1",
+    )  # fmt: skip
+    assert hidden.remedy == f"type `export XDG_RUNTIME_DIR={tmp_path}/r1`, then the same again"
+    assert port == Check("port", True, f"127.0.0.1:{home.port} is your vaultd's own (pid {os.getpid()})")
+    Hold(home.files, replace(home.layout, run=there, state=home.root))  # another home's
+    (home.layout.state / "running.json").unlink()
+    assert home.check("daemon").message == "not asked: this looked at the files only"
+
+
+def test_a_daemon_that_does_not_answer(home: Home) -> None:
+    """It holds this very home; `stop` says how to end it."""
+    hold = Hold(home.files, home.layout)
+    bad = home.check("daemon")
+    hold.release()
+    assert (bad.ok, bad.message) == (False, f"your vaultd (pid {os.getpid()}) runs but does not answer")
+    assert bad.remedy == "type `vaultd logs`, then `vaultd stop`"
+
+
+@pytest.mark.needs("root")
+def test_root_with_another_users_home(home: Home) -> None:
+    """What `vaultd start` says, and nothing of that user's is looked into; control: an own home."""
+    home.write(home.layout.identities_json, "{")
+    for each in (home.root, *home.root.rglob("*")):
+        os.chown(each, 12345, 12345)
+    found = checks.run(home.layout, home.files, home.environ)
+    assert [each.name for each in found] == NAMES
+    assert [each.name for each in found if not each.ok] == ["permissions"]
+    bad = found[1]
+    with pytest.raises(FileRefused) as refused:
+        home.files.make_dirs(home.layout)
+    assert refused.value.message == f"{bad.message}: {bad.remedy}."
+    assert bad.remedy == "run `vaultd start` as the user with id 12345, without sudo, or with `HOME=/root`"
+    assert not [each for each in found if "rm -i" in each.message + each.remedy]
 
 
 def test_the_port(home: Home) -> None:
@@ -225,9 +276,18 @@ def test_the_audit_log(home: Home) -> None:
     home.files.append(home.layout.audit_jsonl, first + b"\n" + first + b"\n", sync=False)
     bad = home.check("audit")
     assert not bad.ok
-    assert bad.remedy == f"look at {home.layout.audit_jsonl}: a line was changed or lost"
+    assert bad.remedy == f"keep a copy of {home.layout.audit_jsonl}, then see what is left with `vault-client log`"
     lost = home.check("audit", replace(WELL, lost_audit_lines=3))
     assert (lost.ok, lost.message) == (False, "3 lines could not be written")
+    home.layout.audit_jsonl.write_bytes(first + b"\n")
+    assert home.check("audit").message.startswith("the chain is whole as far as it goes; ")
+    assert home.check("audit", WELL) == Check("audit", True, "the chain is whole")
+    seen = home.check(
+        "audit", replace(WELL, audit=("The log was rewritten at line 3: see where with `vaultd check`.",))
+    )
+    assert (seen.ok, seen.message) == (False, "The log was rewritten at line 3")
+    cut = home.check("audit", replace(WELL, head=Head(2, "1" * 64)))
+    assert (cut.ok, "was cut: it ends with line 1" in cut.message) == (False, True)
     assert lost.remedy == f"free space for {home.layout.audit_jsonl}"
 
 

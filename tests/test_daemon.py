@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from tests.fakes import FakeClock, FakeStore
-from tests.web.control import House, soon
+from tests.web.control import House, Started, soon
 from vaultd.errors import Misconfigured, StoreDamaged, StoreRolledBack, StoreUnavailable, Unwritable
 from vaultd.files import Files
 
@@ -511,6 +511,37 @@ async def test_a_cut_audit_log_is_seen(tmp_path: Path) -> None:
         assert warning.startswith(f"The audit log {house.layout.audit_jsonl} was cut: it ends with line 2, line ")
         assert (await started.ok("GET", "/v1/status"))["trouble"] == [warning]
         assert house.events("start")[-1]["reason"] == warning
+        check = await checked(started, "audit")
+        assert check["message"] == warning.rpartition("; ")[0]
+        assert check["ok"] is False
+        assert "`vault-client log`; to accept it, type `vaultd restart`" in check["remedy"]
+        assert (await checked(started, "daemon"))["ok"], "control: the cut is told once"
+    async with house.run() as started:
+        assert (await checked(started, "audit"))["message"] == "the chain is whole", "accepted by the restart"
+
+
+async def checked(started: Started, name: str) -> dict[str, Any]:
+    """One diagnosis of the running daemon."""
+    found = (await started.ok("GET", "/v1/checks"))["checks"]
+    return next(each for each in found if each["name"] == name)
+
+
+async def test_a_cut_under_a_running_daemon_is_seen_by_check(tmp_path: Path) -> None:
+    """It knows where the chain ends, whatever the file says; a locked one says what it cannot know."""
+    house = House(tmp_path)
+    async with house.run() as started:
+        await started.add()
+        path = house.layout.audit_jsonl
+        whole = path.read_bytes()
+        assert (await checked(started, "audit"))["message"] == "the chain is whole"
+        path.write_bytes(whole.splitlines(keepends=True)[0])
+        cut = await checked(started, "audit")
+        assert (cut["ok"], cut["message"].startswith(f"The audit log {path} was cut: it ends with line 1, ")) == (
+            False, True,
+        )  # fmt: skip
+        path.write_bytes(whole)
+        await started.ok("POST", "/v1/lock", {})
+        assert (await checked(started, "audit"))["message"].startswith("the chain is whole as far as it goes; ")
 
 
 async def test_a_sealed_log_that_was_taken_away_is_told(tmp_path: Path) -> None:
@@ -524,13 +555,17 @@ async def test_a_sealed_log_that_was_taken_away_is_told(tmp_path: Path) -> None:
     async with house.run() as started:
         audit, codes = started.told["warnings"]
         assert audit == (
-            "The audit log has no sealed end any more, so whether lines were cut is not known: see `vaultd check`."
+            "The audit log had no sealed end when it was opened, so whether lines were cut is not known: see what is "
+            "there with `vault-client log`."
         )
-        assert codes.startswith("sessions.sealed is missing though keys are stored, so which codes were sent is not ")
+        assert codes.startswith("sessions.sealed was missing though keys are stored, so which codes were sent is not ")
         assert (await started.ok("GET", "/v1/status"))["trouble"] == [audit, codes]
         assert house.events("start")[-1]["reason"].startswith(audit)
         assert isinstance(house.clock, FakeClock)
-        await house.clock.advance(30)
+        await house.clock.advance(29)
+        assert (await started.ok("GET", "/v1/status"))["trouble"] == [audit, codes]
+        await house.clock.advance(1)
+        assert (await started.ok("GET", "/v1/status"))["trouble"] == [audit], "codes are taken again"
     async with house.run() as started:
         assert started.told["warnings"] == []
 

@@ -127,6 +127,7 @@ async def test_a_wrong_passphrase_on_file_names_the_file(tmp_path: Path) -> None
         assert started.told["locked_reason"] == f"{said}, or type `vault-client unlock`"
         assert (await wrong(started, {})).startswith(said)
         assert str(path) not in await wrong(started, {"passphrase": "typed wrong"})
+        assert (await started.ok("GET", "/v1/status"))["locked_reason"].startswith(said), "the file is still the reason"
         assert await started.ok("POST", "/v1/unlock", {"passphrase": PHRASE}) == {}
 
 

@@ -1,25 +1,30 @@
 """Every diagnosis of the daemon's side, once: `vaultd check` without a daemon, GET /v1/checks with one.
 
 Rule: a check says what it looked at, whether it is well, and what to type when it is not. It starts nothing, writes
-nothing, and asks no person; what cannot be known from here is said to be unknown, not called well.
+nothing, and asks no person; what cannot be known from here is said to be unknown, not called well. A sentence
+that would send its reader to `vaultd check` loses that part here, where he already is.
 """
 
 from __future__ import annotations
 
 import ctypes
+import json
 import os
+import re
 import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vaultd import ownership
 from vaultd.config import Settings, load_for
 from vaultd.engine import audit_chain
-from vaultd.errors import VaultdError
+from vaultd.engine.seams import Head
+from vaultd.errors import FileRefused, VaultdError
 from vaultd.files import Files, Layout, check_runtime_dir
 from vaultd.host import sockets
-from vaultd.lifecycle.holding import running_json, state_lock
+from vaultd.lifecycle.holding import Holder, holder_of, running_json, state_lock
 from vaultd.lifecycle.passphrase import PassphraseFile
 from vaultd.model.profiles import parse
 from vaultd.model.text import shown
@@ -28,6 +33,7 @@ from vaultd.store.os_keyring import allowed, first_of
 
 #: AWS refuses a signature that is older than this (aws-facts §1.5 row 12); we speak up well before.
 SKEW_SECONDS = 60
+_REMEDY = re.compile(r"(.+)[:;] (.*`.*)", re.DOTALL)
 _TIME_ERROR = 5  # adjtimex(2): the clock is not synchronised
 
 
@@ -47,7 +53,9 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Live:
-    """What only a running daemon knows."""
+    """What only a running daemon knows. `audit`: what was wrong with the audit log when it was opened; `head`: where it
+    ends now.
+    """
 
     port: int
     skew_seconds: float | None
@@ -55,21 +63,64 @@ class Live:
     trouble: tuple[str, ...]
     lost_audit_lines: int
     settings_path: Path | None = None
+    audit: tuple[str, ...] = ()
+    head: Head | None = None
 
 
 def run(layout: Layout, files: Files, environ: Mapping[str, str], *, live: Live | None = None) -> list[Check]:
     """All of them, in the order in which one would mend. Blocks: keyring and /proc."""
+    if (refused := _outside(layout)) and _foreign(refused):
+        return _of_another_user(refused)
     path = layout.config_toml if live is None or live.settings_path is None else live.settings_path
     settings, found = _settings(path, files, environ)
+    holder = holder_of(layout.state) if live is None else None
     return [
         found,
         _permissions(layout, files, environ),
         _profiles(files, settings, environ),
         _store(layout, files, settings),
-        _daemon(live),
-        _port(settings, live),
+        _daemon(layout, live, holder),
+        _port(settings, live, holder),
         _clock(live),
         _audit(layout, files, live),
+        _user(),
+    ]
+
+
+def _split(sentence: str) -> tuple[str, str]:
+    """What is wrong, and what to type; empty where it names nothing but the command that was just typed."""
+    found = _REMEDY.fullmatch(sentence)
+    if found is None:
+        return sentence, ""
+    remedy = found[2].removesuffix(".")
+    return found[1], "" if re.fullmatch(r"[^`]*`vaultd check`[^`]*", remedy) else remedy
+
+
+def _outside(layout: Layout) -> FileRefused | None:
+    """What `vaultd start` refuses before it looks into our directories: whoever may move them away."""
+    try:
+        for path in layout.directories:
+            ownership.check_ancestors(path)
+    except FileRefused as exc:
+        return exc
+    return None
+
+
+def _foreign(refused: FileRefused) -> bool:
+    return Path(refused.details["path"]).lstat().st_uid not in {0, os.geteuid()}
+
+
+def _of_another_user(refused: FileRefused) -> list[Check]:
+    """Root with another user's HOME: nothing of his is looked into, and nobody is told to mend it."""
+    said = "not looked at: this home is another user's"
+    unseen = {name: Check(name, True, said) for name in ("settings", "profiles", "store", "daemon", "port", "audit")}
+    permissions = Check("permissions", False, *_split(refused.message))
+    return [
+        unseen["settings"],
+        permissions,
+        *(unseen[name] for name in ("profiles", "store", "daemon", "port")),
+        _clock(None),
+        unseen["audit"],
         _user(),
     ]
 
@@ -109,7 +160,11 @@ def _permissions(layout: Layout, files: Files, environ: Mapping[str, str]) -> Ch
         PassphraseFile(files, environ).read()
     except VaultdError as exc:
         return Check("permissions", False, exc.message, "mend that file, then type `vaultd check`")
+    if refused := _outside(layout):
+        return Check("permissions", False, *_split(refused.message))
     for path in layout.directories:
+        if path.exists() and path.stat().st_uid != os.geteuid():
+            return Check("permissions", False, f"{path} belongs to another user", f"type `mv {path} {path}.foreign`")
         if (why := _closed_to_us(path)) or (why := _open_to_others(path)):
             return Check("permissions", False, f"{path} {why}", f"type `chmod 700 {path}`")
     return Check("permissions", True, "files and directories are yours alone")
@@ -124,8 +179,6 @@ def _open_to_others(path: Path) -> str:
         found = path.stat()
     except OSError:
         return ""
-    if found.st_uid != os.geteuid():
-        return "belongs to another user"
     return "may be written to by others" if found.st_mode & 0o022 else ""
 
 
@@ -170,21 +223,34 @@ def _keyring() -> str | None:
     return None if found is None else found[0]
 
 
-def _daemon(live: Live | None) -> Check:
+def _daemon(layout: Layout, live: Live | None, holder: Holder | None) -> Check:
     if live is None:
-        return Check("daemon", True, "not asked: this looked at the files only")
+        return _silent(layout, holder)
     if live.locked_reason:
         return Check("daemon", False, live.locked_reason, "type `vault-client unlock`")
     if live.trouble:
-        return Check("daemon", False, live.trouble[0], "type `vaultd logs`")
+        said, remedy = _split(live.trouble[0])
+        return Check("daemon", False, said, remedy or "type `vaultd logs`")
     return Check("daemon", True, "unlocked")
 
 
-def _port(settings: Settings, live: Live | None) -> Check:
+def _silent(layout: Layout, holder: Holder | None) -> Check:
+    """None answered; one may run all the same, with a run directory that is not ours."""
+    if holder is None:
+        return Check("daemon", True, "not asked: this looked at the files only")
+    if holder.run != layout.run or not holder.run.exists():
+        return Check("daemon", False, *_split(holder.told(layout.run)))
+    said = f"your vaultd (pid {holder.pid}) runs but does not answer"
+    return Check("daemon", False, said, "type `vaultd logs`, then `vaultd stop`")
+
+
+def _port(settings: Settings, live: Live | None, holder: Holder | None) -> Check:
     """Ours, free, or taken by whom."""
     port = settings.listen.port if live is None else live.port
     if live is not None:
         return Check("port", True, f"127.0.0.1:{port} is vaultd's own")
+    if holder is not None and _announced(holder) == port:
+        return Check("port", True, f"127.0.0.1:{port} is your vaultd's own (pid {holder.pid})")
     owner = sockets.port_owner(port)
     if owner is None:
         return Check("port", True, f"127.0.0.1:{port} is free")
@@ -192,6 +258,15 @@ def _port(settings: Settings, live: Live | None) -> Check:
     whose = "" if owner.uid == os.geteuid() else f" of uid {owner.uid}"
     remedy = "write another `[listen] port` into config.toml or end that process, then type `vaultd start`"
     return Check("port", False, f"127.0.0.1:{port} is taken by {shown(who)}{whose}", remedy)
+
+
+def _announced(holder: Holder) -> int | None:
+    """The port that it serves on."""
+    try:
+        found = json.loads((holder.run / "endpoint.json").read_bytes())
+        return int(found["port"]) if found["pid"] == holder.pid else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _clock(live: Live | None) -> Check:
@@ -217,16 +292,31 @@ def _synchronised() -> bool | None:
 
 
 def _audit(layout: Layout, files: Files, live: Live | None) -> Check:
-    lost = 0 if live is None else live.lost_audit_lines
-    if lost:
-        return Check("audit", False, f"{lost} lines could not be written", f"free space for {layout.audit_jsonl}")
+    path = layout.audit_jsonl
+    seen = () if live is None else tuple(_split(each)[0] for each in live.audit)
+    if live is not None and live.lost_audit_lines:
+        said = "; ".join((f"{live.lost_audit_lines} lines could not be written", *seen))
+        return Check("audit", False, said, f"free space for {path}")
     try:
-        problems = audit_chain.verify(files, layout.audit_jsonl)
+        broken = _broken(path, files, live)
     except VaultdError as exc:
-        return Check("audit", False, exc.message, f"look at {layout.audit_jsonl}")
-    if problems:
-        return Check("audit", False, problems[0], f"look at {layout.audit_jsonl}: a line was changed or lost")
+        return Check("audit", False, exc.message, f"look at {path}")
+    if broken:
+        remedy = f"keep a copy of {path}, then see what is left with `vault-client log`"
+        return Check("audit", False, "; ".join((_split(broken[0])[0], *seen)), remedy)
+    if seen:
+        remedy = "see what is left with `vault-client log`; to accept it, type `vaultd restart`: its line `start` stays"
+        return Check("audit", False, "; ".join(seen), remedy)
+    if live is None or live.locked_reason:
+        said = "the chain is whole as far as it goes; where it should end is known once vaultd runs unlocked"
+        return Check("audit", True, said)
     return Check("audit", True, "the chain is whole")
+
+
+def _broken(path: Path, files: Files, live: Live | None) -> tuple[str, ...]:
+    """Looked at twice: a running daemon may rotate the files under the first look."""
+    head = None if live is None else live.head
+    return audit_chain.verify(files, path, head=head) and audit_chain.verify(files, path, head=head)
 
 
 def _user() -> Check:

@@ -1,7 +1,7 @@
 """`config.toml` → frozen `Settings`, the sections of interface.md §7.
 
 Rule: an unknown key, a wrong type or a bare number for a duration is Misconfigured (78), naming file:line, the key and
-the nearest known one, or the table it belongs into. A key of a part that does not exist yet is never taken in silence: one
+the nearest known one, or its table. A key of a part that does not exist yet is never taken in silence: one
 that would restrict or lock something is refused (78), since without it stays open what its owner believes shut; any
 other is a notice.
 """

@@ -412,7 +412,7 @@ def _log_warnings(*, damaged: bool, known: bool) -> builtins.list[str]:
     if damaged:
         kept = "sessions.sealed was damaged and is kept as sessions.sealed.damaged"
         return [f"{kept}; run `vault-client mfa` to sign in again" if known else f"{kept}, so {mute} to sign in again"]
-    return [] if known else [f"sessions.sealed is missing though keys are stored, so {mute} after that"]
+    return [] if known else [f"sessions.sealed was missing though keys are stored, so {mute} after that"]
 
 
 async def _data_key(store: IdentityStore) -> Secret:

@@ -75,9 +75,11 @@ class Reporting:
             port=port,
             skew_seconds=self._sts.clock_skew(),
             locked_reason=self._locked_reason,
-            trouble=tuple(self._trouble()),
+            trouble=(*self._unserved(), *self._unlocking.store_warnings),
             lost_audit_lines=self._audit.lost,
             settings_path=self._around.settings_path,
+            audit=(*self.found, *self._unlocking.audit_warnings),
+            head=self._audit.head,
         )
         around = self._around
         found = await asyncio.to_thread(checks.run, around.layout, around.files, around.environ, live=live)
@@ -94,7 +96,11 @@ class Reporting:
 
     def _trouble(self) -> list[str]:
         """The worst first."""
-        reason, lost, watch = self._locked_reason, self._audit.lost, self._watch()
+        reason, lost = self._locked_reason, self._audit.lost
         audit = [f"{lost} audit lines could not be written: make room, then type `vaultd check`"] if lost else []
-        catalog = [watch.trouble] if watch.trouble else []
-        return [*([reason] if reason else []), *audit, *catalog, *watch.current.problems, *self.warnings]
+        return [*([reason] if reason else []), *audit, *self._unserved(), *self.warnings]
+
+    def _unserved(self) -> list[str]:
+        """What is wrong with the profiles."""
+        watch = self._watch()
+        return [*([watch.trouble] if watch.trouble else []), *watch.current.problems]

@@ -27,6 +27,7 @@ from vaultd.errors import (
     KeyringBusy,
     Locked,
     Misconfigured,
+    StoreDamaged,
     StoreUnavailable,
     Unwritable,
     VaultdError,
@@ -42,6 +43,8 @@ from vaultd.model.secret import Secret
 OPEN_SECONDS = 3.0
 #: What each wrong passphrase adds to the wait for its answer, and the most that one waits (security.md §3.3).
 WRONG_SECONDS, MOST_SECONDS = 0.1, 10.0
+#: How long no code is taken where it is not known which were sent (keeper/codes.py), and how its warning says so.
+MUTE_SECONDS, _MUTE = 30.0, "for the first 30 s"
 #: How long a stop waits for an opening that it has cancelled.
 CANCEL_SECONDS = 1.0
 
@@ -86,15 +89,22 @@ class Unlocking:
         self._unsafe = ""
         self._confirmed = False
         self._sealed: Head | None = None
-        self._audit_warnings: tuple[str, ...] = ()
-        self._store_warnings: tuple[str, ...] = ()
+        self.audit_warnings: tuple[str, ...] = ()
+        self._opened_with: tuple[str, ...] = ()
+        self._opened_at = 0.0
         self.store: Kind = "keyring"
         self.reason = _OPENING
 
     @property
     def warnings(self) -> tuple[str, ...]:
         """What is wrong with the store or the audit log, as far as it could be seen."""
-        return (*self._audit_warnings, *self._store_warnings)
+        return (*self.audit_warnings, *self.store_warnings)
+
+    @property
+    def store_warnings(self) -> tuple[str, ...]:
+        """Of the last open; what holds for its first 30 s is told no longer than that."""
+        over = self._clock.boottime() - self._opened_at >= MUTE_SECONDS
+        return tuple(each for each in self._opened_with if not (over and _MUTE in each))
 
     # ---- at start ----
 
@@ -105,7 +115,7 @@ class Unlocking:
         self._accept_rollback = accept_rollback
         self._opening = opening = asyncio.ensure_future(self._open_alone(passphrase or self._on_file()))
         if await within(self._clock, {opening}, OPEN_SECONDS):
-            opening.result()
+            _result_of(opening)
             return
         opening.add_done_callback(self._late)
         self.store = self._keeper.expects
@@ -184,7 +194,8 @@ class Unlocking:
             opened = await self._keeper.open(passphrase=phrase, unlock=True, accept_rollback=self._accept_rollback)
         except VaultdError as exc:
             named = exc if given else self._named(exc)
-            self.reason = named.message
+            if not (given and isinstance(exc, WrongPassphrase)):  # a slip of the fingers is not why the store is shut
+                self.reason = named.message
             await self._refused(named, by)
             raise named from exc
         if opened.locked:
@@ -222,10 +233,10 @@ class Unlocking:
         self.store, self.reason = opened.store, opened.reason
         if not opened.locked:
             self._accept_rollback = False
-            self._store_warnings = opened.warnings
+            self._opened_with, self._opened_at = opened.warnings, self._clock.boottime()
         if not opened.locked and not self._confirmed:
             self._confirmed = True
-            self._audit_warnings = self._unsealed() if opened.head is None else self._audit.confirm(opened.head)
+            self.audit_warnings = self._unsealed() if opened.head is None else self._audit.confirm(opened.head)
         self._broker.restore(opened)
         self._changed()
         await self.seal_head()
@@ -234,9 +245,8 @@ class Unlocking:
         """Lines, and no sealed head to hold them against: the sealed log was taken away. A new home has no keys yet."""
         if not (self._audit.head.seq and self._keeper.list()):
             return ()
-        return (
-            "The audit log has no sealed end any more, so whether lines were cut is not known: see `vaultd check`.",
-        )
+        said = "The audit log had no sealed end when it was opened, so whether lines were cut is not known"
+        return (f"{said}: see what is there with `vault-client log`.",)
 
     async def seal_head(self) -> None:
         """The audit head under the data key, so that a cut tail is seen after a kill (architecture.md §7)."""
@@ -246,3 +256,11 @@ class Unlocking:
         with contextlib.suppress(Unwritable, Locked):  # told by the audit's own lost lines
             await self._keeper.note(Note(kind="head", head=head))
             self._sealed = head
+
+
+def _result_of(opening: asyncio.Task[None]) -> None:
+    """Damage ends a start, so what mends it ends in another start: nobody is there yet to take an `unlock`."""
+    try:
+        opening.result()
+    except StoreDamaged as exc:
+        raise StoreDamaged(exc.message.replace("`vault-client unlock`", "`vaultd start`"), **exc.details) from exc
