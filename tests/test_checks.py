@@ -201,16 +201,16 @@ def test_a_daemon_that_another_run_directory_hides(home: Home, tmp_path: Path) -
     there = tmp_path / "r1" / "vaultd"
     there.mkdir(parents=True)
     (there / "control.sock").touch()
-    Hold(home.files, replace(home.layout, run=there))
+    hold = Hold(home.files, replace(home.layout, run=there))
     (there / "endpoint.json").write_text(json.dumps({"port": home.port, "pid": os.getpid()}))
     with socket.create_server(("127.0.0.1", home.port)):
         hidden, port = home.check("daemon"), home.check("port")
+    hold.release()
     assert (hidden.ok, hidden.message) == (
         False, f"your vaultd (pid {os.getpid()}) runs with another XDG_RUNTIME_DIR, {tmp_path}/r1",
     )  # fmt: skip
     assert hidden.remedy == f"type `export XDG_RUNTIME_DIR={tmp_path}/r1`, then the same again"
     assert port == Check("port", True, f"127.0.0.1:{home.port} is your vaultd's own (pid {os.getpid()})")
-    Hold(home.files, replace(home.layout, run=there, state=home.root))  # another home's
     (home.layout.state / "running.json").unlink()
     assert home.check("daemon").message == "not asked: this looked at the files only"
 

@@ -5,6 +5,7 @@ What needs a daemon is in tests/process/test_messages.py.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -149,6 +150,36 @@ def test_a_start_that_ends_without_a_word(home: Path) -> None:
 
     assert silent == {"ok": False, "message": f"the daemon ended before it served: look at {home}/state/vaultd.log"}
     assert told == {"ok": True}
+
+
+@pytest.mark.parametrize("state", ["not executable", "gone", "no room"])
+def test_an_interpreter_that_cannot_be_run(
+    state: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    """One sentence and exit 1, no traceback, and no descriptor is left open."""
+    python = tmp_path / "python"
+    if state == "not executable":
+        python.write_text("#!/bin/sh\n")
+        python.chmod(0o600)
+    monkeypatch.setattr(sys, "executable", str(python))
+    if state == "no room":
+        monkeypatch.setattr(subprocess, "Popen", _no_room)
+    before = len(list(Path("/proc/self/fd").iterdir()))
+
+    assert main(["start"]) == 1
+    told = capsys.readouterr()
+    why = {"not executable": "Permission denied", "gone": "No such file or directory"}.get(state)
+    assert told == ("", (
+        f"vaultd: the Python that runs vaultd, {python}, cannot be run ({why}): look at it with `ls -l {python}`, "
+        "give it back, then type `vaultd start`\n"
+        if why else "vaultd: no process can be started (Resource temporarily unavailable): end some programs, then "
+        "type `vaultd start`\n"
+    ))  # fmt: skip
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def _no_room(*_: object, **__: object) -> None:
+    raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
 
 
 def _told(code: str) -> dict[str, object]:

@@ -73,6 +73,13 @@ def test_a_second_session_starts_no_second_daemon(home: Home, sessions: tuple[di
             asked = home.run("vaultd", "status", environment=other)
             assert (asked.status, asked.out) == (69, f"{said}\n")
             assert status(home, **other)["running"] is False
+            # On the very port that it holds: the cause is the run directory, and no other home.
+            taken = home.run("vaultd", "restart", "--port", port, environment=other)
+            assert (taken.status, taken.err) == (1, f"vaultd: {said}\n")
+            checked = {
+                each["name"]: each for each in home.run("vaultd", "check", "--json", environment=other).json()["checks"]
+            }
+            assert f"{checked['daemon']['message']}: {checked['daemon']['remedy']}" == said
         assert status(home, **one)["pid"] == pid
     finally:
         home.run("vaultd", "stop", environment=one)
@@ -274,6 +281,28 @@ def test_a_restart_keeps_the_port_that_it_was_told(home: Home) -> None:
         assert f"it moves from port {home.port} to {moved}, because [listen] port says so: " in done.out
         assert status(home)["port"] == moved
         assert "it moves" not in home.run("vaultd", "restart").out
+
+
+def test_a_restart_keeps_the_settings_file_that_it_was_told(home: Home) -> None:
+    """--config, else the --config of the running daemon, and says how to go back; gone, nothing is stopped."""
+    port = free_port()
+    other = home.directory / "other.toml"
+    other.write_text(f"[listen]\nport = {port}\n")
+    with home.daemon("--config", str(other)):
+        for _ in range(2):
+            done = home.run("vaultd", "restart")
+            kept = f"it keeps --config {other}: to go back to config.toml, type `vaultd stop`, then `vaultd start`"
+            assert (done.status, kept in done.out.splitlines(), status(home)["port"]) == (0, True, port)
+        pid = status(home)["pid"]
+        other.rename(home.directory / "moved.toml")
+        gone = home.run("vaultd", "restart")
+        assert (gone.status, status(home)["pid"]) == (78, pid)
+        assert f"nothing was stopped, vaultd (pid {pid}) goes on: there is no {other}" in gone.err
+        done = home.run("vaultd", "restart", "--config", str(home.directory / "moved.toml"))
+        assert (done.status, "it keeps" in done.out) == (0, False), "typed, it is not said"
+    with home.daemon():
+        assert "it keeps" not in home.run("vaultd", "restart").out, "control: none was given"
+        assert status(home)["port"] == home.port
 
 
 def test_a_port_for_a_daemon_that_runs(home: Home) -> None:

@@ -13,6 +13,7 @@ import getpass
 import json
 import os
 import select
+import shlex
 import signal
 import subprocess
 import sys
@@ -167,21 +168,33 @@ def _spawned(options: argparse.Namespace) -> dict[str, Any]:
     command += [f"--{flag}" for flag in ("debug", "accept-rollback") if getattr(options, flag.replace("-", "_"))]
     with contextlib.ExitStack() as stack:
         stack.callback(os.close, reading)
-        process = subprocess.Popen(  # noqa: S603 (our own interpreter and module)
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            pass_fds=(writing,),
-            start_new_session=True,
-            cwd="/",
-            env=handed_on(os.environ),
-        )
-        os.close(writing)
+        try:
+            process = subprocess.Popen(  # noqa: S603 (our own interpreter and module)
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                pass_fds=(writing,),
+                start_new_session=True,
+                cwd="/",
+                env=handed_on(os.environ),
+            )
+        except OSError as exc:
+            raise _not_run(exc) from exc
+        finally:
+            os.close(writing)
         try:
             return _first_line(reading, process)
         except KeyboardInterrupt:
             raise _interrupted("vaultd goes on starting in the background: type `vaultd status`") from None
+
+
+def _not_run(exc: OSError) -> _Failure:
+    """No process came of it: an interpreter that was moved or may not be executed, or no memory for one more."""
+    if isinstance(exc, FileNotFoundError | PermissionError):
+        mend = f"look at it with `ls -l {shlex.quote(sys.executable)}`, give it back, then type `vaultd start`"
+        return _Failure(f"the Python that runs vaultd, {sys.executable}, cannot be run ({exc.strerror}): {mend}")
+    return _Failure(f"no process can be started ({exc.strerror}): end some programs, then type `vaultd start`")
 
 
 def _first_line(reading: int, process: subprocess.Popen[bytes]) -> dict[str, Any]:
@@ -282,10 +295,10 @@ def restart(options: argparse.Namespace) -> int:
     except VaultdError as exc:
         goes_on = "" if found is None else f"nothing was stopped, vaultd (pid {found['pid']}) goes on: "
         raise _Failure(goes_on + exc.message, exc.exit) from exc
-    options.port = ahead.port
+    options.port, options.config = ahead.port, ahead.config
     stop(options)
-    if ahead.moved:
-        print(ahead.moved)
+    for each in ahead.said:
+        print(each)
     return start(options)
 
 

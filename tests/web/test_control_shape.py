@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ PROMPT_KEYS = {
     "id", "kind", "identity", "mfa_serial", "profile", "requester", "attempts_left", "expires_at", "note",
 }  # fmt: skip
 STATUS_KEYS = {
-    "version", "pid", "port", "port_given", "store", "locked", "identities", "profiles", "prompts", "grants", "clock_skew_seconds",
+    "version", "pid", "port", "port_given", "config_given", "store", "locked", "identities", "profiles", "prompts", "grants", "clock_skew_seconds",
     "locked_reason", "lost_audit_lines", "log", "trouble",
 }  # fmt: skip
 LEASE = {"profile": "web-admin", "kind": "lease"}
@@ -258,6 +259,28 @@ async def test_a_malformed_body_names_the_field_and_never_its_value(
     assert (answer.status, answer.body["code"], answer.body["exit"]) == (400, "BadRequest", 1)
     assert (answer.body["field"], answer.body["message"][: len(field) + 7]) == (field, f"field {field}:")
     assert CANARY not in json.dumps(answer.body)
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "said"),
+    [
+        ("/v1/identities", {**IDENTITY, "name": "-x"}, "give a name of 1 to 128 characters without / and"),
+        ("/v1/identities", {**IDENTITY, "name": "a\\b"}, "give a name of 1 to 128 characters without / and"),
+        ("/v1/identities", {**IDENTITY, "name": ""}, "give a name of 1 to 128 characters without / and"),
+        ("/v1/identities", {**IDENTITY, "AccessKeyId": "x"}, "an access key id is 16 to 128 capital letters"),
+        ("/v1/identities", {**IDENTITY, "MfaSerial": "x y"}, "an MFA device is named by its ARN"),
+        ("/v1/grants", {**GRANT, "region": "x"}, "a region is written like eu-west-1"),
+        ("/v1/grants", {**GRANT, "kind": "x"}, "it is one of exec, shell and lease"),
+        ("/v1/grants", {**GRANT, "duration_seconds": 60}, "AWS gives sessions of 900 to 43200 seconds"),
+    ],
+)
+async def test_a_malformed_field_is_told_in_words(started: Started, path: str, body: dict[str, Any], said: str) -> None:
+    """A person reads it through vault-client: no pattern, no name of a checker."""
+    message = (await started.call("POST", path, body)).body["message"]
+
+    field = next(name for name, value in body.items() if value != {**IDENTITY, **GRANT}.get(name))
+    assert message.startswith(f"field {field}: {said}")
+    assert not re.search(r"string|pattern|input|\^", message)
 
 
 @pytest.mark.parametrize("raw", [b"{", b"\xff\xfe", b'"\xed\xa0\x80"', b'{"passphrase": "\\ud800"}', b"[" * 60_000])

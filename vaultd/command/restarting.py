@@ -2,7 +2,8 @@
 
 Rules
 - Settings, passphrase file, home and port are tried first; what keeps a daemon from starting ends a restart while the
-  old one goes on.
+  old one goes on. One that another run directory hides is named: it holds this home, and perhaps the port.
+- The settings: `--config`, else the one that the running daemon was told by it, which is said; else config.toml.
 - The port: `--port`, else the one that the running daemon was told by `--port`, else `[listen] port`. The URL that
   open shells hold depends on it, so a move is said.
 """
@@ -15,8 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vaultd.errors import Unwritable
 from vaultd.files import Files, Layout, check_runtime_dir
 from vaultd.host import hardening
+from vaultd.lifecycle.holding import holder_of
 from vaultd.lifecycle.listening import listen_on
 from vaultd.lifecycle.passphrase import PassphraseFile
 from vaultd.lifecycle.surroundings import read_settings
@@ -24,10 +27,13 @@ from vaultd.lifecycle.surroundings import read_settings
 
 @dataclass(frozen=True, slots=True)
 class Ahead:
-    """`port`: what the new daemon is to be told by --port, None for nothing. `moved`: said where the port changes."""
+    """`port`, `config`: what the new daemon is to be told by --port and --config, None for nothing. `said`: of a port
+    that changes, of a --config that is kept.
+    """
 
     port: int | None
-    moved: str
+    config: Path | None
+    said: tuple[str, ...]
 
 
 def look_ahead(running: Mapping[str, Any] | None, *, port: int | None, config: Path | None) -> Ahead:
@@ -36,22 +42,36 @@ def look_ahead(running: Mapping[str, Any] | None, *, port: int | None, config: P
     files, layout = Files(), Layout.find(environ)
     check_runtime_dir(environ)
     files.make_dirs(layout)
-    chosen = _chosen(running, port)
-    settings = read_settings(files, layout, environ, port=chosen, config=config)
+    if running is None and (holder := holder_of(layout.state)) is not None and holder.run != layout.run:
+        raise Unwritable(holder.told(layout.run))
+    chosen, kept = _chosen(running, port), _kept(running) if config is None else None
+    settings = read_settings(files, layout, environ, port=chosen, config=config or kept)
+    said = () if kept is None else (_keeps(kept),)
     source = PassphraseFile(files, environ)
     if running is not None and running["store"] == "file" and not running["locked"]:
         source.check()
     wanted, before = settings.listen.port, None if running is None else int(running["port"])
     if wanted == before:
-        return Ahead(chosen, "")
+        return Ahead(chosen, config or kept, said)
     listen_on(wanted).close()
-    return Ahead(chosen, "" if before is None else _moved(before, wanted, by="--port" if port else "[listen] port"))
+    if before is not None:
+        said = (*said, _moved(before, wanted, by="--port" if port else "[listen] port"))
+    return Ahead(chosen, config or kept, said)
 
 
 def _chosen(running: Mapping[str, Any] | None, port: int | None) -> int | None:
     if port is None and running is not None and running.get("port_given"):
         return int(running["port"])
     return port
+
+
+def _kept(running: Mapping[str, Any] | None) -> Path | None:
+    given = None if running is None else running.get("config_given")
+    return Path(given) if given else None
+
+
+def _keeps(config: Path) -> str:
+    return f"it keeps --config {config}: to go back to config.toml, type `vaultd stop`, then `vaultd start`"
 
 
 def _moved(before: int, wanted: int, *, by: str) -> str:

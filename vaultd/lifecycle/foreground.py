@@ -66,7 +66,7 @@ def _built(
         environ=hardened.environ,
         settings=settings,
         clock=SystemClock(),
-        settings_path=config,
+        settings_path=None if config is None else config.absolute(),
         port_given=port is not None,
     )
     daemon = build(around)

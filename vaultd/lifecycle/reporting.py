@@ -48,6 +48,7 @@ class Reporting:
             "pid": os.getpid(),
             "port": port,
             "port_given": self._around.port_given,
+            "config_given": None if self._around.settings_path is None else str(self._around.settings_path),
             "store": self._unlocking.store,
             "locked": self._broker.locked,
             "locked_reason": self._locked_reason,

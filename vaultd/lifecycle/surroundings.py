@@ -31,7 +31,7 @@ class Surroundings:
     """What is given: where the files are, the environment that the contract reads, the settings, the time.
 
     `settings_path` is the file that the settings came from, where it is not `config.toml` of the layout; `port_given`:
-    the port came from --port, and a restart keeps it.
+    the port came from --port. A restart keeps both.
     """
 
     layout: Layout
