@@ -235,9 +235,16 @@ def _check_owner(sock: socket.socket, path: str) -> None:
     uid = peer_uid(sock)
     if uid != os.getuid():
         owner = "an unknown user" if uid is None else f"the user with id {uid}"
-        raise Stop(
-            f"{path} is served by {owner}, not by you, so nothing was sent to it: remove it and type `vaultd start`"
-        )
+        raise Stop(f"{path} is served by {owner}, not by you, so nothing was sent to it: {_way_out(path, uid)}")
+
+
+def _way_out(path: str, uid: int | None) -> str:
+    """His own live daemon in a home of his (root under sudo), which nobody is to break; or one planted in ours."""
+    if uid is None or os.stat(os.path.dirname(path)).st_uid == os.getuid():  # noqa: PTH116, PTH120
+        return "remove it and type `vaultd start`"
+    return (
+        f"it belongs to that user, so type `sudo -u '#{uid}'` before the same, or set HOME or VAULTD_HOME to your own"
+    )
 
 
 def peer_uid(sock: socket.socket) -> int | None:

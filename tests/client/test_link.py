@@ -142,10 +142,18 @@ def test_foreign_socket_gets_nothing(stub: Stub, monkeypatch: pytest.MonkeyPatch
 
     assert stopped.value.exit_status == 1
     assert stopped.value.message == (
-        f"{stub.run}/control.sock is served by the user with id {own}, not by you, so nothing was sent to it: remove "
-        f"it and type `vaultd start`"
+        f"{stub.run}/control.sock is served by the user with id {own}, not by you, so nothing was sent to it: it "
+        f"belongs to that user, so type `sudo -u '#{own}'` before the same, or set HOME or VAULTD_HOME to your own"
     )
     assert stub.requests == []
+
+
+def test_a_socket_planted_in_our_own_directory_is_to_be_removed(stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Control: there it is nobody's daemon."""
+    monkeypatch.setattr(link, "peer_uid", lambda sock: os.getuid() + 1)
+    with pytest.raises(Stop) as stopped:
+        Link(Places(stub.environ)).call("GET", "/v1/profiles")
+    assert stopped.value.message.endswith("so nothing was sent to it: remove it and type `vaultd start`")
 
 
 @pytest.mark.needs("root")
@@ -167,7 +175,7 @@ def test_foreign_socket_with_a_real_other_user() -> None:
     assert done.returncode == 1
     assert done.stderr == (
         f"vault-client: {home}/run/control.sock is served by the user with id 0, not by you, so nothing was sent to "
-        f"it: remove it and type `vaultd start`\n"
+        f"it: it belongs to that user, so type `sudo -u '#0'` before the same, or set HOME or VAULTD_HOME to your own\n"
     )
     assert stub.requests == []
 
