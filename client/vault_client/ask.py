@@ -20,7 +20,7 @@ from contextlib import suppress
 
 from vault_client.errors import NEEDS_PERSON, Refusal, Stop
 from vault_client.link import quoted
-from vault_client.tables import clean, epoch
+from vault_client.tables import clean, epoch, typed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -190,7 +190,7 @@ def leave(link: Link, prompt: dict[str, Any]) -> None:
 
 
 def _mfa(prompt: dict[str, Any]) -> str:
-    return f"`vault-client mfa {clean(prompt.get('identity'))}`"
+    return f"`vault-client mfa {typed(prompt.get('identity'))}`"
 
 
 def _nobody(link: Link, prompt: dict[str, Any], body: dict[str, Any] | None) -> Stop:
@@ -226,7 +226,8 @@ def _cancelled(link: Link, terminal: Terminal, prompt: dict[str, Any]) -> Stop:
     with suppress(Stop):  # it is over already, or the daemon is, or the terminal: nothing is left to cancel
         terminal.write("\n")
         link.call("DELETE", f"/v1/prompts/{prompt['id']}")
-    return Stop(f"cancelled: type {_mfa(prompt)} when the code is at hand")
+    # a cool-down of less than 30 s refuses that too (interface.md §3)
+    return Stop(f"cancelled: wait 30 s, then type {_mfa(prompt)}")
 
 
 def headline(prompt: dict[str, Any]) -> str:
@@ -281,10 +282,8 @@ def over(prompt: dict[str, Any], outcome: object) -> Stop:
     """Why a question ended without an answer."""
     identity = clean(prompt.get("identity"))
     if outcome == "cancelled":
-        return Stop(f"the question for {identity} was cancelled elsewhere: type `vault-client mfa {identity}`")
-    return Stop(
-        f"nobody answered the question for {identity} in time: type `vault-client mfa {identity}`", NEEDS_PERSON
-    )
+        return Stop(f"the question for {identity} was cancelled elsewhere: wait 30 s, then type {_mfa(prompt)}")
+    return Stop(f"nobody answered the question for {identity} in time: type {_mfa(prompt)}", NEEDS_PERSON)
 
 
 def _typed(link: Link, terminal: Terminal, prompt: dict[str, Any]) -> bool:

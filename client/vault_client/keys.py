@@ -12,17 +12,18 @@ import os
 import sys
 
 from vault_client.ask import Terminal
-from vault_client.cli import Call
+from vault_client.cli import Call, brief
 from vault_client.errors import NEEDS_PERSON, USAGE, Refusal, Stop
 from vault_client.link import quoted
 from vault_client.places import aws_credentials
-from vault_client.tables import Ink, clean, local, table
+from vault_client.tables import Ink, clean, local, table, typed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+_LONGEST_NAME = 128
 _KEY_ID = "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 
 
@@ -30,6 +31,7 @@ def add(call: Call) -> int:
     """Store a key under IDENTITY. One that exists is refused before a secret is asked for."""
     name = call.operands[0]
     source = _source(call)
+    _check_name(name)  # before a secret is typed
     if not call.flag("replace"):
         _refuse_existing(call, name)
     key = source(call)
@@ -49,6 +51,14 @@ def add(call: Call) -> int:
     return 0
 
 
+def _check_name(name: str) -> None:
+    """As the daemon will take it: it is one word of every command that names it."""
+    if name.startswith("-") or len(name) > _LONGEST_NAME or "/" in name or "\\" in name:
+        raise Stop(f"no key is stored under a name like {clean(brief(name))}: choose one of up to {_LONGEST_NAME} "
+                   f"characters without / and \\ that does not begin with -, and write it as source_profile",
+                   USAGE)  # fmt: skip
+
+
 def _source(call: Call) -> Callable[[Call], dict[str, str]]:
     sources = {"stdin": _from_stdin, "from-env": _from_env, "from-credentials-file": _from_file}
     given = [name for name in sources if call.flag(name)]
@@ -62,7 +72,7 @@ def _refuse_existing(call: Call, name: str) -> None:
         if identity["name"] == name:
             raise Stop(
                 f"{name} is stored already (key …{identity.get('access_key_id')}): to put another key in its place, "
-                f"type `vault-client add {name} --replace`"
+                f"type `vault-client add {typed(name)} --replace`"
             )
 
 
@@ -103,15 +113,15 @@ def _device(identity: dict[str, Any]) -> str:
 
 def _terminal(call: Call) -> Terminal | None:
     replace = " --replace" if call.flag("replace") else ""
-    return Terminal.find(f"`vault-client add {clean(call.operands[0])}{replace}` again")
+    return Terminal.find(f"`vault-client add {typed(call.operands[0])}{replace}` again")
 
 
 def _from_terminal(call: Call) -> dict[str, str]:
     terminal = _terminal(call)
     if terminal is None:
         raise Stop(
-            f"there is no terminal to ask for the key on: type `vault-client add {call.operands[0]}` in one, or give "
-            f"the key as JSON with --stdin",
+            f"there is no terminal to ask for the key on: type `vault-client add {typed(call.operands[0])}` in "
+            f"one, or give the key as JSON with --stdin",
             NEEDS_PERSON,
         )
     with terminal:

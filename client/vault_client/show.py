@@ -10,7 +10,7 @@ import time
 from vault_client.cli import Call
 from vault_client.errors import MISCONFIGURED, Stop
 from vault_client.link import quoted
-from vault_client.tables import Ink, ago, clean, epoch, local, peer_text, skew, span, table
+from vault_client.tables import Ink, ago, clean, epoch, local, peer_text, skew, span, table, typed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -186,8 +186,8 @@ def _first_line(body: dict[str, Any], ink: Ink) -> str:
 
 def _question(prompt: dict[str, Any]) -> str:
     who = f" (asked by {clean(prompt['requester'])})" if prompt.get("requester") else ""
-    about, identity = clean(prompt.get("profile")), clean(prompt.get("identity"))
-    return f"{about or identity} waits for a code{who}: type `vault-client mfa {identity}`"
+    about = clean(prompt.get("profile") or prompt.get("identity"))
+    return f"{about} waits for a code{who}: type `vault-client mfa {typed(prompt.get('identity'))}`"
 
 
 def _errors(profiles: Iterable[dict[str, Any]], ink: Ink) -> str:

@@ -55,6 +55,16 @@ def clean(value: object) -> str:
     return "".join("?" if _unsafe(char) else char for char in text)
 
 
+_PLAIN = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789@%+=:,./-_")
+
+
+def typed(name: object) -> str:
+    """`name` as one word of a command that a person may paste, as shlex quotes it (whose import costs 2 ms)."""
+    text = clean(name)
+    word = text if text and _PLAIN.issuperset(text) else "'" + text.replace("'", "'\"'\"'") + "'"
+    return f"-- {word}" if text.startswith("-") else word
+
+
 def _unsafe(char: str) -> bool:
     code = ord(char)
     return code < 0x20 or 0x7F <= code < 0xA0 or 0xD800 <= code < 0xE000 or code in _BIDI

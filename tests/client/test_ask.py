@@ -223,7 +223,7 @@ def test_ctrl_c_cancels(stub: Stub, terminal: Start) -> None:
 
     assert ended.status == 1
     assert attended == [True]  # an asker who left first would have closed the question without a cool-down
-    assert "vault-client: cancelled: type `vault-client mfa identity` when the code is at hand\r\n" in ended.err
+    assert "vault-client: cancelled: wait 30 s, then type `vault-client mfa identity`\r\n" in ended.err
     assert len(stub.asked("DELETE", "/v1/prompts/q1")) == 1
 
 
@@ -272,7 +272,11 @@ def test_sigterm_gives_the_echo_back(stub: Stub, terminal: Start) -> None:
 @pytest.mark.parametrize(
     ("outcome", "status", "said"),
     [
-        ("cancelled", 1, "the question for identity was cancelled elsewhere: type `vault-client mfa identity`"),
+        (
+            "cancelled",
+            1,
+            "the question for identity was cancelled elsewhere: wait 30 s, then type `vault-client mfa identity`",
+        ),
         ("expired", 3, "nobody answered the question for identity in time: type `vault-client mfa identity`"),
     ],
 )

@@ -324,6 +324,16 @@ def test_add_from_bad_credentials_file(run: Run, tmp_path: Path, content: str | 
     assert (ended.status, ended.err) == (status, f"vault-client: {said.format(path=path)}\n")
 
 
+@pytest.mark.parametrize("name", ["a\\b", "a/b", "-x", "x" * 129])
+def test_add_refuses_a_name_that_cannot_be_stored_before_asking(process: Run, stub: Stub, name: str) -> None:
+    """The daemon would refuse it after the secret was typed. Control: `test_add_from_stdin`."""
+    ended = process("add", "--stdin", "--", name, stdin="{}")
+
+    assert ended.status == 2
+    assert "choose one of up to 128 characters without / and \\" in ended.err
+    assert stub.requests == []
+
+
 def test_add_refuses_an_existing_identity_before_asking(process: Run, stub: Stub) -> None:
     """Nobody types a secret in vain."""
     stub.answers["GET", "/v1/identities"] = (200, {"identities": [IDENTITY]})
@@ -574,7 +584,10 @@ def test_credential_process_waits_for_somebody(run: Run, stub: Stub) -> None:
     ("outcome", "said"),
     [
         ("expired", "nobody answered the question for identity in time: type `vault-client mfa identity`"),
-        ("cancelled", "the question for identity was cancelled elsewhere: type `vault-client mfa identity`"),
+        (
+            "cancelled",
+            "the question for identity was cancelled elsewhere: wait 30 s, then type `vault-client mfa identity`",
+        ),
     ],
 )
 def test_credential_process_gives_up_with_3(run: Run, stub: Stub, outcome: str, said: str) -> None:

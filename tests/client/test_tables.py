@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import io
+import re
+import shlex
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from vault_client import tables
-from vault_client.tables import Ink, ago, clean, epoch, fit, peer_text, skew, span, table, width
+from vault_client.tables import Ink, ago, clean, epoch, fit, peer_text, skew, span, table, typed, width
 from vaultd.model.text import duration_text, shown
 
 
@@ -106,3 +109,19 @@ def test_sentences() -> None:
     assert ago("1970-01-01T00:00:00Z", 125.0) == "2m 5s ago"
     assert peer_text({"pid": 7, "exe": "/bin/zsh", "argv0": "-zsh"}) == "zsh (7)"
     assert [peer_text(nobody) for nobody in (None, {}, {"pid": None})] == ["-", "-", "-"]
+
+
+@pytest.mark.parametrize("name", ["a b", "it's", "`id`", "a;b", "*", "$(x)", "", "é", "plain-1", "-x", "--a b"])
+def test_a_name_in_a_remedy_is_one_word(name: str) -> None:
+    """As shlex quotes it, whose import would cost each command 2 ms; behind two dashes where it begins with one."""
+    assert shlex.split(typed(name)) == ([name] if not name.startswith("-") else ["--", name])
+    assert typed(name).removeprefix("-- ") == shlex.quote(name)
+
+
+@pytest.mark.parametrize("module", ["ask", "keys", "show", "point", "sessions", "carry"])
+def test_every_remedy_goes_through_typed(module: str) -> None:
+    """No name stands bare behind a command in a message of the client."""
+    text = (Path(__file__).parents[2] / "client" / "vault_client" / f"{module}.py").read_text()
+    bare = [each for each in re.findall(r"`vault-client [a-z]+ \{([^}]*)\}", text) if not each.startswith("typed(")]
+    assert bare == []
+    assert re.findall(r"`vault-client [a-z]+ \{([^}]*)\}", "`vault-client add {name}`") == ["name"]

@@ -514,7 +514,7 @@ def test_ctrl_c_cancels(home: Home, emulator: Emulator) -> None:
     with home.terminal("vault-client", "exec", "web-admin", "--", "true") as shell:
         shell.expect_exact("MFA code: ")
         shell.sendintr()
-        shell.expect_exact("vault-client: cancelled: type `vault-client mfa identity` when the code is at hand\r\n")
+        shell.expect_exact("vault-client: cancelled: wait 30 s, then type `vault-client mfa identity`\r\n")
         shell.wait()
     again = home.client("exec", "web-admin", "--", "true")
 

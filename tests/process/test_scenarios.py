@@ -139,7 +139,7 @@ def test_a13_cancelled(directory: Path, emulator: Emulator, clock: MovedClock) -
         with home.terminal("vault-client", "mfa") as shell:
             shell.expect_exact("MFA code: ")
             shell.sendintr()
-            shell.expect_exact("cancelled: type `vault-client mfa identity` when the code is at hand")
+            shell.expect_exact("cancelled: wait 30 s, then type `vault-client mfa identity`")
             shell.expect(pexpect.EOF)
         asked = home.asked()
         answers = list(_minute(home, token, clock))
