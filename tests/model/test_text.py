@@ -12,7 +12,7 @@ from vaultd.catalog import Catalog, rules_of
 from vaultd.config import load_settings
 from vaultd.errors import UnknownIdentity
 from vaultd.model.profiles import parse
-from vaultd.model.text import typed
+from vaultd.model.text import nearest, typed
 
 VAULTD = Path(__file__).parents[2] / "vaultd"
 #: A name in an f-string behind a command, with its expression.
@@ -31,6 +31,28 @@ def test_an_odd_name_is_one_word(name: str) -> None:
     (word,) = shlex.split(typed(name))
     assert word == name.replace("\x1b", "?")
     assert "\x1b" not in typed(name)
+
+
+@pytest.mark.parametrize("name", ["-x", "--replace", "-a b"])
+def test_a_name_is_no_option(name: str) -> None:
+    """`vault-client explain -x` would be a usage error: two dashes end the options."""
+    assert shlex.split(typed(name)) == ["--", name]
+
+
+def test_a_name_is_suggested_once() -> None:
+    """An identity and a profile may have one name."""
+    assert nearest("identiti", ["identity", "identity", "other"]) == " Did you mean identity?"
+
+
+@pytest.mark.parametrize("name", ["a\\\\b", "a/b", "-x", "x" * 129])
+def test_a_name_that_cannot_be_stored_is_not_advised(name: str) -> None:
+    """`vault-client add` would refuse it: the config file is what to change."""
+    rules = rules_of(load_settings("", path="config.toml"), {})
+    profiles = parse(f"[profile x]\nsource_profile = {name}\nrole_arn = arn:aws:iam::123456789012:role/R\n")
+    with pytest.raises(UnknownIdentity) as unknown:
+        Catalog(1, profiles, rules, {}).plan("x")
+    assert "vault-client add" not in unknown.value.message
+    assert unknown.value.message.endswith("write another source_profile there")
 
 
 def test_a_message_quotes_the_name() -> None:

@@ -24,8 +24,8 @@ PROMPT_KEYS = {
     "id", "kind", "identity", "mfa_serial", "profile", "requester", "attempts_left", "expires_at", "note",
 }  # fmt: skip
 STATUS_KEYS = {
-    "version", "pid", "port", "port_given", "config_given", "store", "locked", "identities", "profiles", "prompts", "grants", "clock_skew_seconds",
-    "locked_reason", "lost_audit_lines", "log", "trouble",
+    "version", "pid", "port", "port_given", "config_given", "store", "locked", "identities", "profiles", "prompts",
+    "grants", "clock_skew_seconds", "locked_reason", "lost_audit_lines", "log", "trouble",
 }  # fmt: skip
 LEASE = {"profile": "web-admin", "kind": "lease"}
 
@@ -271,7 +271,7 @@ async def test_a_malformed_body_names_the_field_and_never_its_value(
         ("/v1/identities", {**IDENTITY, "MfaSerial": "x y"}, "an MFA device is named by its ARN"),
         ("/v1/grants", {**GRANT, "region": "x"}, "a region is written like eu-west-1"),
         ("/v1/grants", {**GRANT, "kind": "x"}, "it is one of exec, shell and lease"),
-        ("/v1/grants", {**GRANT, "duration_seconds": 60}, "AWS gives sessions of 900 to 43200 seconds"),
+        ("/v1/grants", {**GRANT, "duration_seconds": 60}, "sessions of 900 to 43200 seconds are what AWS gives"),
     ],
 )
 async def test_a_malformed_field_is_told_in_words(started: Started, path: str, body: dict[str, Any], said: str) -> None:

@@ -19,6 +19,7 @@ from uuid import uuid4
 from vaultd.engine.seams import Clock, Iam, IdentityStore, Sts
 from vaultd.errors import BadRequest, IdentityBroken, IdentityExists, RoleDenied, UnknownIdentity, VaultdError
 from vaultd.keeper import codec
+from vaultd.model import limits
 from vaultd.model.credentials import Identity, IdentityKey
 from vaultd.model.partitions import Endpoint, parse_arn
 from vaultd.model.text import nearest, shown, typed
@@ -224,9 +225,8 @@ class Identities:
         if (found := self._find(name)) is not None:
             return found
         near = nearest(name, (identity.name for identity in self.all()))
-        raise UnknownIdentity(
-            f"no key is stored for identity {shown(name)}.{near} Run `vault-client add {typed(name)}`"
-        )
+        way = "identities" if limits.identity_name(name) else f"add {typed(name)}"
+        raise UnknownIdentity(f"no key is stored for identity {shown(name)}.{near} Run `vault-client {way}`")
 
     def _find(self, name: str) -> Entry | None:
         return next((each for each in self._entries if each.identity.name == name and each.state == "active"), None)

@@ -11,12 +11,15 @@ import unicodedata
 from collections.abc import Iterable
 from datetime import timedelta
 
+from vaultd.model.text import shown
+
 MIN_DURATION = timedelta(seconds=900)
 MAX_DURATION = timedelta(seconds=43200)
 #: The longest session of a role assumed from another session, the MFA session included (aws-facts §1.1).
 CHAINED_DURATION = timedelta(seconds=3600)
 #: Below it SDKs refetch on every signature, since they want 15 minutes left (aws-facts §1.3 (5)).
 COMFORTABLE_DURATION = timedelta(seconds=1800)
+MAX_IDENTITY_NAME = 128
 MAX_POLICY = 2048
 MAX_POLICY_ARNS = 10
 MAX_TAGS = 50
@@ -65,6 +68,14 @@ def role_arn(text: str) -> str | None:
 def duration(value: timedelta) -> str | None:
     """AssumeRole's DurationSeconds; the role's own MaxSessionDuration is AWS's to tell."""
     return None if MIN_DURATION <= value <= MAX_DURATION else "write a number of seconds from 900 to 43200"
+
+
+def identity_name(name: str) -> str | None:
+    """Of vaultd itself: it stands in paths of the control API and in commands that people paste."""
+    fits = 1 <= len(name) <= MAX_IDENTITY_NAME and not name.startswith("-") and not {"/", "\\"} & set(name)
+    if fits and shown(name) == name:
+        return None
+    return "give a name of 1 to 128 characters without / and \\ that does not begin with - and can be shown"
 
 
 def policy(text: str | None, arns: Iterable[str]) -> str | None:

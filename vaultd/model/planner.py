@@ -99,11 +99,17 @@ def _refuse_unserved(profiles: Profiles, chain: Chain) -> None:
 def _never_added(profiles: Profiles, chain: Chain, identities: Mapping[str, Identity]) -> str:
     name = typed(chain.identity)
     if chain.named_by is None:
-        return f"No key is stored for the identity {shown(chain.identity)}: run `vault-client add {name}`"
+        said = f"No key is stored for the identity {shown(chain.identity)}"
+        if limits.identity_name(chain.identity) is not None:
+            return f"{said}, and none can be under that name: write a source_profile of another name into the section"
+        return f"{said}: run `vault-client add {name}`"
     where = profiles.said(chain.profiles[-1].name, "source_profile", chain.named_by)
     close = nearest(chain.identity, [*identities, *profiles.names()])
     meant = f" ({close.strip()})" if close else ""
-    return f"{where}: no section and no stored key has that name{meant}: run `vault-client add {name}`"
+    said = f"{where}: no section and no stored key has that name{meant}"
+    if limits.identity_name(chain.identity) is not None:
+        return f"{said}, and no key can be stored under it: write another source_profile there"
+    return f"{said}: run `vault-client add {name}`"
 
 
 def _check_overrides(draft: Draft) -> None:

@@ -25,7 +25,8 @@ def shown(text: str, *, limit: int = LIMIT) -> str:
 
 def typed(name: str) -> str:
     """`name` as one word of a command that a person may paste: a profile may be called `$(…)` or `a b`."""
-    return shlex.quote(shown(name))
+    word = shlex.quote(shown(name))
+    return f"-- {word}" if name.startswith("-") else word
 
 
 def _unsafe(char: str) -> bool:
@@ -39,7 +40,8 @@ def reason_phrase(text: str) -> str:
 
 def nearest(name: str, names: Iterable[str]) -> str:
     """` Did you mean a, b?` with a leading space, or nothing: for errors about unknown names."""
-    close = difflib.get_close_matches(name, list(names), n=3, cutoff=0.6)
+    # an identity and a profile may have one name
+    close = difflib.get_close_matches(name, list(dict.fromkeys(names)), n=3, cutoff=0.6)
     return f" Did you mean {', '.join(shown(each) for each in close)}?" if close else ""
 
 

@@ -12,6 +12,7 @@ from typing import Annotated, Literal, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator, ValidationError
 
 from vaultd.errors import BadRequest
+from vaultd.model import limits
 from vaultd.model.plan import Overrides
 from vaultd.model.secret import Secret
 from vaultd.model.text import shown
@@ -29,9 +30,9 @@ def _sealed(value: object) -> Secret:
     return Secret(value)
 
 
-def _legible(value: str) -> str:
-    if shown(value) != value:
-        raise ValueError("it has control characters or more than 200 characters")
+def _identity_name(value: str) -> str:
+    if (wrong := limits.identity_name(value)) is not None:
+        raise ValueError(wrong)
     return value
 
 
@@ -93,7 +94,7 @@ class AnswerBody(Body):
 class IdentityBody(Body):
     """POST /v1/identities; names as AWS spells them. An identity's name is typed again, so it must be typeable."""
 
-    name: Annotated[str, AfterValidator(_legible)] = Field(min_length=1, max_length=128, pattern=r"^[^/\\]+$")
+    name: Annotated[str, AfterValidator(_identity_name)]
     AccessKeyId: str = Field(pattern=r"^[A-Z0-9]{16,128}$")
     SecretAccessKey: SecretText
     MfaSerial: str | None = Field(default=None, min_length=9, max_length=256, pattern=r"^[\w+=/:,.@-]+$")
@@ -106,6 +107,25 @@ class UnlockBody(Body):
     passphrase: SecretText | None = None
     accept_rollback: bool = False
 
+
+#: What is wrong with a value of the right type: a pattern is no sentence.
+_OUT_OF_BOUNDS = {
+    "string_pattern_mismatch", "string_too_short", "string_too_long", "too_long", "literal_error",
+    "greater_than", "greater_than_equal", "less_than_equal",
+}  # fmt: skip
+_BOUNDS = {
+    "AccessKeyId": "an access key id is 16 to 128 capital letters and digits",
+    "MfaSerial": "an MFA device is named by its ARN or its serial number",
+    "duration_seconds": "sessions of 900 to 43200 seconds are what AWS gives",
+    "identity": "an identity's name has 1 to 512 characters",
+    "kind": "it is one of exec, shell and lease",
+    "pid": "a process id is above 0",
+    "policy": "a session policy has up to 2048 characters",
+    "policy_arns": "up to 10 ARNs of up to 2048 characters each are taken",
+    "profile": "a profile's name has 1 to 512 characters",
+    "region": "a region is written like eu-west-1",
+    "ttl_seconds": "a grant lives for more than 0 seconds",
+}
 
 BodyT = TypeVar("BodyT", bound=Body)
 
@@ -126,4 +146,6 @@ def _refusal(kind: str, where: tuple[int | str, ...], said: str) -> BadRequest:
         return BadRequest("the body is not a JSON object: send one JSON object")
     field = shown(".".join(str(part) for part in where), limit=60)
     reason = said.removeprefix("Value error, ").rstrip(".")
+    if kind in _OUT_OF_BOUNDS:
+        reason = _BOUNDS.get(str(where[0]), reason)
     return BadRequest(f"field {field}: {reason[:1].lower()}{reason[1:]}; correct it and send it again", field=field)

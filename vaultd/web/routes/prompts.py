@@ -9,6 +9,7 @@ from aiohttp import web
 
 from vaultd.engine.desk import Question
 from vaultd.errors import BadRequest, Locked, UnknownIdentity, UnknownPrompt
+from vaultd.model import limits
 from vaultd.model.credentials import MfaHandle
 from vaultd.model.dialects import stamp
 from vaultd.model.text import nearest, shown, typed
@@ -77,9 +78,9 @@ class _Prompts:
         if identity in names:
             return str(identity)
         if identity is not None:
+            way = "identities" if limits.identity_name(identity) else f"add {typed(identity)}"
             raise UnknownIdentity(
-                f"no identity {shown(identity)} is stored.{nearest(identity, names)} "
-                f"Type `vault-client add {typed(identity)}`"
+                f"no identity {shown(identity)} is stored.{nearest(identity, names)} Type `vault-client {way}`"
             )
         if not names:
             raise UnknownIdentity("no identity is stored: type `vault-client add IDENTITY`")
