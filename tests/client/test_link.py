@@ -143,7 +143,7 @@ def test_foreign_socket_gets_nothing(stub: Stub, monkeypatch: pytest.MonkeyPatch
     assert stopped.value.exit_status == 1
     assert stopped.value.message == (
         f"{stub.run}/control.sock is served by the user with id {own}, not by you, so nothing was sent to it: it "
-        f"is that user's, so type `sudo -u '#{own}'` before the same, or set HOME or VAULTD_HOME to your own"
+        f"belongs to that user, so type `sudo -u '#{own}'` before the same, or set HOME or VAULTD_HOME to your own"
     )
     assert stub.requests == []
 
@@ -175,7 +175,7 @@ def test_foreign_socket_with_a_real_other_user() -> None:
     assert done.returncode == 1
     assert done.stderr == (
         f"vault-client: {home}/run/control.sock is served by the user with id 0, not by you, so nothing was sent to "
-        f"it: it is that user's, so type `sudo -u '#0'` before the same, or set HOME or VAULTD_HOME to your own\n"
+        f"it: it belongs to that user, so type `sudo -u '#0'` before the same, or set HOME or VAULTD_HOME to your own\n"
     )
     assert stub.requests == []
 
