@@ -478,15 +478,17 @@ async def test_a_missing_store_is_damage_until_it_is_given_up(tmp_path: Path) ->
 
 
 async def test_another_store_than_before_is_refused_without_a_key(tmp_path: Path) -> None:
-    """A damaged file ends the start naming it; the file is not written."""
+    """A damaged file ends the start naming it and another start, as nobody is there to unlock; it is not written."""
     house = House(tmp_path)
     passphrase(house)
     await _grown(house)
     broken = house.layout.secrets_sealed.read_bytes()[:-1] + secrets.token_bytes(1)
     house.files.replace(house.layout.secrets_sealed, broken + b"x")
-    with pytest.raises(StoreDamaged, match=r"secrets\.sealed is damaged"):
+    with pytest.raises(StoreDamaged, match=r"secrets\.sealed is damaged") as refused:
         async with house.run():
             pass
+    assert ": restore it from a backup and run `vaultd start`, or " in refused.value.message
+    assert "unlock" not in refused.value.message
     assert house.layout.secrets_sealed.read_bytes() == broken + b"x"
 
 
