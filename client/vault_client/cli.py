@@ -300,7 +300,9 @@ def _no_command(command: Command, operands: list[str]) -> Stop:
     """`exec P env`: the two dashes are forgotten, and everything is there to say where they belong."""
     if len(operands) < 2:
         return _misread(command, "no CMD after --")
-    meant = brief(" ".join([operands[0], "--", *operands[1:]]))
+    from vault_client.tables import typed
+
+    meant = brief(" ".join([typed(operands[0]), "--", *map(typed, operands[1:])]))
     return Stop(f"{command.name}: no CMD after --: type `vault-client {command.name} {meant}`", USAGE)
 
 

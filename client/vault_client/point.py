@@ -19,7 +19,7 @@ from vault_client.ask import settled
 from vault_client.cli import Call, brief
 from vault_client.errors import USAGE, Refusal, Stop
 from vault_client.link import check_listener, quoted
-from vault_client.tables import clean, local
+from vault_client.tables import clean, local, typed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -266,7 +266,7 @@ def find_program(command: str, environ: Mapping[str, str]) -> str:
     if blocked is not None and os.path.isdir(blocked):
         raise Stop(f"{blocked} is a directory and no program: name a program in it, then type it again", 126)
     if blocked is not None:
-        raise Stop(f"{blocked} is not executable: type chmod +x {blocked} if it should be", 126)
+        raise Stop(f"{blocked} is not executable: type chmod +x {typed(blocked)} if it should be", 126)
     raise Stop(f"{brief(command)} was not found: check its name and PATH, then type it again", 127)
 
 

@@ -141,6 +141,7 @@ def test_usage_errors(run: Run, stub: Stub, line: str, said: str) -> None:
         (["list", "x" * 100_000], "list: " + "x" * 199 + "…: type"),
         (["use", "p", "--duration", "9" * 100_000], "--duration " + "9" * 199 + "… is no length of time"),
         (["use", "p", "--region", "x" * 100_000], "--region " + "x" * 199 + "… is no region"),
+        (["exec", "a b", "$(x)"], "exec: no CMD after --: type `vault-client exec 'a b' -- '$(x)'`"),
         (["exec", "p", "x" * 100_000], "exec: no CMD after --: type `vault-client exec p -- " + "x" * 194 + "…`"),
     ],
 )

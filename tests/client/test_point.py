@@ -170,10 +170,13 @@ def test_exec_not_executable(process: Run, stub: Stub, tmp_path: Path) -> None:
     """126, by path and through PATH, before a grant is asked for; a directory is told as one."""
     plain = tmp_path / "plain"
     plain.write_text("x")
+    odd = tmp_path / "a b"
+    odd.write_text("x")
     said = f"vault-client: {plain} is not executable: type chmod +x {plain} if it should be\n"
 
     assert (process("exec", "web-admin", "--", str(plain)).status, stub.requests) == (126, [])
     assert process("exec", "web-admin", "--", str(plain)).err == said
+    assert f"type chmod +x '{odd}' if" in process("exec", "web-admin", "--", str(odd)).err
     through = process("exec", "web-admin", "--", "plain", PATH=f"{tmp_path}:/usr/bin")
     assert (through.status, through.err) == (126, said)
     directory = process("exec", "web-admin", "--", str(tmp_path))

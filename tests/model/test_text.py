@@ -10,7 +10,7 @@ import pytest
 
 from vaultd.catalog import Catalog, rules_of
 from vaultd.config import load_settings
-from vaultd.errors import UnknownIdentity
+from vaultd.errors import BadProfile, UnknownIdentity
 from vaultd.model.profiles import parse
 from vaultd.model.text import nearest, typed
 
@@ -53,6 +53,16 @@ def test_a_name_that_cannot_be_stored_is_not_advised(name: str) -> None:
         Catalog(1, profiles, rules, {}).plan("x")
     assert "vault-client add" not in unknown.value.message
     assert unknown.value.message.endswith("write another source_profile there")
+
+
+@pytest.mark.parametrize(("name", "told"), [("a/b", "add IDENTITY"), ("a-b", "add a-b")])
+def test_a_key_in_the_config_file_is_stored_under_a_name_that_can_be(name: str, told: str) -> None:
+    """The section's own name where it is one. A source that vaultd does not serve ends in the same words."""
+    rules = rules_of(load_settings("", path="config.toml"), {})
+    profiles = parse(f"[profile {name}]\ncredential_source = Environment\n")
+    with pytest.raises(BadProfile) as refused:
+        Catalog(1, profiles, rules, {}).plan(name)
+    assert refused.value.message.endswith(f"run `vault-client {told}`.")
 
 
 def test_a_message_quotes_the_name() -> None:

@@ -92,24 +92,28 @@ def _refuse_unserved(profiles: Profiles, chain: Chain) -> None:
             if value := profile.get(key):
                 raise BadProfile(
                     f"{profiles.said(profile.name, key, value)}: vaultd does not serve {_NOT_SERVED[key]} yet; leave "
-                    f"this profile to the AWS CLI, or remove the line and run `vault-client add {typed(profile.name)}`."
+                    f"this profile to the AWS CLI, or remove the line and {_adding(profile.name)}."
                 )
 
 
+def _adding(name: str) -> str:
+    storable = limits.identity_name(name) is None
+    return f"run `vault-client add {typed(name)}`" if storable else "run `vault-client add IDENTITY`"
+
+
 def _never_added(profiles: Profiles, chain: Chain, identities: Mapping[str, Identity]) -> str:
-    name = typed(chain.identity)
     if chain.named_by is None:
         said = f"No key is stored for the identity {shown(chain.identity)}"
         if limits.identity_name(chain.identity) is not None:
             return f"{said}, and none can be under that name: write a source_profile of another name into the section"
-        return f"{said}: run `vault-client add {name}`"
+        return f"{said}: {_adding(chain.identity)}"
     where = profiles.said(chain.profiles[-1].name, "source_profile", chain.named_by)
     close = nearest(chain.identity, [*identities, *profiles.names()])
     meant = f" ({close.strip()})" if close else ""
     said = f"{where}: no section and no stored key has that name{meant}"
     if limits.identity_name(chain.identity) is not None:
         return f"{said}, and no key can be stored under it: write another source_profile there"
-    return f"{said}: run `vault-client add {name}`"
+    return f"{said}: {_adding(chain.identity)}"
 
 
 def _check_overrides(draft: Draft) -> None:
@@ -141,7 +145,7 @@ def _note_ignored(draft: Draft) -> None:
         if value := next((profile.values[key] for key in sorted(STATIC_KEYS) if key in profile.values), None):
             draft.problem(
                 f"{draft.profiles.at(value.line)} [profile {shown(profile.name)}] holds an access key in clear that "
-                f"vaultd does not use; remove it, and run `vault-client add {typed(profile.name)}` to store it."
+                f"vaultd does not use; remove it, and {_adding(profile.name)} to store it."
             )
         if value := profile.get("mfa_process"):
             draft.problem(
