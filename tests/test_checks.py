@@ -20,12 +20,13 @@ from vaultd.engine.audit_chain import line_of
 from vaultd.engine.seams import Head
 from vaultd.errors import FileRefused
 from vaultd.files import Files, Layout
+from vaultd.host.peers import Peers, PeerSocket
 from vaultd.lifecycle.holding import Hold
 from vaultd.model.credentials import Identity
 from vaultd.store.identities import IdentityIndex, IndexEntry
 
 WELL = Live(port=9169, skew_seconds=0.4, locked_reason="", trouble=(), lost_audit_lines=0)
-NAMES = ["settings", "permissions", "profiles", "store", "daemon", "port", "clock", "audit", "user"]
+NAMES = ["settings", "permissions", "profiles", "store", "daemon", "port", "peers", "clock", "audit", "user"]
 
 
 class Home:
@@ -315,3 +316,19 @@ def test_check_without_a_daemon_makes_nothing(tmp_path: Path) -> None:
     people = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
     assert f"BAD  profiles     there is no {tmp_path}/.aws/config\n" in people.stdout
     assert "→ write `[profile NAME]`" in people.stdout
+
+
+def test_a_kernel_that_does_not_say_whose_a_socket_is() -> None:
+    """Everybody would be refused, and nobody knew why; control: this kernel tells."""
+
+    class Silent(Peers):
+        def uid_of(self, local: tuple[str, int], remote: tuple[str, int]) -> PeerSocket | None:
+            return None
+
+    assert checks.attestation(Peers()) == Check("peers", True, "the kernel says whose a connection is")
+    assert checks.attestation(Silent()) == Check(
+        "peers",
+        False,
+        "the kernel does not say whose a connection is, so the endpoint refuses every client",
+        "load the module with `sudo modprobe tcp_diag`, or use Linux",
+    )

@@ -7,6 +7,7 @@ that would send its reader to `vaultd check` loses that part here, where he alre
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import os
@@ -24,6 +25,7 @@ from vaultd.engine.seams import Head
 from vaultd.errors import FileRefused, VaultdError
 from vaultd.files import Files, Layout, check_runtime_dir
 from vaultd.host import sockets
+from vaultd.host.peers import Peers
 from vaultd.lifecycle.holding import Holder, holder_of, running_json, state_lock
 from vaultd.lifecycle.passphrase import PassphraseFile
 from vaultd.model.profiles import parse
@@ -81,6 +83,7 @@ def run(layout: Layout, files: Files, environ: Mapping[str, str], *, live: Live 
         _store(layout, files, settings),
         _daemon(layout, live, holder),
         _port(settings, live, holder),
+        attestation(Peers()),
         _clock(live),
         _audit(layout, files, live),
         _user(),
@@ -119,6 +122,7 @@ def _of_another_user(refused: FileRefused) -> list[Check]:
         unseen["settings"],
         permissions,
         *(unseen[name] for name in ("profiles", "store", "daemon", "port")),
+        attestation(Peers()),
         _clock(None),
         unseen["audit"],
         _user(),
@@ -317,6 +321,20 @@ def _broken(path: Path, files: Files, live: Live | None) -> tuple[str, ...]:
     """Looked at twice: a running daemon may rotate the files under the first look."""
     head = None if live is None else live.head
     return audit_chain.verify(files, path, head=head) and audit_chain.verify(files, path, head=head)
+
+
+def attestation(peers: Peers) -> Check:
+    """A connection of our own must be told to be ours: where the kernel does not say whose a socket is (macOS, a Linux
+    without inet_diag), the endpoint refuses everybody (security.md §0.1).
+    """
+    with contextlib.closing(peers), socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(1)
+        with socket.create_connection(listener.getsockname(), timeout=1) as client:
+            if peers.allowed(listener.getsockname(), client.getsockname()):
+                return Check("peers", True, "the kernel says whose a connection is")
+    message = "the kernel does not say whose a connection is, so the endpoint refuses every client"
+    return Check("peers", False, message, "load the module with `sudo modprobe tcp_diag`, or use Linux")
 
 
 def _user() -> Check:
