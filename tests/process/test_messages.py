@@ -533,7 +533,7 @@ def test_ctrl_c_cancels(home: Home, emulator: Emulator) -> None:
 
 def test_check(home: Home) -> None:
     """All well: exit 0, each diagnosis once, with and without a daemon; `--json` is the contract's object."""
-    names = ["settings", "permissions", "profiles", "store", "daemon", "port", "clock", "audit", "user"]
+    names = ["settings", "permissions", "profiles", "store", "daemon", "port", "peers", "clock", "audit", "user"]
     running, told = home.run("vaultd", "check", "--json"), home.run("vaultd", "check")
     home.run("vaultd", "stop")
     stopped = home.run("vaultd", "check", "--json")
