@@ -158,7 +158,9 @@ def story(shell: Shell, aws: str) -> None:
     shell.run("vault-client status")
     said = shell.run("vault-client log")
     must(said.count("mfa.answer") == 1, "the audit log shows one answered question")
-    must("python" in said or "aws" in said, "the audit log names the process that asked")
+    served = [line for line in said.splitlines() if "credentials.serve" in line]
+    must(any(" aws (" in line for line in served), "the audit log names the AWS CLI as the process that asked")
+    must(any(" show_apps.py (" in line for line in served), "and the script that boto3 ran in")
     made = [call["op"] for call in calls(aws)[since:]]
     codes, roles = made.count("GetSessionToken"), made.count("AssumeRole")
     print(f"\nThe embedded AWS counted: {codes} GetSessionToken, {roles} AssumeRole")
