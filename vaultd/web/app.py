@@ -31,12 +31,13 @@ from vaultd.model.environment import CREDENTIALS_PATH
 from vaultd.model.plan import Plans
 from vaultd.web.connection import SdkServer
 from vaultd.web.ecs import Credentials, Served, Sessions
-from vaultd.web.guard import Guard, bare_token
-from vaultd.web.limits import Limits
+from vaultd.web.guard import MALFORMED, Guard, bare_token
+from vaultd.web.limits import Crowd, Limits
 from vaultd.web.replies import Reply, Request
 
 HEALTH_PATH: Final = "/healthz"
 _SLUG: Final = re.compile(r"[A-Za-z0-9._~-]+", re.ASCII)
+_MALFORMED: Final = closing(ecs_error(MALFORMED))
 _INTERNAL: Final = closing(ecs_error(VaultdError("")))
 _HEALTHY: Final = http_message(200, "OK", b"ok", content_type="text/plain")
 _NOT_FOUND: Final = NotFound("There is nothing at this path; type `vault-client use PROFILE` for the right one.")
@@ -69,12 +70,15 @@ class SdkSide:
         clock: Clock,
         describe: Callable[[int], Awaitable[str]],
         limits: Limits | None = None,
+        crowd: Crowd | None = None,
     ) -> None:
         self._broker = broker
         self._audit = audit
         self._credentials = Credentials(plans=plans, broker=broker, grants=grants, clock=clock, describe=describe)
         self.peers = peers
         self.limits = limits or Limits()
+        self.crowd = crowd or Crowd(self.limits.most())
+        self.malformed, self.internal = _MALFORMED, _INTERNAL
         self._guard = Guard(port=0)
         self._server: SdkServer | None = None
         self._listener: asyncio.Server | None = None
@@ -100,7 +104,7 @@ class SdkSide:
 
     def __len__(self) -> int:
         """How many connections are open."""
-        return 0 if self._server is None else len(self._server.crowd)
+        return len(self.crowd)
 
     def turned_away(self, sighting: Sighting) -> None:
         """A peer of another user was cut off at accept."""

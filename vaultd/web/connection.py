@@ -21,10 +21,8 @@ from aiohttp.http import HttpProcessingError, RawRequestMessage
 from aiohttp.web_protocol import RequestHandler
 
 from vaultd.engine.sightings import Sighting
-from vaultd.errors import VaultdError
 from vaultd.host.peers import Address, Peers, PeerSocket
-from vaultd.model.dialects import closing, ecs_error
-from vaultd.web.guard import FIELD_LIMIT, FIELDS_LIMIT, LINE_LIMIT, MALFORMED, RequestLines
+from vaultd.web.guard import FIELD_LIMIT, FIELDS_LIMIT, LINE_LIMIT, RequestLines
 from vaultd.web.limits import Crowd, Limits
 from vaultd.web.replies import Reply, Request
 
@@ -32,8 +30,6 @@ _NOBODY: Final = Sighting(uid=-1, inode=None, pid=None)
 _HEAD_END: Final = b"\r\n\r\n"
 #: Wherever the parser is, this is an error to it, and takes the way of all of them.
 _NO_REQUEST: Final = b"\0"
-_INTERNAL: Final = closing(ecs_error(VaultdError("")))
-_MALFORMED: Final = closing(ecs_error(MALFORMED))
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +45,18 @@ class Gate(Protocol):
     def limits(self) -> Limits:
         """What it may take."""
 
+    @property
+    def crowd(self) -> Crowd:
+        """The connections of every listener of this daemon: they share one limit."""
+
+    @property
+    def malformed(self) -> bytes:
+        """The whole message for what cannot be parsed, in the side's own dialect."""
+
+    @property
+    def internal(self) -> bytes:
+        """The whole message for a failure of ours."""
+
     def answer_now(self, message: RawRequestMessage, sighting: Sighting) -> Reply | None:
         """The answer, when it takes no waiting; never raises."""
 
@@ -62,7 +70,7 @@ class SdkServer(web.Server):
     def __init__(self, answer: Callable[[Any], Any], *, gate: Gate, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(answer, request_factory=Request, loop=loop)
         self.gate = gate
-        self.crowd = Crowd(gate.limits.most())
+        self.crowd = gate.crowd
 
     def __call__(self) -> Connection:
         """A protocol for the next connection."""
@@ -171,7 +179,7 @@ class Connection(RequestHandler):
         try:
             messages, _, _ = parser.feed_data(data)
         except HttpProcessingError:
-            self._finish(Reply(_MALFORMED, keep=False, linger=True))
+            self._finish(Reply(self._gate.malformed, keep=False, linger=True))
             return
         self._request_count += len(messages)
         for place, (message, _) in enumerate(messages):
@@ -307,9 +315,9 @@ class Connection(RequestHandler):
     ) -> web.StreamResponse:
         """Two constants: aiohttp would put the request's bytes into the body and the log."""
         if isinstance(exc, HttpProcessingError) or status == 400:
-            return Reply(_MALFORMED, keep=False)
+            return Reply(self._gate.malformed, keep=False)
         self.log_exception("fail request", exc_info=exc)
-        return Reply(_INTERNAL, keep=False)
+        return Reply(self._gate.internal, keep=False)
 
     def log_exception(self, *args: Any, **kw: Any) -> None:  # noqa: ARG002
         """Our own failures with their traceback; never what a client sent."""
