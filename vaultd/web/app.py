@@ -30,10 +30,11 @@ from vaultd.model.dialects import closing, ecs_error, http_message, wire_code, w
 from vaultd.model.environment import CREDENTIALS_PATH
 from vaultd.model.plan import Plans
 from vaultd.web.connection import SdkServer
-from vaultd.web.ecs import Credentials, Served, Sessions
+from vaultd.web.ecs import Credentials
 from vaultd.web.guard import MALFORMED, Guard, bare_token
 from vaultd.web.limits import Crowd, Limits
 from vaultd.web.replies import Reply, Request
+from vaultd.web.serving import Served, Sessions
 
 HEALTH_PATH: Final = "/healthz"
 _SLUG: Final = re.compile(r"[A-Za-z0-9._~-]+", re.ASCII)

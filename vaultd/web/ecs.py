@@ -1,64 +1,27 @@
-"""GET /v1/credentials/{slug}: token → grant → plan → session → bytes (architecture.md §6 flow 1).
+"""GET /v1/credentials/{slug}: token → grant → plan → session → bytes, in the container dialect.
 
 Rules
 - Checked in the contract's order: 401, ProfileMismatch (also when the slug is no profile), UnknownProfile, the rest.
-- A profile that has since come to mean another role than the grant's is refused, not followed; one without a role, when
-  it has come to mean another identity or another IAM user. What a role's plan begins at may change: its ARN is pinned.
-- Nothing with keys is written once the broker is locked.
-- What is ready goes out without an await. What is not is waited for 0.8 s in all: an SDK gives up after 1 s.
-- Keys are rendered once a session, and the bytes go when the session goes.
+- A session that is not ready is waited for 0.8 s in all: an SDK gives up after 1 s.
 """
 
 from __future__ import annotations
 
-import asyncio
-import weakref
 from collections.abc import Awaitable, Callable
-from datetime import datetime
-from typing import Final, NamedTuple, Protocol
+from typing import Final
 
 from vaultd.engine.grants import Grant, Grants
 from vaultd.engine.seams import Clock
 from vaultd.engine.sightings import Sighting
-from vaultd.errors import InvalidToken, Locked, ProfileMismatch, StsUnavailable
-from vaultd.model.credentials import RoleSession
+from vaultd.errors import InvalidToken, ProfileMismatch
 from vaultd.model.dialects import ecs_reply
 from vaultd.model.environment import CREDENTIALS_PATH
 from vaultd.model.plan import Plan, Plans
-from vaultd.model.secret import Secret
 from vaultd.model.text import shown, typed
+from vaultd.web.serving import Rendered, Served, Serving, Sessions
 
 #: Seconds for anything but a session that is ready (interface.md §4, 503).
 PATIENCE: Final = 0.8
-#: Of these, for finding out which process asks: a question names it.
-NAMING: Final = 0.1
-_SOMEBODY: Final = "a process of yours"
-
-
-class Sessions(Protocol):
-    """What is used of the broker."""
-
-    @property
-    def locked(self) -> bool:
-        """True from the turn of the lock on."""
-
-    def peek(self, plan: Plan) -> RoleSession | None:
-        """The session, when it may be served now."""
-
-    async def session(self, plan: Plan, *, requester: str, wait: float | None = None) -> RoleSession:
-        """The session, made within `wait` seconds; raises the errors of interface.md §4."""
-
-    def used(self, plan: Plan) -> None:
-        """Its session was served: renew it when due."""
-
-
-class Served(NamedTuple):
-    """What goes out, and for whom. `message` is the whole HTTP message."""
-
-    grant: Grant
-    plan: Plan
-    session: RoleSession
-    message: bytes
 
 
 class Credentials:
@@ -73,14 +36,9 @@ class Credentials:
         clock: Clock,
         describe: Callable[[int], Awaitable[str]],
     ) -> None:
-        self._plans = plans
-        self._broker = broker
         self._grants = grants
-        self._clock = clock
-        self._naming = _Naming(describe)
-        self._known: dict[bytes, Plan] = {}
-        self._number = -1
-        self._rendered = _Rendered()
+        self._serving = Serving(plans=plans, broker=broker, clock=clock, describe=describe)
+        self._rendered = Rendered(ecs_reply)
 
     def grant(self, token: bytes) -> Grant:
         """Raises InvalidToken."""
@@ -97,97 +55,12 @@ class Credentials:
                 f"The token is for profile {name} alone, and the path names another; "
                 f"type `vault-client use {typed(grant.profile)}`."
             )
-        plans = self._plans()
-        if plans.number != self._number:
-            self._known.clear()
-            self._number = plans.number
-        return self._known.get(grant.digest) or self._learn(plans, grant)
+        return self._serving.plan(grant)
 
     def ready(self, grant: Grant, plan: Plan) -> Served | None:
         """What goes out now, without waiting."""
-        session = self._broker.peek(plan)
-        return None if session is None else self._served(grant, plan, session)
+        return self._serving.ready(grant, plan, self._rendered)
 
     async def made(self, grant: Grant, plan: Plan, sighting: Sighting) -> Served:
         """The same within PATIENCE; raises whatever keeps a session from being made."""
-        loop = asyncio.get_running_loop()
-        began = loop.time()
-        requester = await self._naming.of(plan, sighting)
-        left = max(0.0, PATIENCE - (loop.time() - began))
-        session = await self._broker.session(plan, requester=requester, wait=left)
-        if self._broker.locked:  # no turn lies between this and the bytes
-            raise Locked("vaultd is locked: type `vault-client unlock`.")
-        return self._served(grant, plan, session)
-
-    def _served(self, grant: Grant, plan: Plan, session: RoleSession) -> Served:
-        if not session.servable(self._clock.now()):  # the last gate: never a 200 with keys that have ended
-            name = shown(grant.profile)
-            raise StsUnavailable(
-                f"The session of {name} has just ended; type `vault-client refresh {typed(grant.profile)}`."
-            )
-        return Served(grant, plan, session, self._rendered.message(session))
-
-    def _learn(self, plans: Plans, grant: Grant) -> Plan:
-        plan = plans.plan(grant.profile, grant.overrides)
-        if (other := _other_meaning(plan, grant)) is not None:
-            name = shown(grant.profile)
-            raise ProfileMismatch(
-                f"Profile {name} means another {other} than when this token was made; "
-                f"type `vault-client use {typed(grant.profile)}`."
-            )
-        self._known[grant.digest] = plan
-        return plan
-
-
-def _other_meaning(plan: Plan, grant: Grant) -> str | None:
-    """What has changed of what the grant pinned; None: nothing. A role decides alone, whoever assumes it."""
-    if plan.role_arn != grant.role_arn:
-        return "role"
-    if plan.role_arn is not None or (plan.identity, plan.user_arn) == (grant.identity, grant.user_arn):
-        return None
-    return "identity" if plan.identity != grant.identity else "IAM user"
-
-
-class _Rendered:
-    """Bytes per session, dropped with its secret key: a lock empties the broker's cells, and with them this."""
-
-    def __init__(self) -> None:
-        self._messages: dict[int, tuple[weakref.ref[Secret], datetime, bytes]] = {}
-
-    def message(self, session: RoleSession) -> bytes:
-        """Made at the first call for a session."""
-        secret = session.secret_access_key
-        found = self._messages.get(id(secret))
-        if found is not None and found[1] == session.expiration:
-            return found[2]
-        key, messages = id(secret), self._messages
-        ref = weakref.ref(secret, lambda _: messages.pop(key, None))
-        message = ecs_reply(session)
-        messages[key] = (ref, session.expiration, message)
-        return message
-
-    def __len__(self) -> int:
-        return len(self._messages)
-
-
-class _Naming:
-    """Who asks, for the question that a person sees. One look-up a profile at a time: 200 cold callers are one."""
-
-    def __init__(self, describe: Callable[[int], Awaitable[str]]) -> None:
-        self._describe = describe
-        self._looking: dict[str, asyncio.Task[str]] = {}
-
-    async def of(self, plan: Plan, sighting: Sighting) -> str:
-        """Never raises, and never takes longer than NAMING."""
-        task = self._looking.get(plan.last.fingerprint)
-        if task is None:
-            if sighting.inode is None:
-                return _SOMEBODY
-            task = asyncio.ensure_future(self._look(sighting.inode))
-            self._looking[plan.last.fingerprint] = task
-            task.add_done_callback(lambda _: self._looking.pop(plan.last.fingerprint, None))
-        await asyncio.wait({task}, timeout=NAMING)
-        return task.result() if task.done() and not task.cancelled() and task.exception() is None else _SOMEBODY
-
-    async def _look(self, inode: int) -> str:
-        return shown(await self._describe(inode))
+        return await self._serving.made(grant, plan, sighting, self._rendered, patience=PATIENCE)
