@@ -10,12 +10,11 @@ Rules
 from __future__ import annotations
 
 import asyncio
-import functools
 import logging
 import re
 import socket
 from collections.abc import Awaitable, Callable
-from typing import Final, Protocol
+from typing import Final
 
 from aiohttp.http import RawRequestMessage
 
@@ -25,16 +24,15 @@ from vaultd.engine.sightings import Sighting
 from vaultd.errors import MethodNotAllowed, NotFound, VaultdError
 from vaultd.host.peers import Peers
 from vaultd.host.sockets import BACKLOG
-from vaultd.model.credentials import RoleSession
-from vaultd.model.dialects import closing, ecs_error, http_message, wire_code, without_body
+from vaultd.model.dialects import closing, ecs_error, http_message, wire_code
 from vaultd.model.environment import CREDENTIALS_PATH
 from vaultd.model.plan import Plans
 from vaultd.web.connection import SdkServer
 from vaultd.web.ecs import Credentials
 from vaultd.web.guard import MALFORMED, Guard, bare_token
 from vaultd.web.limits import Crowd, Limits
-from vaultd.web.replies import Reply, Request
-from vaultd.web.serving import Served, Sessions
+from vaultd.web.replies import Reply, Request, as_asked, refused
+from vaultd.web.serving import Served, Sessions, Witness
 
 HEALTH_PATH: Final = "/healthz"
 _SLUG: Final = re.compile(r"[A-Za-z0-9._~-]+", re.ASCII)
@@ -45,16 +43,6 @@ _NOT_FOUND: Final = NotFound("There is nothing at this path; type `vault-client 
 _NOT_ALLOWED: Final = MethodNotAllowed("Credentials are read with GET only; type `vault-client use PROFILE`.")
 
 log = logging.getLogger(__name__)
-
-
-class Witness(Protocol):
-    """What is used of the audit log; both are O(1) and never raise."""
-
-    def served(self, *, grant: Grant, session: RoleSession, sighting: Sighting, identity: str | None = None) -> None:
-        """Keys went out."""
-
-    def denied(self, *, reason: str, grant: Grant | None, sighting: Sighting) -> None:
-        """A request was turned away; `reason` is the wire code."""
 
 
 class SdkSide:
@@ -73,7 +61,6 @@ class SdkSide:
         limits: Limits | None = None,
         crowd: Crowd | None = None,
     ) -> None:
-        self._broker = broker
         self._audit = audit
         self._credentials = Credentials(plans=plans, broker=broker, grants=grants, clock=clock, describe=describe)
         self.peers = peers
@@ -127,7 +114,7 @@ class SdkSide:
         grant: Grant | None = None
         try:
             if message.path == HEALTH_PATH and message.method == "GET":
-                return _reply(_HEALTHY, message)
+                return as_asked(_HEALTHY, message)
             grant = self._granted(message)
             served = self._credentials.ready(grant, self._credentials.plan(grant, message.path))
         except VaultdError as exc:
@@ -159,11 +146,7 @@ class SdkSide:
         return self._credentials.grant(bare_token(message))
 
     def _serving(self, served: Served, message: RawRequestMessage, sighting: Sighting) -> Reply:
-        return _reply(served.message, message, functools.partial(self._sent, served, sighting))
-
-    def _sent(self, served: Served, sighting: Sighting) -> None:
-        self._audit.served(grant=served.grant, session=served.session, sighting=sighting, identity=served.plan.identity)
-        self._broker.used(served.plan)
+        return as_asked(served.message, message, self._credentials.sent(served, sighting, self._audit))
 
     # ---- errors ----
 
@@ -171,25 +154,14 @@ class SdkSide:
         """400 and the guard's 403: a connection that sent such a thing is not kept."""
         if error.status == 403:
             self._audit.denied(reason=error.code, grant=None, sighting=sighting)
-        return Reply(_bare(closing(ecs_error(error)), message), keep=False, linger=True)
+        return refused(ecs_error(error), message)
 
     def _told(self, error: VaultdError, message: RawRequestMessage, grant: Grant | None, sighting: Sighting) -> Reply:
         if grant is not None or error.status == 401:
             self._audit.denied(reason=wire_code(error), grant=grant, sighting=sighting)
-        return _reply(_bare(ecs_error(error), message), message)
+        return as_asked(ecs_error(error), message)
 
 
 def _is_credentials(path: str) -> bool:
     slug = path[len(CREDENTIALS_PATH) :]
     return path.startswith(CREDENTIALS_PATH) and bool(_SLUG.fullmatch(slug)) and slug not in {".", ".."}
-
-
-def _reply(reply: bytes, message: RawRequestMessage, sent: Callable[[], None] | None = None) -> Reply:
-    """Kept or closed as the client asked for."""
-    if message.should_close:
-        return Reply(closing(reply), keep=False, sent=sent)
-    return Reply(reply, sent=sent)
-
-
-def _bare(reply: bytes, message: RawRequestMessage) -> bytes:
-    return without_body(reply) if message.method == "HEAD" else reply

@@ -18,7 +18,7 @@ from vaultd.model.dialects import ecs_reply
 from vaultd.model.environment import CREDENTIALS_PATH
 from vaultd.model.plan import Plan, Plans
 from vaultd.model.text import shown, typed
-from vaultd.web.serving import Rendered, Served, Serving, Sessions
+from vaultd.web.serving import Rendered, Served, Serving, Sessions, Witness
 
 #: Seconds for anything but a session that is ready (interface.md §4, 503).
 PATIENCE: Final = 0.8
@@ -64,3 +64,7 @@ class Credentials:
     async def made(self, grant: Grant, plan: Plan, sighting: Sighting) -> Served:
         """The same within PATIENCE; raises whatever keeps a session from being made."""
         return await self._serving.made(grant, plan, sighting, self._rendered, patience=PATIENCE)
+
+    def sent(self, served: Served, sighting: Sighting, audit: Witness) -> Callable[[], None]:
+        """What is to be done after the bytes went out."""
+        return self._serving.sent(served, sighting, audit)

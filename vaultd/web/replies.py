@@ -16,6 +16,7 @@ from aiohttp.streams import StreamReader
 from aiohttp.web_protocol import RequestHandler
 
 from vaultd.engine.sightings import Sighting
+from vaultd.model.dialects import closing, without_body
 
 
 class Line(Protocol):
@@ -82,3 +83,20 @@ class Reply(web.StreamResponse):
 
     async def write_eof(self, data: bytes = b"") -> None:
         """All was written by `prepare`."""
+
+
+def as_asked(reply: bytes, message: RawRequestMessage, sent: Callable[[], None] | None = None) -> Reply:
+    """Kept or closed as the client asked for; without a body for HEAD."""
+    whole = _bare(reply, message)
+    if message.should_close:
+        return Reply(closing(whole), keep=False, sent=sent)
+    return Reply(whole, sent=sent)
+
+
+def refused(reply: bytes, message: RawRequestMessage) -> Reply:
+    """400 and the guard's 403: a connection that sent such a thing is not kept."""
+    return Reply(_bare(closing(reply), message), keep=False, linger=True)
+
+
+def _bare(reply: bytes, message: RawRequestMessage) -> bytes:
+    return without_body(reply) if message.method == "HEAD" else reply

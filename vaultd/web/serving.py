@@ -11,6 +11,7 @@ Rules
 from __future__ import annotations
 
 import asyncio
+import functools
 import weakref
 from collections.abc import Awaitable, Callable
 from datetime import datetime
@@ -45,6 +46,16 @@ class Sessions(Protocol):
 
     def used(self, plan: Plan) -> None:
         """Its session was served: renew it when due."""
+
+
+class Witness(Protocol):
+    """What is used of the audit log; both are O(1) and never raise."""
+
+    def served(self, *, grant: Grant, session: RoleSession, sighting: Sighting, identity: str | None = None) -> None:
+        """Keys went out."""
+
+    def denied(self, *, reason: str, grant: Grant | None, sighting: Sighting) -> None:
+        """A request was turned away; `reason` is the wire code."""
 
 
 class Served(NamedTuple):
@@ -99,6 +110,14 @@ class Serving:
         if self._broker.locked:  # no turn lies between this and the bytes
             raise Locked("vaultd is locked: type `vault-client unlock`.")
         return self._served(grant, plan, session, rendered)
+
+    def sent(self, served: Served, sighting: Sighting, audit: Witness) -> Callable[[], None]:
+        """What is to be done after the bytes went out: the audit line, and a look at what is due."""
+        return functools.partial(self._sent, served, sighting, audit)
+
+    def _sent(self, served: Served, sighting: Sighting, audit: Witness) -> None:
+        audit.served(grant=served.grant, session=served.session, sighting=sighting, identity=served.plan.identity)
+        self._broker.used(served.plan)
 
     def _served(self, grant: Grant, plan: Plan, session: RoleSession, rendered: Rendered) -> Served:
         if not session.servable(self._clock.now()):  # the last gate: never a 200 with keys that have ended
