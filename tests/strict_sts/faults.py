@@ -23,6 +23,7 @@ class Fault:
     akid: str | None = None
     account: str | None = None
     region: str | None = None
+    session_name: str | None = None
     nth: int | None = None
     when: str = "before"
     times: int = 1
@@ -38,7 +39,13 @@ class Fault:
 
     def strikes(self, x: Exchange, account: str) -> bool:
         """Counts the call when it matches; true when it is this fault's turn."""
-        pairs = ((self.op, x.op), (self.akid, x.wire.akid), (self.account, account), (self.region, x.wire.region))
+        pairs = (
+            (self.op, x.op),
+            (self.akid, x.wire.akid),
+            (self.account, account),
+            (self.region, x.wire.region),
+            (self.session_name, x.params.get("RoleSessionName")),
+        )
         if not all(want in {None, have} for want, have in pairs):
             return False
         self.seen += 1

@@ -121,6 +121,18 @@ def test_past_expiration(bench: Bench) -> None:
     assert outcome(lambda: bench.assume("WebAdmin", keys)) == "ExpiredToken"
 
 
+def test_a_life_of_choice(bench: Bench) -> None:
+    """Less than nothing ago is ahead: a session of that life, for the role sessions of that name alone."""
+    keys = bench.mfa()
+    bench.strict.fault("past_expiration", op="AssumeRole", session_name="short-lived", arg=-40, times=0)
+    lives = [
+        (bench.assume("LongOps", keys, RoleSessionName=name)["Expiration"] - bench.strict.clock.now()).total_seconds()
+        for name in ("short-lived", "other", "short-lived")
+    ]
+
+    assert lives == [40, 3600, 40]
+
+
 def test_matching(bench: Bench) -> None:
     """op, akid, account, region and nth choose the call; times says how often."""
     keys = bench.mfa()
