@@ -2,7 +2,7 @@
 # build.sh OUTDIR: the pinned tree of package-lock.json, the program beside it, and OUTDIR/run.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-out=${1:?usage: build.sh OUTDIR}
+out=$(realpath -m "${1:?usage: build.sh OUTDIR}")
 mkdir -p "$(dirname "$out")"
 part=$(mktemp -d "$out.part.XXXXXX")
 trap 'rm -rf "$part"' EXIT
