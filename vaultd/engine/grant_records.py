@@ -17,6 +17,11 @@ from vaultd.model.text import shown
 
 Kind = Literal["exec", "shell", "lease"]
 
+METADATA_KEY_SIZE = 32
+#: The loopback address, for a TCP port of the grant's own, and the link-local one.
+LOOPBACK, LINK_LOCAL = "127.0.0.1", "169.254.169.254"
+DOOR_ADDRESSES = frozenset({LOOPBACK, LINK_LOCAL})
+
 
 @dataclass(frozen=True, slots=True)
 class Bound:
@@ -28,11 +33,21 @@ class Bound:
 
 
 @dataclass(frozen=True, slots=True)
+class Door:
+    """Where a grant's IMDS listener is: on 127.0.0.1 with a TCP port of its own, or at the link-local address."""
+
+    address: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
 class Grant:
     """One line of `grants.json`. `digest` is the SHA-256 of the token, `role_arn` what the profile meant then.
 
     A profile without a role meant an identity: `identity` and `user_arn` pin it, and are None with a role. A file from
     before they were kept loads; its grants without a role name nobody then, and are refused until `use` is typed again.
+
+    With `imds` it has a `door` and a `metadata_key`, and nobody knows its token: those are what it is reached by.
     """
 
     id: str
@@ -49,6 +64,8 @@ class Grant:
     peer: Peer | None
     identity: str | None = None
     user_arn: str | None = None
+    metadata_key: bytes | None = field(default=None, repr=False)
+    door: Door | None = None
 
 
 def peer_wire(peer: Peer) -> dict[str, Any]:
@@ -86,9 +103,8 @@ def stored_of(grant: Grant, last_used: datetime | None) -> dict[str, Any]:
         "last_used": None if last_used is None else last_used.isoformat(),
         "bound": None if bound is None else {"boot_id": bound.boot_id, "pid": bound.pid, "started": bound.started},
         "peer": None if grant.peer is None else peer_wire(grant.peer),
-        # Of the doors (IMDS): the file has their place from the first version on.
-        "metadata_key": None,
-        "door": None,
+        "metadata_key": None if grant.metadata_key is None else grant.metadata_key.hex(),
+        "door": None if grant.door is None else {"address": grant.door.address, "port": grant.door.port},
     }
 
 
@@ -98,12 +114,13 @@ def grant_of(stored: dict[str, Any]) -> Grant:
     if len(digest) != sha256().digest_size:
         raise ValueError("digest")
     bound, peer = stored["bound"], stored["peer"]
+    key, door = stored["metadata_key"], stored["door"]
     grant = Grant(
         id=_text(stored["id"]),
         profile=_text(stored["profile"]),
         slug=_text(stored["slug"]),
         kind=_kind(stored["kind"]),
-        imds=stored["imds"] is True,
+        imds=_flag(stored["imds"]),
         digest=digest,
         role_arn=_optional(stored["role_arn"]),
         overrides=_overrides(stored["overrides"]),
@@ -115,10 +132,28 @@ def grant_of(stored: dict[str, Any]) -> Grant:
         peer=None if peer is None else _peer(peer),
         identity=_optional(stored.get("identity")),
         user_arn=_optional(stored.get("user_arn")),
+        metadata_key=None if key is None else _key(key),
+        door=None if door is None else _door(door),
     )
     if not grant.id.isalnum():  # it names a file
         raise ValueError("id")
+    if not grant.imds == (grant.metadata_key is not None) == (grant.door is not None):
+        raise ValueError("imds without its key or door, or one of them without imds")
     return grant
+
+
+def _key(value: object) -> bytes:
+    key = bytes.fromhex(_text(value))
+    if len(key) != METADATA_KEY_SIZE:
+        raise ValueError("metadata_key")
+    return key
+
+
+def _door(stored: dict[str, Any]) -> Door:
+    address, port = _text(stored["address"]), _number(stored["port"])
+    if address not in DOOR_ADDRESSES or not 0 < port < 1 << 16:
+        raise ValueError("door")
+    return Door(address, port)
 
 
 def _overrides(stored: dict[str, Any]) -> Overrides:
@@ -165,6 +200,12 @@ def _text(value: object) -> str:
 
 def _optional(value: object) -> str | None:
     return None if value is None else _text(value)
+
+
+def _flag(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError("not true or false")
+    return value
 
 
 def _number(value: object) -> int:

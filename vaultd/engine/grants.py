@@ -3,6 +3,7 @@
 Rules
 - Only the SHA-256 of a token is kept; the token itself goes out once, and as `grants/ID.token` (0600, no newline:
   botocore refuses one) in the run directory, which goes with the grant.
+- A grant with a door (IMDS) has no token that anybody knows: no file of one, and none opens the container endpoint.
 - `grants.json` is written at once on create and revoke, `last_used` each minute (architecture.md §7). What cannot be
   written is tried again at each sweep: a revoke holds in memory from the first moment, whatever the disk does.
 - A grant ends by revoke, by `expires`, after `idle_timeout` without use, or within 5 s of the end of the process it is
@@ -24,7 +25,17 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from vaultd.engine.grant_records import Bound, Grant, Kind, grant_of, moment_of, peer_wire, stored_of
+from vaultd.engine.grant_records import (
+    METADATA_KEY_SIZE,
+    Bound,
+    Door,
+    Grant,
+    Kind,
+    grant_of,
+    moment_of,
+    peer_wire,
+    stored_of,
+)
 from vaultd.engine.seams import Clock
 from vaultd.errors import BadRequest, Misconfigured, UnknownGrant, Unwritable
 from vaultd.files import Files
@@ -34,7 +45,7 @@ from vaultd.model.plan import Overrides
 from vaultd.model.secret import Secret
 from vaultd.model.text import shown
 
-__all__ = ["Bound", "Grant", "Grants", "Kind", "peer_wire"]
+__all__ = ["Bound", "Door", "Grant", "Grants", "Kind", "peer_wire"]
 
 VERSION = 1
 #: Two sweeps and the reading of /proc fit into the contract's 5 s.
@@ -97,8 +108,8 @@ class Grants:
         Raises Misconfigured or FileRefused naming the file: an empty list in its place would orphan every shell.
         """
         for living in self._read():
-            self._by_digest[living.grant.digest] = living
             self._by_id[living.grant.id] = living
+            self._admit(living)
         self.sweep()
         self._remove_litter()
 
@@ -141,7 +152,6 @@ class Grants:
         profile: str,
         slug: str,
         kind: Kind,
-        imds: bool = False,
         ttl: timedelta | None,
         overrides: Overrides,
         role_arn: str | None,
@@ -149,9 +159,13 @@ class Grants:
         peer: Peer | None,
         identity: str | None = None,
         user_arn: str | None = None,
+        door: Door | None = None,
+        metadata_key: bytes | None = None,
     ) -> tuple[Grant, Secret]:
         """A new grant and its token. A `ttl` above max_age is cut to it. `identity` and `user_arn` pin a profile
         without a role; with one they are not kept.
+
+        With a `door` it is one of IMDS: the token opens nothing, and `metadata_key` is a new one unless it is given.
 
         Raises BadRequest (ttl not positive) and Unwritable, after which nothing of it exists.
         """
@@ -165,7 +179,7 @@ class Grants:
             profile=profile,
             slug=slug,
             kind=kind,
-            imds=imds,
+            imds=door is not None,
             digest=sha256(token.encode()).digest(),
             role_arn=role_arn,
             overrides=overrides,
@@ -175,6 +189,8 @@ class Grants:
             peer=peer,
             identity=identity if role_arn is None else None,
             user_arn=user_arn if role_arn is None else None,
+            metadata_key=None if door is None else metadata_key or secrets.token_bytes(METADATA_KEY_SIZE),
+            door=door,
         )
         self._keep(grant, token)
         log.info("create grant id=%s kind=%s", grant.id, grant.kind)
@@ -185,13 +201,18 @@ class Grants:
         life = (grant.expires - grant.created).total_seconds()
         self._by_id[grant.id] = _Living(grant=grant, deadline=boot + life, used=boot, last_used=None)
         try:
-            self._files.replace(self.token_path(grant.id), token.encode())
+            if grant.door is None:
+                self._files.replace(self.token_path(grant.id), token.encode())
             self._write()
         except BaseException:
             del self._by_id[grant.id]
             self._remove_token(self.token_path(grant.id))
             raise
-        self._by_digest[grant.digest] = self._by_id[grant.id]
+        self._admit(self._by_id[grant.id])
+
+    def _admit(self, living: _Living) -> None:
+        if living.grant.door is None:
+            self._by_digest[living.grant.digest] = living
 
     def find(self, token: bytes) -> Grant | None:
         """The grant of a token, any bytes; None when there is none that lives. Stamps its last use."""
@@ -199,6 +220,14 @@ class Grants:
         living = self._by_digest.get(digest)
         if living is None or not hmac.compare_digest(living.grant.digest, digest):
             return None
+        return self._used(living)
+
+    def entered(self, grant_id: str) -> Grant | None:
+        """The grant whose door is used; None when it has ended. Stamps its last use."""
+        living = self._by_id.get(grant_id)
+        return None if living is None else self._used(living)
+
+    def _used(self, living: _Living) -> Grant | None:
         boot = self._clock.boottime()
         if boot >= living.deadline or boot - living.used >= self._idle:
             return None  # the next sweep ends it; no file is written while an SDK waits

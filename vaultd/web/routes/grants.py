@@ -49,7 +49,6 @@ class _Grants:
             profile=plan.profile,
             slug=plan.slug,
             kind=body.kind,
-            imds=False,
             ttl=body.ttl(),
             overrides=body.overrides(),
             role_arn=session.role_arn,
