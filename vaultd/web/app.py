@@ -10,10 +10,11 @@ Rules
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import re
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Final
 
 from aiohttp.http import RawRequestMessage
@@ -24,12 +25,13 @@ from vaultd.engine.sightings import Sighting
 from vaultd.errors import MethodNotAllowed, NotFound, VaultdError
 from vaultd.host.peers import Peers
 from vaultd.host.sockets import BACKLOG
-from vaultd.model.dialects import closing, ecs_error, http_message, wire_code
+from vaultd.model.dialects import body_of, closing, ecs_error, held_head, http_message, wire_code
 from vaultd.model.environment import CREDENTIALS_PATH
-from vaultd.model.plan import Plans
+from vaultd.model.plan import Plan, Plans
 from vaultd.web.connection import SdkServer
 from vaultd.web.ecs import Credentials
-from vaultd.web.guard import MALFORMED, Guard, bare_token
+from vaultd.web.guard import LOOPBACK, MALFORMED, Guard, bare_token
+from vaultd.web.hold import BLANK, END, Ended, Holds, last_chunk
 from vaultd.web.limits import Crowd, Limits
 from vaultd.web.replies import Reply, Request, as_asked, refused
 from vaultd.web.serving import Served, Sessions, Witness
@@ -38,6 +40,8 @@ HEALTH_PATH: Final = "/healthz"
 _SLUG: Final = re.compile(r"[A-Za-z0-9._~-]+", re.ASCII)
 _MALFORMED: Final = closing(ecs_error(MALFORMED))
 _INTERNAL: Final = closing(ecs_error(VaultdError("")))
+#: A held answer begins with its first blank.
+_HELD: Final = held_head() + BLANK
 _HEALTHY: Final = http_message(200, "OK", b"ok", content_type="text/plain")
 _NOT_FOUND: Final = NotFound("There is nothing at this path; type `vault-client use PROFILE` for the right one.")
 _NOT_ALLOWED: Final = MethodNotAllowed("Credentials are read with GET only; type `vault-client use PROFILE`.")
@@ -60,8 +64,11 @@ class SdkSide:
         describe: Callable[[int], Awaitable[str]],
         limits: Limits | None = None,
         crowd: Crowd | None = None,
+        holds: Holds | None = None,
     ) -> None:
         self._audit = audit
+        self._clock = clock
+        self._holds = holds
         self._credentials = Credentials(plans=plans, broker=broker, grants=grants, clock=clock, describe=describe)
         self.peers = peers
         self.limits = limits or Limits()
@@ -73,18 +80,20 @@ class SdkSide:
 
     # ---- its life ----
 
-    async def start(self, sock: socket.socket) -> None:
-        """Serve on a bound TCP socket; its port is the one that Host may name."""
+    async def start(self, sock: socket.socket, *, hosts: Iterable[str] = LOOPBACK) -> None:
+        """Serve on a bound TCP socket; its port is the one that Host may name, and one of `hosts` before it."""
         loop = asyncio.get_running_loop()
-        self._guard = Guard(port=sock.getsockname()[1])
+        self._guard = Guard(port=sock.getsockname()[1], hosts=hosts)
         self._server = SdkServer(self._answer, gate=self, loop=loop)
         self._listener = await loop.create_server(self._server, sock=sock, backlog=BACKLOG)
 
     async def stop(self, *, deadline: float = 2.0) -> None:
-        """No new connections; requests that are being answered have `deadline` seconds."""
+        """No new connections, holds end blank; requests that are being answered have `deadline` seconds."""
         if self._listener is not None:
             self._listener.close()
             self._listener = None
+        if self._holds is not None:
+            self._holds.end()
         if self._server is not None:
             await self._server.shutdown(deadline)
             self._server = None
@@ -125,16 +134,54 @@ class SdkSide:
         """A request that aiohttp's loop took: it had to wait for its session, or for its turn."""
         message, sighting = request.parsed, request.line.sighting
         reply = self.answer_now(message, sighting)
-        return reply or await self._made(message, sighting)
+        return reply or await self._made(request)
 
-    async def _made(self, message: RawRequestMessage, sighting: Sighting) -> Reply:
+    async def _made(self, request: Request) -> Reply:
+        message, sighting, arrived = request.parsed, request.line.sighting, self._clock.boottime()
         grant = self._granted(message)
+        plan: Plan | None = None
         try:
             plan = self._credentials.plan(grant, message.path)
             served = await self._credentials.made(grant, plan, sighting)
         except VaultdError as exc:
-            return self._told(exc, message, grant, sighting)
+            held = None if plan is None else await self._held(request, grant, plan, exc, arrived)
+            return held or self._told(exc, message, grant, sighting)
         return self._serving(served, message, sighting)
+
+    # ---- a held request ----
+
+    async def _held(
+        self, request: Request, grant: Grant, plan: Plan, error: VaultdError, arrived: float
+    ) -> Reply | None:
+        """What a hold ends in; None: this one is answered at once."""
+        message, line = request.parsed, request.line
+        if self._holds is None:
+            return None
+        until = self._holds.until(error, grant=grant.id, fields=message.raw_headers, arrived=arrived)
+        if until is None:
+            return None
+        if not line.begin(_HELD):
+            return Reply(b"", keep=False)
+        obtain = functools.partial(self._credentials.awaited, plan, line.sighting)
+        ended = await self._holds.hold(line, grant=grant.id, error=error, until=until, obtain=obtain)
+        return self._end_of_hold(self._holds, ended, grant, request)
+
+    def _end_of_hold(self, holds: Holds, ended: Ended, grant: Grant, request: Request) -> Reply:
+        if ended.gone:
+            return Reply(b"", keep=False)
+        message, sighting, error = request.parsed, request.line.sighting, ended.error
+        if error is None:
+            try:
+                served = self._credentials.landed(bare_token(message), message.path)
+                sent = self._credentials.sent(served, sighting, self._audit)
+                return Reply(last_chunk(body_of(served.message)), keep=False, sent=sent)
+            except VaultdError as exc:
+                error = exc
+        holds.rest(grant.id)
+        self._audit.denied(
+            reason="Locked" if self._credentials.locked else wire_code(error), grant=grant, sighting=sighting
+        )
+        return Reply(END, keep=False)
 
     def _granted(self, message: RawRequestMessage) -> Grant:
         """404 and 405 come before the token is looked at."""

@@ -23,6 +23,9 @@ LINE_LIMIT: Final = 4096
 FIELD_LIMIT: Final = 4096
 FIELDS_LIMIT: Final = 64
 
+#: The names of this machine that we give out; a link-local listener has its own address, and only that.
+LOOPBACK: Final = ("127.0.0.1", "localhost")
+
 #: Lower case. No SDK sends one of them (sdk-facts §10.6); a page, a forward proxy or a reverse proxy cannot help it.
 BROWSER_HEADERS: Final = frozenset({b"origin", b"referer", b"cookie", b"upgrade", b"x-real-ip", b"forwarded", b"via"})
 BROWSER_PREFIXES: Final = (b"sec-fetch-", b"x-forwarded-")
@@ -87,7 +90,7 @@ class RequestLines:
 class Guard:
     """The check of one listener: its port, and the link-local address it may have beside 127.0.0.1."""
 
-    def __init__(self, *, port: int, hosts: Iterable[str] = ("127.0.0.1", "localhost")) -> None:
+    def __init__(self, *, port: int, hosts: Iterable[str] = LOOPBACK) -> None:
         names = [name.encode() for name in hosts]
         self._hosts = frozenset([*names, *(b"%s:%d" % (name, port) for name in names)])
 
