@@ -214,8 +214,10 @@ class Daemon:
         # aiohttp is 200 ms of import, and the keeper is to exist before it (architecture.md §3)
         from vaultd.web.app import SdkSide
         from vaultd.web.control import Control
+        from vaultd.web.hold import Holds
         from vaultd.web.rooms import Rooms
 
+        prompt = self._around.settings.prompt
         self._sdk = SdkSide(
             plans=self.catalog,
             broker=self.broker,
@@ -224,6 +226,7 @@ class Daemon:
             peers=Peers(),
             clock=self._around.clock,
             describe=self.clients.describe,
+            holds=Holds(questions=self.desk, clock=self._around.clock, mode=prompt.hold, longest=prompt.hold_max),
         )
         rooms = Rooms(
             catalog=self._looked,

@@ -247,7 +247,9 @@ class Temporary(VaultdError):
 
 
 class StsUnavailable(Temporary):
-    """AWS cannot be reached, answered 5xx, or was not done in time. `details["code_sent"]` when a code went along."""
+    """AWS cannot be reached, answered 5xx, or was not done in time. `details["code_sent"]` when a code went along,
+    `details["under_way"]` when the call has not failed and goes on.
+    """
 
 
 class Throttled(StsUnavailable):

@@ -199,13 +199,14 @@ class Broker:
         return None if wish.deadline is None else wish.deadline - self._clock.boottime()
 
     def _too_slow(self, plan: Plan) -> VaultdError:
-        """Not done in time: AWS's own reason where there is one already (D3)."""
+        """Not done in time: AWS's own reason where there is one already (D3), else `under_way`: it may still come."""
         failure = self._cells.get(plan.last.fingerprint).failure
         if failure is not None:
             return again(failure.error)
         return StsUnavailable(
             f"AWS was not done in time with a session for {shown(plan.profile)}: try again, "
-            "or type `vault-client status`."
+            "or type `vault-client status`.",
+            under_way=True,
         )
 
     def _refuse_locked(self) -> None:

@@ -192,6 +192,12 @@ class Desk:
         """Raises UnknownPrompt."""
         return self._find(question_id).question
 
+    def attended(self, question_id: str) -> bool:
+        """A person can see the question, or has just typed its code; False too when it is gone."""
+        self._sweep()
+        found = next((each for each in self._open.values() if each.question.id == question_id), None)
+        return found is not None and (found.askers > 0 or found.landing is not None)
+
     # ---- cool-downs ----
 
     def thaw(self, identity: str, mfa_serial: str) -> None:

@@ -78,7 +78,7 @@ def ecs_reply(session: RoleSession) -> bytes:
 
 def ecs_error(error: VaultdError) -> bytes:
     """The whole HTTP message for an error; one without a row of the table is told as its nearest row."""
-    status, code, message = _seen(error)
+    status, code, message = seen(error)
     body = {"code": code, "message": message, "Code": code, "Message": message}
     allow = {"Allow": "GET"} if status == 405 else {}  # RFC 9110 §15.5.6
     return http_message(status, reason_phrase(message), json.dumps(body, separators=(",", ":")).encode(), headers=allow)
@@ -86,7 +86,7 @@ def ecs_error(error: VaultdError) -> bytes:
 
 def wire_code(error: VaultdError) -> str:
     """The code a client sees for `error`: what the audit line gives as the reason of a denial."""
-    return _seen(error)[1]
+    return seen(error)[1]
 
 
 def http_message(
@@ -96,6 +96,17 @@ def http_message(
     more = "".join(f"{name}: {value}\r\n" for name, value in (headers or {}).items())
     head = f"HTTP/1.1 {status} {reason}\r\nContent-Type: {content_type}\r\n{_HEADERS}{more}"
     return f"{head}Content-Length: {len(body)}\r\n\r\n".encode("ascii") + body
+
+
+def body_of(message: bytes) -> bytes:
+    """The body of a whole message."""
+    return message.partition(b"\r\n\r\n")[2]
+
+
+def held_head() -> bytes:
+    """The head of a 200 whose body comes in chunks and ends with the connection (interface.md §4 "Hold")."""
+    more = "Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
+    return f"HTTP/1.1 200 OK\r\nContent-Type: {_JSON}\r\n{_HEADERS}{more}".encode("ascii")
 
 
 def closing(message: bytes) -> bytes:
@@ -109,7 +120,8 @@ def without_body(message: bytes) -> bytes:
     return message.partition(b"\r\n\r\n")[0] + b"\r\n\r\n"
 
 
-def _seen(error: VaultdError) -> tuple[int, str, str]:
+def seen(error: VaultdError) -> tuple[int, str, str]:
+    """(status, code, message) as a client of either dialect is told."""
     status, code = error.status, error.code
     for kind, row_status, row_code in _NEAREST:
         if isinstance(error, kind):

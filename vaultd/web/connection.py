@@ -252,6 +252,25 @@ class Connection(RequestHandler):
             self._due = self._loop.time() + self._gate.limits.idle
         return reply.keep and (not self._half_closed or bool(self._messages))
 
+    def begin(self, head: bytes) -> bool:
+        """The head of a held answer: it says that keys may follow, so the peer is looked up for it too."""
+        if self.transport is None or self._attested() is None:
+            self.abort()
+            return False
+        self.transport.write(head)
+        return True
+
+    def drip(self, chunk: bytes) -> bool:
+        """One chunk more of a held answer. A client that half-closed says nothing more, not even that it left."""
+        transport = self.transport
+        if transport is None or transport.is_closing():
+            return False
+        if self._half_closed and self._attested() is None:
+            transport.abort()
+            return False
+        transport.write(chunk)
+        return True
+
     def pause_writing(self) -> None:
         """The client does not read: it has a while to begin."""
         super().pause_writing()

@@ -13,7 +13,7 @@ from typing import Final
 from vaultd.engine.grants import Grant, Grants
 from vaultd.engine.seams import Clock
 from vaultd.engine.sightings import Sighting
-from vaultd.errors import InvalidToken, ProfileMismatch
+from vaultd.errors import InvalidToken, ProfileMismatch, StsUnavailable
 from vaultd.model.dialects import ecs_reply
 from vaultd.model.environment import CREDENTIALS_PATH
 from vaultd.model.plan import Plan, Plans
@@ -36,6 +36,7 @@ class Credentials:
         clock: Clock,
         describe: Callable[[int], Awaitable[str]],
     ) -> None:
+        self._broker = broker
         self._grants = grants
         self._serving = Serving(plans=plans, broker=broker, clock=clock, describe=describe)
         self._rendered = Rendered(ecs_reply)
@@ -64,6 +65,27 @@ class Credentials:
     async def made(self, grant: Grant, plan: Plan, sighting: Sighting) -> Served:
         """The same within PATIENCE; raises whatever keeps a session from being made."""
         return await self._serving.made(grant, plan, sighting, self._rendered, patience=PATIENCE)
+
+    @property
+    def locked(self) -> bool:
+        """Nothing is served."""
+        return self._broker.locked
+
+    def landed(self, token: bytes, path: str) -> Served:
+        """What a held request gets, in the turn of its bytes: grant, plan and session as they are now, not as they were
+        when it came. Raises what `grant` and `plan` do, and StsUnavailable.
+        """
+        grant = self.grant(token)
+        served = self.ready(grant, self.plan(grant, path))
+        if served is None or self.locked:
+            raise StsUnavailable(
+                f"The session of {shown(grant.profile)} is gone again; type `vault-client use {typed(grant.profile)}`."
+            )
+        return served
+
+    async def awaited(self, plan: Plan, sighting: Sighting, patience: float) -> None:
+        """For a held request: once the session is made, it is `ready`. Raises what keeps it from being made."""
+        await self._serving.session(plan, sighting, patience=patience)
 
     def sent(self, served: Served, sighting: Sighting, audit: Witness) -> Callable[[], None]:
         """What is to be done after the bytes went out."""

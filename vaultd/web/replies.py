@@ -27,6 +27,12 @@ class Line(Protocol):
     async def deliver(self, reply: Reply) -> None:
         """Write it to a client that waited; ConnectionError when there is nobody."""
 
+    def begin(self, head: bytes) -> bool:
+        """Write the head of an answer that is dripped, to a peer that is looked up; False: the client is gone."""
+
+    def drip(self, chunk: bytes) -> bool:
+        """Write a chunk more; False: the client is gone."""
+
 
 class Request(web.BaseRequest):
     """A parsed message and its connection. BaseRequest's own parts (URL, state, peer names) are never made: 3 µs."""

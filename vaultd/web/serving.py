@@ -17,6 +17,7 @@ from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Final, NamedTuple, Protocol
 
+from vaultd.engine.flights import within
 from vaultd.engine.grants import Grant
 from vaultd.engine.seams import Clock
 from vaultd.engine.sightings import Sighting
@@ -81,7 +82,7 @@ class Serving:
         self._plans = plans
         self._broker = broker
         self._clock = clock
-        self._naming = _Naming(describe)
+        self._naming = _Naming(describe, clock)
         self._known: dict[str, Plan] = {}
         self._number = -1
 
@@ -102,11 +103,7 @@ class Serving:
         self, grant: Grant, plan: Plan, sighting: Sighting, rendered: Rendered, *, patience: float
     ) -> Served:
         """The same within `patience` seconds; raises whatever keeps a session from being made."""
-        loop = asyncio.get_running_loop()
-        began = loop.time()
-        requester = await self._naming.of(plan, sighting)
-        left = max(0.0, patience - (loop.time() - began))
-        session = await self._broker.session(plan, requester=requester, wait=left)
+        session = await self.session(plan, sighting, patience=patience)
         if self._broker.locked:  # no turn lies between this and the bytes
             raise Locked("vaultd is locked: type `vault-client unlock`.")
         return self._served(grant, plan, session, rendered)
@@ -118,6 +115,13 @@ class Serving:
     def _sent(self, served: Served, sighting: Sighting, audit: Witness) -> None:
         audit.served(grant=served.grant, session=served.session, sighting=sighting, identity=served.plan.identity)
         self._broker.used(served.plan)
+
+    async def session(self, plan: Plan, sighting: Sighting, *, patience: float) -> RoleSession:
+        """Have it made within `patience` seconds; raises what keeps it from being made."""
+        began = self._clock.boottime()
+        requester = await self._naming.of(plan, sighting)
+        left = max(0.0, patience - (self._clock.boottime() - began))
+        return await self._broker.session(plan, requester=requester, wait=left)
 
     def _served(self, grant: Grant, plan: Plan, session: RoleSession, rendered: Rendered) -> Served:
         if not session.servable(self._clock.now()):  # the last gate: never a 200 with keys that have ended
@@ -174,8 +178,9 @@ class Rendered:
 class _Naming:
     """Who asks, for the question that a person sees. One look-up a profile at a time: 200 cold callers are one."""
 
-    def __init__(self, describe: Callable[[int], Awaitable[str]]) -> None:
+    def __init__(self, describe: Callable[[int], Awaitable[str]], clock: Clock) -> None:
         self._describe = describe
+        self._clock = clock
         self._looking: dict[str, asyncio.Task[str]] = {}
 
     async def of(self, plan: Plan, sighting: Sighting) -> str:
@@ -187,7 +192,7 @@ class _Naming:
             task = asyncio.ensure_future(self._look(sighting.inode))
             self._looking[plan.last.fingerprint] = task
             task.add_done_callback(lambda _: self._looking.pop(plan.last.fingerprint, None))
-        await asyncio.wait({task}, timeout=NAMING)
+        await within(self._clock, {task}, NAMING)
         return task.result() if task.done() and not task.cancelled() and task.exception() is None else _SOMEBODY
 
     async def _look(self, inode: int) -> str:

@@ -1,0 +1,221 @@
+"""Held requests: a 200 that drips blanks while a person types the code or AWS takes its time, then keys or nothing.
+
+Rules (interface.md §4 "Hold"; sdk-facts §5, §8.9, §8.10, §10.8)
+- Held is only who bears it (model/clients.py), and only while there is something to wait for: a question that a person
+  can see, or a flight that has not failed. Its time counts from the request's arrival.
+- One blank at once, then one every 0.5 s for all of them by one ticker: Java gives up after 1 s without a byte.
+- An end without keys is a clean one, blanks only: JS v2 never settles on a cut body, Go caches keys that are empty.
+  For 10 s after it the grant's requests hear the truth at once, or JS v3 repeats the wait five times.
+- A held request dies with its client, found within one tick, and nobody else notices.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Final, Literal, Protocol
+
+from vaultd.engine.desk import Ending
+from vaultd.engine.seams import Clock
+from vaultd.errors import MfaRequired, StsUnavailable, UnknownPrompt, VaultdError
+from vaultd.model.clients import LONGEST, bearing
+
+#: Seconds between two blanks; the contract allows 0.8.
+TICK: Final = 0.5
+#: Requests of one grant that are held at a time.
+PER_GRANT: Final = 256
+#: Seconds after an end without keys in which the grant's requests are not held.
+REST: Final = 10.0
+#: One blank as a chunk (RFC 9112 §7.1).
+BLANK: Final = b"1\r\n \r\n"
+#: The end of a chunked body.
+END: Final = b"0\r\n\r\n"
+
+Mode = Literal["auto", "off", "always"]
+
+log = logging.getLogger(__name__)
+
+
+def last_chunk(body: bytes) -> bytes:
+    """All of `body`, and the end."""
+    return b"%x\r\n%b\r\n%b" % (len(body), body, END)
+
+
+class Questions(Protocol):
+    """What is used of the desk."""
+
+    def attended(self, question_id: str) -> bool:
+        """A person can see it."""
+
+    async def wait(self, question_id: str) -> Ending:
+        """How it ends; raises UnknownPrompt."""
+
+
+class Dripping(Protocol):
+    """What is used of the connection."""
+
+    def drip(self, chunk: bytes) -> bool:
+        """Write it; False: the client is gone."""
+
+
+#: Has the session made, or raises, within the seconds it is given.
+Obtain = Callable[[float], Awaitable[object]]
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a hold ended: `error` None: the session is there. `gone`: there is nobody left to tell."""
+
+    error: VaultdError | None = None
+    gone: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class _Held:
+    line: Dripping
+    grant: str
+    until: float
+    error: VaultdError
+    over: asyncio.Future[Literal["gone", "ended"]]
+
+    def end(self, why: Literal["gone", "ended"]) -> None:
+        if not self.over.done():
+            self.over.set_result(why)
+
+
+class Holds:
+    """The owner of every held request (architecture.md §7). `longest`: `[prompt] hold_max`."""
+
+    def __init__(self, *, questions: Questions, clock: Clock, mode: Mode, longest: timedelta) -> None:
+        self._questions = questions
+        self._clock = clock
+        self._mode = mode
+        self._longest = min(longest, LONGEST)
+        self._held: dict[_Held, None] = {}
+        self._per_grant: Counter[str] = Counter()
+        self._resting: dict[str, float] = {}
+        self._ticker: asyncio.Task[None] | None = None
+        self._stopped = False
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def until(
+        self, error: VaultdError, *, grant: str, fields: Iterable[tuple[bytes, bytes]], arrived: float
+    ) -> float | None:
+        """Until when, by boottime, a request that met `error` may be held; None: it is answered at once."""
+        if self._stopped or not self._worth(error):
+            return None
+        now = self._clock.boottime()
+        if self._resting.get(grant, now) > now or self._per_grant[grant] >= PER_GRANT:
+            return None
+        bears = bearing(fields).hold
+        if bears is None:
+            return None
+        until = arrived + min(bears, self._longest).total_seconds()
+        return until if until > now + TICK else None
+
+    def _worth(self, error: VaultdError) -> bool:
+        """Somebody can answer, or AWS still may."""
+        if self._mode == "off":
+            return False
+        if isinstance(error, MfaRequired) and (question := _question(error)):
+            return self._mode == "always" or self._questions.attended(question)
+        return isinstance(error, StsUnavailable) and bool(error.details.get("under_way"))
+
+    async def hold(self, line: Dripping, *, grant: str, error: VaultdError, until: float, obtain: Obtain) -> Ended:
+        """Drip on `line`, whose head is out, until the session is there, or will not be. Raises nothing of it."""
+        held = _Held(line, grant, until, error, asyncio.get_running_loop().create_future())
+        work = asyncio.ensure_future(self._work(held, obtain))
+        self._take_in(held)
+        watched: set[asyncio.Future[Any]] = {work, held.over}
+        try:
+            await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            self._take_out(held)
+            work.cancel()
+        if held.over.done() and held.over.result() == "gone":
+            return Ended(gone=True)
+        return Ended(error=work.result() if work.done() else held.error)
+
+    def rest(self, grant: str) -> None:
+        """A hold of that grant ended without keys."""
+        now = self._clock.boottime()
+        self._resting = {key: until for key, until in self._resting.items() if until > now}
+        self._resting[grant] = now + REST
+
+    def end(self) -> None:
+        """Stop: every held request ends, and none is held any more."""
+        self._stopped = True
+        for held in tuple(self._held):
+            held.end("ended")
+
+    # ---- one held request ----
+
+    async def _work(self, held: _Held, obtain: Obtain) -> VaultdError | None:
+        """Wait for what its error says is missing, then try again: None once the session is there."""
+        while True:
+            try:
+                if (question := _question(held.error)) and await self._ending(question) not in {"answered", None}:
+                    return held.error
+                await obtain(held.until - self._clock.boottime())
+            except VaultdError as exc:
+                held.error = exc
+                if not self._worth(exc) or self._clock.boottime() >= held.until:
+                    return exc
+            except Exception as exc:
+                log.exception("fail hold error=%s", type(exc).__name__)
+                return VaultdError("")
+            else:
+                return None
+
+    async def _ending(self, question: str) -> Ending | None:
+        """None: it ended before anybody could wait for it, no matter how: the broker knows."""
+        try:
+            return await self._questions.wait(question)
+        except UnknownPrompt:
+            return None
+
+    # ---- all of them ----
+
+    def _take_in(self, held: _Held) -> None:
+        self._held[held] = None
+        self._per_grant[held.grant] += 1
+        if self._ticker is None:
+            self._ticker = asyncio.ensure_future(self._tick())
+
+    def _take_out(self, held: _Held) -> None:
+        del self._held[held]
+        self._per_grant[held.grant] -= 1
+        if not self._per_grant[held.grant]:
+            del self._per_grant[held.grant]
+        if not self._held and self._ticker is not None:
+            self._ticker.cancel()
+            self._ticker = None
+
+    async def _tick(self) -> None:
+        while True:
+            await self._clock.sleep(TICK)
+            now = self._clock.boottime()
+            for held in tuple(self._held):
+                self._drip(held, now)
+
+    def _drip(self, held: _Held, now: float) -> None:
+        try:
+            there = held.line.drip(BLANK)
+        except Exception as exc:  # one broken line must not silence the others
+            log.exception("fail drip error=%s", type(exc).__name__)
+            there = False
+        if not there:
+            held.end("gone")
+        elif now + TICK > held.until:  # before its time is up, not after
+            held.end("ended")
+
+
+def _question(error: VaultdError) -> str | None:
+    prompt = error.details.get("prompt") if isinstance(error, MfaRequired) else None
+    return None if prompt is None else str(prompt["id"])
