@@ -15,6 +15,8 @@ import time
 from pathlib import Path
 
 CLIENTS = Path(__file__).with_name("clients")
+#: Not the project's environment, which may be thrown away while the programs stay in the cache.
+BASE = os.path.realpath(getattr(sys, "_base_executable", sys.executable))
 
 
 def cache() -> Path:
@@ -24,15 +26,17 @@ def cache() -> Path:
 
 
 def sources(name: str) -> list[Path]:
-    """The files that git knows, or would if asked to; build droppings that it ignores are none."""
+    """The files that git knows, or would if asked to, and those that programs share; what it ignores is none."""
     command = ("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", ".")
     listed = subprocess.run(command, cwd=CLIENTS / name, capture_output=True, text=True, check=True).stdout
-    return sorted(CLIENTS / name / each for each in listed.split("\0") if each and (CLIENTS / name / each).is_file())
+    own = sorted(CLIENTS / name / each for each in listed.split("\0") if each and (CLIENTS / name / each).is_file())
+    shares = "/../" in (CLIENTS / name / "build.sh").read_text()
+    return own + (sorted(each for each in CLIENTS.iterdir() if each.is_file()) if shares else [])
 
 
 def outdir(name: str, *, below: Path | None = None) -> Path:
     """The directory whose `run` is the program NAME as its files are now."""
-    digest = hashlib.sha256(f"{platform.machine()} {sys.version}".encode())
+    digest = hashlib.sha256(f"{platform.machine()} {BASE} {sys.version}".encode())
     for file in sources(name):
         digest.update(f"{file.relative_to(CLIENTS)}\0".encode() + file.read_bytes() + b"\0")
     return (below or cache()) / f"{name}-{digest.hexdigest()[:16]}"
@@ -44,7 +48,13 @@ def build(name: str) -> Path:
     if not (where / "run").exists():
         where.parent.mkdir(parents=True, exist_ok=True)
         began = time.monotonic()
-        subprocess.run(("bash", CLIENTS / name / "build.sh", where), check=True, cwd=CLIENTS / name, stdout=sys.stderr)
+        subprocess.run(
+            ("bash", CLIENTS / name / "build.sh", where),
+            check=True,
+            cwd=CLIENTS / name,
+            stdout=sys.stderr,
+            env={**os.environ, "PYTHON": BASE},
+        )
         print(f"built {name} in {time.monotonic() - began:.0f} s: {where}", flush=True)
     return where
 
