@@ -139,6 +139,11 @@ def port_owner(port: int) -> Peer | None:
     return (processes.find_by_inode(inode) if uid == os.geteuid() else None) or Peer(uid=uid)
 
 
+def taken_by(port: int) -> str:
+    """The owner of a port, for a sentence."""
+    return _owner_text(port_owner(port))
+
+
 def _peer_ids(sock: HasOptions) -> tuple[int, int]:
     if sys.platform == "darwin":
         uid = struct.unpack_from("=II", sock.getsockopt(0, _MAC_PEERCRED, 76))[1]
@@ -160,8 +165,7 @@ def _bind_to_loopback(sock: socket.socket) -> None:
 def _port_refused(port: int, exc: OSError) -> Unwritable:
     if exc.errno == errno.EADDRINUSE:
         return Unwritable(
-            f"Port {port} is taken by {_owner_text(port_owner(port))}: stop that, or choose another with "
-            "`vaultd start --port N`."
+            f"Port {port} is taken by {taken_by(port)}: stop that, or choose another with `vaultd start --port N`."
         )
     reason = os.strerror(exc.errno or 0).lower()
     return Unwritable(f"Port {port} cannot be opened ({reason}): choose another with `vaultd start --port N`.")

@@ -12,7 +12,7 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Seconds, and how many connections.
+    """Seconds, and how many connections and IMDS listeners.
 
     `unread`: how long a client may not read what it asked for. `linger`: how long the rest of a refused request is
     read and dropped.
@@ -24,6 +24,12 @@ class Limits:
     unread: float = 10.0
     linger: float = 1.0
     connections: int = 1024
+    doors: int = 256
+
+    def most_doors(self) -> int:
+        """`doors`, or an eighth of the descriptors: each listener is one, beside those of the connections."""
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        return self.doors if soft == resource.RLIM_INFINITY else min(self.doors, soft // 8)
 
     def most(self) -> int:
         """`connections`, or 75 % of the descriptors that this process may have."""
