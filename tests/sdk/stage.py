@@ -9,21 +9,21 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from tests.process.harness import Emulator, Home, MovedClock, variables
+from tests.sdk.build import build
 from tests.sdk.programs import Dialect, Program
+from vault_client.errors import Stop
 
 #: MFA without an age limit, up to twelve hours: one code serves a whole run (scenarios.md §4.4).
 ROLE = "arn:aws:iam::234567890123:role/LongOps"
 #: The longest MFA session there is (aws-facts §1.1), since a time scale divides it, too.
 SETTINGS = '[sessions]\nmfa_duration = "36h"\n'
-#: More lines than any run here writes; the most that the control API gives.
-LINES = 100_000
 
 
 @dataclass(frozen=True)
@@ -83,10 +83,16 @@ class Stage:
         program = self._stack.enter_context(running)
         return Player(part, given["VAULTD_GRANT"], program)
 
+    def live(self, part: Part, seconds: float) -> None:
+        """From now on its role sessions live so long, whatever was asked for."""
+        match = {"op": "AssumeRole", "session_name": part.profile}
+        self.emulator.ctl("fault", {"match": match, "kind": "past_expiration", "times": 0, "arg": -seconds})
+
     def serves(self) -> list[Serve]:
         """Every reply with keys so far."""
-        lines = self.home.link("GET", f"/v1/audit?n={LINES}")["events"]
-        return [_serve(line) for line in lines if line["event"] == "credentials.serve"]
+        with suppress(Stop):  # a daemon that is gone has written all of them
+            self.home.link("GET", "/v1/audit?n=1")
+        return [_serve(line) for line in self.home.audit() if line["event"] == "credentials.serve"]
 
     def gets(self) -> Counter[str]:
         """How often each grant was given keys."""
@@ -133,6 +139,9 @@ def staged(
     where: Mapping[str, Path] | None = None,
 ) -> Iterator[Stage]:
     """The emulator at `scale`, a daemon with franklin's key; all on `clock` when one is given. Programs end first."""
+    parts = list(parts)
+    for client in {each.client for each in parts} - set(where or {}):
+        build(client)
     around, inside = (clock.env, clock.living) if clock else ({}, {})
     with Emulator.running("--time-scale", str(scale), moto=True, environment=around) as emulator, ExitStack() as stack:
         home = Home.make(directory, emulator, settings=SETTINGS, profiles=profiles(parts), **inside)
