@@ -95,10 +95,10 @@ def test_settings(home: Home) -> None:
     assert "prot" in bad.message
     assert bad.remedy == f"edit {home.layout.config_toml}, then type `vaultd check`"
 
-    home.settings('[prompt]\nhold = "always"\n')
+    home.settings('[prompt]\ndrivers = ["desktop"]\n')
     idle = home.check("settings")  # taken, and told that it does nothing yet
     assert idle.ok
-    assert idle.message.endswith("; [prompt] hold is not there yet and changes nothing: remove the line")
+    assert idle.message.endswith("; [prompt] drivers is not there yet and changes nothing: remove the line")
 
     other = home.root / "other.toml"
     home.write(other, "")

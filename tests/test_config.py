@@ -115,18 +115,16 @@ def test_what_would_restrict_and_is_not_there_is_refused(table: str, line: str, 
 @pytest.mark.parametrize(
     ("text", "spelled"),
     [
-        ('[prompt]\nhold = "always"', "[prompt] hold"),
-        ('[prompt]\nhold_max = "9s"', "[prompt] hold_max"),
         ('[prompt]\ndrivers = ["desktop"]', "[prompt] drivers"),
         ('[identities.a]\nmfa_process = "/bin/x"', "[identities.a] mfa_process"),
         ('[profiles.p]\nrun_executables = ["/bin/x"]', "[profiles.p] run_executables"),
     ],
 )
 def test_what_is_harmless_and_not_there_is_a_notice(text: str, spelled: str) -> None:
-    """Taken, and told; what holds anyway (a terminal asks, nothing is held) is neither."""
+    """Taken, and told; what holds anyway (a terminal asks) is neither."""
     found = load_settings(text, path="config.toml")
     assert found.notices == (f"{spelled} is not there yet and changes nothing: remove the line",)
-    assert load_settings('[prompt]\nhold = "off"\ndrivers = ["terminal"]', path="c").notices == ()
+    assert load_settings('[prompt]\nhold = "off"\nhold_max = "9s"\ndrivers = ["terminal"]', path="c").notices == ()
     assert Settings().notices == ()
 
 
@@ -204,7 +202,6 @@ def test_bad_settings_are_named(text: str, expected: str) -> None:
     [
         ("prompt", "timeout"),
         ("prompt", "cancel_cooldown"),
-        ("prompt", "hold_max"),
         ("grants", "max_age"),
         ("grants", "idle_timeout"),
         ("profiles.a", "mfa_max_age"),
@@ -218,6 +215,24 @@ def test_no_duration_is_longer_than_ten_years(table: str, key: str, length: str)
     if table != "store":  # a lock that is not there yet is refused for that
         load_settings(f'[{table}]\n{key} = "3650d"\n', path="c")
         load_settings(f'[{table}]\n{key} = "0000000000003650d"\n', path="c")
+
+
+@pytest.mark.parametrize("length", ["999ms", "0s", "121s", "3m", "1h", "9999999999999999999d"])
+def test_a_hold_is_one_to_120_seconds(length: str) -> None:
+    """No client was seen to bear more (sdk-facts §10.8), and less is no hold: 78 at its line, naming the key."""
+    said = message(f'\n[prompt]\nhold_max = "{length}"\n')
+    assert said.startswith("config.toml:3: [prompt] hold_max is refused: ")
+    for good, seconds in (("1s", 1), ("2m", 120), ("120s", 120)):
+        found = load_settings(f'[prompt]\nhold_max = "{good}"\n', path="c")
+        assert found.prompt.hold_max == timedelta(seconds=seconds)
+
+
+@pytest.mark.parametrize("hold", ["auto", "off", "always"])
+def test_hold_is_one_of_three(hold: str) -> None:
+    """Taken as it is said, without a notice; another word is 78 and hears the three."""
+    found = load_settings(f'[prompt]\nhold = "{hold}"\n', path="c")
+    assert (found.prompt.hold, found.notices) == (hold, ())
+    assert message('[prompt]\nhold = "on"\n').startswith("config.toml:2: [prompt] hold is refused: write 'auto', 'off'")
 
 
 def test_an_mfa_duration_of_any_size_is_one_sentence() -> None:

@@ -96,9 +96,9 @@ async def test_what_a_start_leaves_and_a_stop_takes_away(tmp_path: Path, monkeyp
 async def test_a_setting_that_does_nothing_yet_is_told(tmp_path: Path) -> None:
     """At the start and by status, so that nobody believes in it; one that would restrict keeps it from starting."""
     house = House(tmp_path)
-    house.settings = '[prompt]\nhold = "always"\n'
+    house.settings = '[prompt]\ndrivers = ["desktop"]\n'
     async with house.run() as started:
-        notice = "[prompt] hold is not there yet and changes nothing: remove the line"
+        notice = "[prompt] drivers is not there yet and changes nothing: remove the line"
         assert started.told["warnings"] == [notice]
         assert (await started.ok("GET", "/v1/status"))["trouble"] == [notice]
     house.settings = "[store]\nlock_on_suspend = true\n"

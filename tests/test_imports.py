@@ -24,7 +24,8 @@ MAY: dict[str, set[str]] = {
     "store": {"model", "errors", "files", "engine.seams"},
     "host": {"errors", "files", "model"},  # model for Peer: what the kernel tells of a process is a frozen value
     "web": {"model", "errors", "engine", "host"},
-    "config": {"errors", "files"},
+    "config": {"config_refusal", "errors", "files"},
+    "config_refusal": set(),
     "logs": {"errors", "files"},
     "catalog": {"config", "model", "errors", "files"},
 }

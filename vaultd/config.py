@@ -8,7 +8,6 @@ other is a notice.
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 import stat
@@ -16,11 +15,12 @@ import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from vaultd import config_refusal
 from vaultd.errors import Misconfigured
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -65,6 +65,12 @@ def _parse_duration_or_never(value: object) -> timedelta | None:
 def _mfa_duration(value: timedelta) -> timedelta:
     if not timedelta(seconds=900) <= value <= timedelta(hours=36):
         raise ValueError('GetSessionToken takes 15 minutes to 36 hours; write "15m" to "36h"')
+    return value
+
+
+def _hold_max(value: timedelta) -> timedelta:
+    if not timedelta(seconds=1) <= value <= timedelta(seconds=120):
+        raise ValueError('a request is held for 1 to 120 seconds; write "1s" to "120s"')
     return value
 
 
@@ -152,13 +158,13 @@ class Store(_Section):
 
 
 class Prompt(_Section):
-    """How a person is asked."""
+    """How a person is asked, and how long an SDK's request waits for the answer (sdk-facts §10.8: 120 s at most)."""
 
     drivers: Names = ("auto",)
     timeout: Duration = timedelta(seconds=120)
     cancel_cooldown: Duration = timedelta(seconds=120)
     hold: Literal["auto", "off", "always"] = "auto"
-    hold_max: Duration = timedelta(seconds=100)
+    hold_max: Annotated[timedelta, BeforeValidator(_parse_duration), AfterValidator(_hold_max)] = timedelta(seconds=100)
 
 
 class GrantLimits(_Section):
@@ -199,14 +205,14 @@ _NOT_YET_REFUSED = {
     "profiles": ("protected", "allow_executables", "relays"),
 }
 #: Of parts that are not there yet, without which nothing is open that should be shut: no program of ours is ever run,
-#: no request is held, and a code is asked for on a terminal only.
+#: and a code is asked for on a terminal only.
 _NOT_YET_NOTICED = {
-    "prompt": ("drivers", "hold", "hold_max"),
+    "prompt": ("drivers",),
     "identities": ("mfa_process",),
     "profiles": ("run_executables",),
 }
-#: What already is as those parts would have it: a terminal is the only driver, and nothing is held.
-_TRUE_ALREADY: tuple[object, ...] = (("terminal",), "off")
+#: What already is as those parts would have it: a terminal is the only driver.
+_TRUE_ALREADY: tuple[object, ...] = (("terminal",),)
 
 
 class Settings(_Section):
@@ -226,7 +232,7 @@ class Settings(_Section):
     def notices(self) -> tuple[str, ...]:
         """A sentence for each key that is taken and does nothing yet."""
         return tuple(
-            f"{_spelled(keys)} is not there yet and changes nothing: remove the line"
+            f"{config_refusal.spelled(keys)} is not there yet and changes nothing: remove the line"
             for keys in self.not_there_yet(_NOT_YET_NOTICED)
         )
 
@@ -282,7 +288,7 @@ def load_for(text: str, environ: Mapping[str, str], *, path: str) -> Settings:
     settings = load_settings(text, path=path)
     whole = settings.with_environment(environ)
     if bundle := whole.aws.ca_bundle:
-        where = f"{path}:{_line_of(text, ('aws', 'ca_bundle'))}: [aws] ca_bundle"
+        where = f"{path}:{config_refusal.line_of(text, ('aws', 'ca_bundle'))}: [aws] ca_bundle"
         _check_bundle(bundle, where if settings.aws.ca_bundle else "AWS_CA_BUNDLE in the environment")
     return whole
 
@@ -311,113 +317,14 @@ def load_settings(text: str, *, path: str) -> Settings:
     try:
         content = tomllib.loads(text)
     except tomllib.TOMLDecodeError as exc:
-        raise Misconfigured(_syntax_message(str(exc), path=path, lines=text.count("\n") + 1)) from exc
+        raise Misconfigured(config_refusal.syntax_message(str(exc), path=path, lines=text.count("\n") + 1)) from exc
     try:
         settings = Settings.model_validate(content)
     except ValidationError as exc:
-        raise Misconfigured(_message(exc, text=text, path=path)) from exc
+        raise Misconfigured(config_refusal.message(exc, model=Settings, text=text, path=path)) from exc
     for keys in settings.not_there_yet(_NOT_YET_REFUSED):
+        where = f"{path}:{config_refusal.line_of(text, keys)}: {config_refusal.spelled(keys)}"
         raise Misconfigured(
-            f"{path}:{_line_of(text, keys)}: {_spelled(keys)} is not there yet, and what it is to shut would stay "
-            "open; remove the line"
+            f"{where} is not there yet, and what it is to shut would stay open; remove the line",
         )
     return settings
-
-
-def _syntax_message(said: str, *, path: str, lines: int) -> str:
-    at = re.search(r" \(at (?:line (\d+), column \d+|end of document)\)$", said)
-    line = int(at[1]) if at and at[1] else lines
-    what = said[: at.start()] if at else said
-    return f'{path}:{line}: this is not TOML ({what}); write lines such as key = "value"'
-
-
-def _message(refusal: ValidationError, *, text: str, path: str) -> str:
-    """The first error only: one sentence, and the others show once it is mended."""
-    error = refusal.errors(include_url=False)[0]
-    keys = _as_written(error["loc"])
-    unknown = error["type"] == "extra_forbidden"
-    bare = unknown and len(keys) == 1 and not isinstance(error["input"], dict)
-    where = f"{path}:{_line_of(text, keys)}: {keys[0] if bare else _spelled(keys)}"
-    if unknown:
-        return f"{where} is not a known key{' outside a table' if bare else ''}; {_instead(keys, bare=bare)}"
-    return f"{where} is refused: {_reason(error)}"
-
-
-def _instead(keys: tuple[str, ...], *, bare: bool) -> str:
-    """What to write for an unknown key: the same in its own table, else the nearest where it stands."""
-    tables = _tables_with(keys[-1])
-    if tables and (bare or len(keys) > 1):
-        return "did you mean " + " or ".join(f"`[{table}] {keys[-1]}`" for table in tables) + "?"
-    known = _known_keys(keys[:-1])
-    close = difflib.get_close_matches(keys[-1], known, n=1, cutoff=0.5)
-    return f"write {close[0] if close else 'one of ' + ', '.join(known)}"
-
-
-def _tables_with(key: str) -> list[str]:
-    names = {"identities": "identities.NAME", "profiles": "profiles.NAME"}
-    return [names.get(each, each) for each in Settings.model_fields if key in _known_keys((each,))]
-
-
-def _as_written(loc: tuple[int | str, ...]) -> tuple[str, ...]:
-    """Pydantic's location without list positions: the keys that stand in the file."""
-    return tuple(part for part in loc if isinstance(part, str))
-
-
-_WANTED = {
-    "int_type": "write a whole number",
-    "bool_type": "write true or false",
-    "string_type": "write text in quotes",
-    "tuple_type": 'write a list such as ["name"]',
-    "model_type": "write it as a table of its own",
-    "dict_type": "write it as a table of its own",
-}
-
-
-def _reason(error: Mapping[str, Any]) -> str:
-    if error["type"] == "value_error":
-        return str(error["ctx"]["error"])
-    said = str(error["msg"]).removeprefix("Input should be ")
-    return _WANTED.get(error["type"], f"write {said}")
-
-
-def _spelled(keys: tuple[str, ...]) -> str:
-    return f"[{'.'.join(keys[:-1])}] {keys[-1]}" if len(keys) > 1 else f"[{keys[0]}]"
-
-
-def _known_keys(parents: tuple[str, ...]) -> list[str]:
-    if not parents:
-        return list(Settings.model_fields)
-    if parents[0] == "identities":
-        return list(IdentitySettings.model_fields)
-    if parents[0] == "profiles":
-        return list(ProfileSettings.model_fields)
-    section = getattr(Settings(), parents[0])
-    return list(type(section).model_fields)
-
-
-def _line_of(text: str, keys: tuple[str, ...]) -> int:
-    """The line where `keys` stand; the nearest enclosing table's where they are inside a value; else 1."""
-    table: tuple[str, ...] = ()
-    best, depth = 1, 0
-    for number, line in enumerate(text.splitlines(), start=1):
-        header, path = _keys_on(line)
-        if header:
-            table = path
-        here = path if header else (*table, *path)
-        if path and len(here) > depth and here == keys[: len(here)]:
-            best, depth = number, len(here)
-    return best
-
-
-def _keys_on(line: str) -> tuple[bool, tuple[str, ...]]:
-    """(is a table header, its keys) of one line, read by tomllib itself, which knows TOML's quoting."""
-    header = line.lstrip().startswith("[")
-    try:
-        found: object = tomllib.loads(line if header else line.partition("=")[0] + "=0")
-    except tomllib.TOMLDecodeError:
-        return header, ()
-    path: list[str] = []
-    while isinstance(found, dict) and found:
-        key, found = next(iter(found.items()))
-        path.append(key)
-    return header, tuple(path)
