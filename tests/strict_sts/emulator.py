@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from tests.strict_sts import iam_ops, sigv4, sts_ops
+from tests.strict_sts import iam_ops, s3_names, sigv4, sts_ops
 from tests.strict_sts.calls import Exchange, Log
 from tests.strict_sts.clocks import LogicalClock, TimeSource
 from tests.strict_sts.faults import Fault, Faults
@@ -89,6 +89,8 @@ class Emulator:
         params = wire.params()
         target = wire.headers.get("x-amz-target", "")
         op = params.get("Action") or target.rpartition(".")[2]
+        if wire.service == "s3":
+            op = s3_names.operation(wire.method, wire.url)
         x = Exchange(wire, wire.service or "sts", op, params, self.state.now())
         known = self.state.credential(wire.akid)
         return x, self.faults.take(x, account=known.account if known else "")
@@ -107,7 +109,8 @@ class Emulator:
         try:
             x.caller = self._authenticated(x)
             if x.service not in {"sts", "iam"}:
-                authorize(self.state, x, x.caller, f"{x.service}:{x.op or 'Unknown'}", "*")
+                action = s3_names.action(x.op) if x.service == "s3" else f"{x.service}:{x.op or 'Unknown'}"
+                authorize(self.state, x, x.caller, action, "*")
                 return x.caller
             perform = sts_ops.perform if x.service == "sts" else iam_ops.perform
             x.result = perform(self.state, x, x.caller)
