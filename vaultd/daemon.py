@@ -42,6 +42,7 @@ from vaultd.store.os_keyring import OsKeyring
 if TYPE_CHECKING:
     from vaultd.web.app import SdkSide
     from vaultd.web.control import Control
+    from vaultd.web.doors import Doors
 
 #: The config files are looked at so often while somebody holds a grant, and so often else.
 LOOK_SECONDS, IDLE_LOOK_SECONDS = 1.0, 5.0
@@ -137,6 +138,7 @@ class Daemon:
             audit=self.audit,
             unlocking=self.unlocking,
             watch=lambda: self._watched,
+            doors=lambda: () if self._doors is None else self._doors.trouble,
         )
         self._listening = Listening(files, layout)
         self._serving = False
@@ -144,6 +146,7 @@ class Daemon:
         self._stopped_by: Peer | None = None
         self._warming: asyncio.Future[Any] | None = None
         self._sdk: SdkSide | None = None
+        self._doors: Doors | None = None
         self._control: Control | None = None
 
     # ---- life ----
@@ -214,25 +217,37 @@ class Daemon:
         # aiohttp is 200 ms of import, and the keeper is to exist before it (architecture.md §3)
         from vaultd.web.app import SdkSide
         from vaultd.web.control import Control
+        from vaultd.web.doors import Doors
         from vaultd.web.hold import Holds
         from vaultd.web.rooms import Rooms
 
-        prompt = self._around.settings.prompt
+        prompt, peers = self._around.settings.prompt, Peers()
         self._sdk = SdkSide(
             plans=self.catalog,
             broker=self.broker,
             grants=self.grants,
             audit=self.audit,
-            peers=Peers(),
+            peers=peers,
             clock=self._around.clock,
             describe=self.clients.describe,
             holds=Holds(questions=self.desk, clock=self._around.clock, mode=prompt.hold, longest=prompt.hold_max),
+        )
+        self._doors = Doors(
+            plans=self.catalog,
+            broker=self.broker,
+            grants=self.grants,
+            audit=self.audit,
+            peers=peers,
+            clock=self._around.clock,
+            describe=self.clients.describe,
+            crowd=self._sdk.crowd,
         )
         rooms = Rooms(
             catalog=self._looked,
             broker=self.broker,
             desk=self.desk,
             grants=self.grants,
+            doors=self._doors,
             audit=self.audit,
             custody=self._keeper,
             lifecycle=self,
@@ -241,6 +256,7 @@ class Daemon:
             port=lambda: self.port,
         )
         self._control = Control(rooms)
+        await self._doors.reopen()
         await self._sdk.start(tcp)
         await self._control.start(unix)
         self._listening.announce(self.port)
@@ -290,6 +306,8 @@ class Daemon:
         self.desk.lock()
         if self._sdk is not None:
             await self._sdk.stop()
+        if self._doors is not None:
+            await self._doors.close_all()
         await self.broker.stop()
         self.grants.flush()
         self.audit.flush_now()
@@ -373,6 +391,8 @@ class Daemon:
         return bound.boot_id == self.boot_id and processes.alive(bound.pid, bound.started)
 
     def _revoked(self, grant: Grant, reason: str) -> None:
+        if self._doors is not None:
+            self._doors.close(grant)
         self.audit.record(
             "grant.revoke",
             profile=grant.profile,

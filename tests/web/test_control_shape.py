@@ -174,9 +174,6 @@ async def test_checks_are_told_with_their_remedies(started: Started) -> None:
         ("POST", "/v1/identities", {"name": "identity", "AccessKeyId": KEY_ID, "SecretAccessKey": "s"}, 409, {
             "code": "IdentityExists", "exit": 1,
             "message": "identity identity exists; run `vault-client add identity --replace` to replace its key"}),
-        ("POST", "/v1/grants", {"profile": "web-admin", "kind": "exec", "imds": True}, 400, {
-            "code": "BadRequest", "exit": 2,
-            "message": "--imds is not there yet: leave it out to use the container endpoint"}),
         ("GET", "/v1/audit?n=x", None, 400, {
             "code": "BadRequest", "exit": 1, "field": "n",
             "message": "field n: not a number; send a whole number of lines"}),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from vaultd import __version__, checks
@@ -31,6 +31,7 @@ class Reporting:
         audit: Audit,
         unlocking: Unlocking,
         watch: Callable[[], CatalogWatch],
+        doors: Callable[[], Iterable[str]],
     ) -> None:
         self._around = around
         self._sts = sts
@@ -38,6 +39,7 @@ class Reporting:
         self._audit = audit
         self._unlocking = unlocking
         self._watch = watch
+        self._doors = doors
         self.notices: tuple[str, ...] = around.settings.notices
         self.found: tuple[str, ...] = ()
 
@@ -89,7 +91,7 @@ class Reporting:
     @property
     def warnings(self) -> tuple[str, ...]:
         """What is wrong and stays so until mended."""
-        return (*self.found, *self._unlocking.warnings)
+        return (*self.found, *self._doors(), *self._unlocking.warnings)
 
     @property
     def _locked_reason(self) -> str:

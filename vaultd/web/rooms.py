@@ -19,6 +19,7 @@ from vaultd.model.peer import Peer
 from vaultd.model.plan import Overrides, Plan
 from vaultd.model.secret import Secret
 from vaultd.web.control_connection import ControlConnection
+from vaultd.web.doors import Doors
 
 
 class Catalogue(Protocol):
@@ -78,6 +79,7 @@ class Rooms:
     broker: Broker
     desk: Desk
     grants: Grants
+    doors: Doors
     audit: Audit
     custody: Custody
     lifecycle: Lifecycle

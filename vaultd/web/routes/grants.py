@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Any
+import functools
+from typing import Any, Protocol
 
 from aiohttp import web
 
-from vaultd.engine.grant_records import Bound, Grant, peer_wire
+from vaultd.engine.grant_records import Bound, Door, Grant, peer_wire
 from vaultd.engine.grants import Grants
 from vaultd.errors import BadRequest
 from vaultd.host import processes
 from vaultd.model.credentials import RoleSession
 from vaultd.model.dialects import stamp
-from vaultd.model.environment import ecs_change
+from vaultd.model.environment import Change, ecs_change, imds_change
 from vaultd.model.peer import Peer
 from vaultd.model.plan import Plan
 from vaultd.model.secret import Secret
 from vaultd.web import bodies
 from vaultd.web.control_replies import SENTENCE, legible, reply
 from vaultd.web.rooms import Rooms, caller, connection, requester
+
+
+class _Make(Protocol):
+    """Makes the grant, with the door that it is reached by."""
+
+    def __call__(self, *, door: Door | None = None) -> tuple[Grant, Secret]:
+        """Raises Unwritable, after which nothing of it exists."""
 
 
 def table(rooms: Rooms) -> list[web.RouteDef]:
@@ -38,14 +46,27 @@ class _Grants:
 
     async def create(self, request: web.Request) -> web.Response:
         body = bodies.parse(bodies.GrantBody, await request.read())
-        if body.imds:
-            raise BadRequest("--imds is not there yet: leave it out to use the container endpoint", exit=2)
         bound = self._bound(request, body)
         plan = self._rooms.catalog().plan(body.profile, body.overrides())
         session = await self._rooms.broker.session(plan, requester=requester(request), token_code=body.token_code)
         if connection(request).gone.done():  # who would hold the token has left while the session was made
             raise ConnectionResetError
-        grant, token = self._rooms.grants.create(
+        make = functools.partial(self._make, plan, body, session, bound, caller(request))
+        grant, change = await self._with_door(make, plan, body) if body.imds else self._with_token(make, plan, body)
+        self._note(plan, grant, session)
+        self._rooms.lifecycle.granted()
+        return reply(self._object(plan, grant, change, session), status=201)
+
+    def _make(
+        self,
+        plan: Plan,
+        body: bodies.GrantBody,
+        session: RoleSession,
+        bound: Bound | None,
+        peer: Peer,
+        door: Door | None = None,
+    ) -> tuple[Grant, Secret]:
+        return self._rooms.grants.create(
             profile=plan.profile,
             slug=plan.slug,
             kind=body.kind,
@@ -53,13 +74,30 @@ class _Grants:
             overrides=body.overrides(),
             role_arn=session.role_arn,
             bound=bound,
-            peer=caller(request),
+            peer=peer,
             identity=plan.identity,
             user_arn=plan.user_arn,
+            door=door,
         )
-        self._note(plan, grant, session)
-        self._rooms.lifecycle.granted()
-        return reply(self._object(plan, body, grant, token, session), status=201)
+
+    async def _with_door(self, make: _Make, plan: Plan, body: bodies.GrantBody) -> tuple[Grant, Change]:
+        """`--imds`: its port is what it is reached by, and its token is nobody's."""
+        grant = await self._rooms.doors.open(lambda door: make(door=door)[0])
+        assert grant.door is not None
+        region = body.region or plan.region
+        return grant, imds_change(port=grant.door.port, profile=plan.profile, grant_id=grant.id, region=region)
+
+    def _with_token(self, make: _Make, plan: Plan, body: bodies.GrantBody) -> tuple[Grant, Change]:
+        grant, token = make()
+        change = ecs_change(
+            port=self._rooms.port(),
+            profile=plan.profile,
+            grant_id=grant.id,
+            token=token,
+            token_path=str(self._rooms.grants.token_path(grant.id)),
+            region=body.region or plan.region,
+        )
+        return grant, change
 
     def _note(self, plan: Plan, grant: Grant, session: RoleSession) -> None:
         self._rooms.audit.record(
@@ -73,17 +111,7 @@ class _Grants:
             peer=grant.peer,
         )
 
-    def _object(
-        self, plan: Plan, body: bodies.GrantBody, grant: Grant, token: Secret, session: RoleSession
-    ) -> dict[str, Any]:
-        change = ecs_change(
-            port=self._rooms.port(),
-            profile=plan.profile,
-            grant_id=grant.id,
-            token=token,
-            token_path=str(self._rooms.grants.token_path(grant.id)),
-            region=body.region or plan.region,
-        )
+    def _object(self, plan: Plan, grant: Grant, change: Change, session: RoleSession) -> dict[str, Any]:
         return {
             "id": grant.id,
             "profile": plan.profile,
