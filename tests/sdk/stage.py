@@ -57,6 +57,7 @@ class Player:
     part: Part
     grant: str
     program: Program
+    environment: Mapping[str, str]
 
 
 @dataclass
@@ -69,19 +70,23 @@ class Stage:
     where: Mapping[str, Path]
     _stack: ExitStack = field(default_factory=ExitStack)
 
-    def enlist(self, part: Part) -> Player:
-        """A grant by `vault-client use`, and the program started in that environment."""
-        imds = ("--imds",) if part.dialect == "imds" else ()
+    def pointed(self, profile: str, dialect: Dialect) -> dict[str, str]:
+        """The environment of a program in a shell that `vault-client use` has pointed at that profile."""
+        imds = ("--imds",) if dialect == "imds" else ()
         code = self.emulator.code()
-        used = self.home.client("use", part.profile, *imds, "--shell", "sh", "--token-code", code)
+        used = self.home.client("use", profile, *imds, "--shell", "sh", "--token-code", code)
         assert used.status == 0, used
         given = {name: value for name, value in variables(used.out).items() if name not in {"PWD", "SHLVL", "_"}}
         wall = {**self.clock.env, "VAULTD_MOVED_CLOCK_ALL": ""} if self.clock else {}
         aims = dict.fromkeys(("SDK_STS_URL", "SDK_S3_URL"), self.emulator.url)
-        environment = {**self.home.env, **given, **aims, **wall, "PATH": self.home.env["PATH"]}
+        return {**self.home.env, **given, **aims, **wall, "PATH": self.home.env["PATH"]}
+
+    def enlist(self, part: Part) -> Player:
+        """A grant by `vault-client use`, and the program started in that environment."""
+        environment = self.pointed(part.profile, part.dialect)
         running = Program.running(part.client, environment, where=self.where.get(part.client))
         program = self._stack.enter_context(running)
-        return Player(part, given["VAULTD_GRANT"], program)
+        return Player(part, environment["VAULTD_GRANT"], program, environment)
 
     def live(self, part: Part, seconds: float) -> None:
         """From now on its role sessions live so long, whatever was asked for."""
