@@ -77,14 +77,14 @@ def passphrase(house: House, phrase: str = PHRASE) -> None:
 
 
 async def test_what_a_start_leaves_and_a_stop_takes_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """endpoint.json {port, pid} and control.sock live as long as the daemon; READY and STOPPING are told."""
+    """endpoint.json {port, pid} and control.sock, doors.sock live as long as the daemon; READY and STOPPING are told."""
     house = House(tmp_path)
     with notified(tmp_path, monkeypatch) as heard:
         async with house.run() as started:
             assert json.loads(house.layout.endpoint_json.read_text()) == {
                 "port": started.daemon.port, "pid": os.getpid(),
             }  # fmt: skip
-            assert left(house) == {"control.sock", "endpoint.json", "grants"}
+            assert left(house) == {"control.sock", "doors.sock", "endpoint.json", "grants"}
             assert house.layout.endpoint_json.stat().st_mode & 0o777 == 0o600
             told = started.told
         assert left(house) == {"grants"}

@@ -71,6 +71,7 @@ def _commanded(argv: list[str] | None) -> int:
         "logs": logs,
         "check": check,
         "service": service,
+        "link-local": link_local,
     }[options.command]
     try:
         return run(options)
@@ -376,7 +377,22 @@ def check(options: argparse.Namespace) -> int:
     return 0 if all(each["ok"] for each in found) else 1
 
 
-def service(_options: argparse.Namespace) -> int:
-    """A later release installs units."""
-    print(f"vaultd: service {NOT_YET}; start it with `vaultd start`", file=sys.stderr)
-    return USAGE
+def service(options: argparse.Namespace) -> int:
+    """The units of the link-local addresses; a later release installs one for the daemon itself."""
+    if options.link_local is None:
+        print(f"vaultd: service {NOT_YET}; start it with `vaultd start`", file=sys.stderr)
+        return USAGE
+    from vaultd.command import service as linked
+    from vaultd.errors import VaultdError
+
+    try:
+        return linked.run(options.action, options.link_local, ecs=options.ecs)
+    except VaultdError as exc:
+        raise _Failure(exc.message, exc.exit) from exc
+
+
+def link_local(options: argparse.Namespace) -> int:
+    """What the units of the link-local addresses run."""
+    from vaultd.command import link_local as handing
+
+    return handing.run(options.dialect, options.profile)

@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     from vaultd.web.app import SdkSide
     from vaultd.web.control import Control
     from vaultd.web.doors import Doors
+    from vaultd.web.handover import Handover
+    from vaultd.web.link_local import LinkLocalSide
 
 #: The config files are looked at so often while somebody holds a grant, and so often else.
 LOOK_SECONDS, IDLE_LOOK_SECONDS = 1.0, 5.0
@@ -147,6 +149,8 @@ class Daemon:
         self._warming: asyncio.Future[Any] | None = None
         self._sdk: SdkSide | None = None
         self._doors: Doors | None = None
+        self._linked: LinkLocalSide | None = None
+        self._handover: Handover | None = None
         self._control: Control | None = None
 
     # ---- life ----
@@ -218,20 +222,29 @@ class Daemon:
         from vaultd.web.app import SdkSide
         from vaultd.web.control import Control
         from vaultd.web.doors import Doors
+        from vaultd.web.handover import Handover
         from vaultd.web.hold import Holds
+        from vaultd.web.limits import Crowd, Limits
+        from vaultd.web.link_local import LinkLocalSide
         from vaultd.web.rooms import Rooms
 
-        prompt, peers = self._around.settings.prompt, Peers()
-        self._sdk = SdkSide(
-            plans=self.catalog,
-            broker=self.broker,
-            grants=self.grants,
-            audit=self.audit,
-            peers=peers,
-            clock=self._around.clock,
-            describe=self.clients.describe,
-            holds=Holds(questions=self.desk, clock=self._around.clock, mode=prompt.hold, longest=prompt.hold_max),
-        )
+        prompt, peers, crowd = self._around.settings.prompt, Peers(), Crowd(Limits().most())
+
+        def side() -> SdkSide:
+            """A listener; its holds end with it."""
+            return SdkSide(
+                plans=self.catalog,
+                broker=self.broker,
+                grants=self.grants,
+                audit=self.audit,
+                peers=peers,
+                clock=self._around.clock,
+                describe=self.clients.describe,
+                holds=Holds(questions=self.desk, clock=self._around.clock, mode=prompt.hold, longest=prompt.hold_max),
+                crowd=crowd,
+            )
+
+        self._sdk = side()
         self._doors = Doors(
             plans=self.catalog,
             broker=self.broker,
@@ -240,8 +253,12 @@ class Daemon:
             peers=peers,
             clock=self._around.clock,
             describe=self.clients.describe,
-            crowd=self._sdk.crowd,
+            crowd=crowd,
         )
+        self._linked = LinkLocalSide(
+            plans=self._looked, grants=self.grants, doors=self._doors, audit=self.audit, sides=side
+        )
+        self._handover = Handover(take=self._linked.take)
         rooms = Rooms(
             catalog=self._looked,
             broker=self.broker,
@@ -259,6 +276,7 @@ class Daemon:
         await self._doors.reopen()
         await self._sdk.start(tcp)
         await self._control.start(unix)
+        self._handover.start(self._listening.doors())
         self._listening.announce(self.port)
 
     async def _tend(self, stopping: asyncio.Event) -> None:
@@ -306,6 +324,8 @@ class Daemon:
         self.desk.lock()
         if self._sdk is not None:
             await self._sdk.stop()
+        if self._handover is not None:
+            await self._handover.close()
         if self._doors is not None:
             await self._doors.close_all()
         await self.broker.stop()
@@ -393,6 +413,8 @@ class Daemon:
     def _revoked(self, grant: Grant, reason: str) -> None:
         if self._doors is not None:
             self._doors.close(grant)
+        if self._linked is not None:
+            self._linked.ended(grant, reason)
         self.audit.record(
             "grant.revoke",
             profile=grant.profile,

@@ -82,6 +82,11 @@ class Layout:
         return self.run / "control.sock"
 
     @property
+    def doors_sock(self) -> Path:
+        """Where `vaultd link-local` hands listening sockets over."""
+        return self.run / "doors.sock"
+
+    @property
     def lock_file(self) -> Path:
         """Held by flock while a daemon lives."""
         return self.run / "vaultd.lock"
@@ -202,6 +207,10 @@ class Files:
         for path in layout.directories:
             self._make_dir(path, may_be_link=path == layout.config)
         self._try_out(layout.sessions_sealed)  # interface.md §2: a start in a full or read-only home says so, exit 1
+
+    def make_dir(self, path: Path) -> None:
+        """One more directory of ours, 0700, or refuse it by name."""
+        self._make_dir(path, may_be_link=False)
 
     def _try_out(self, path: Path) -> None:
         """Raise Unwritable for `path` when its directory takes no page."""

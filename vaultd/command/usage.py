@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from vaultd import __version__
+
+if TYPE_CHECKING:
+    Commands = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001 (its name in the type stubs)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -26,9 +30,28 @@ def parser() -> argparse.ArgumentParser:
     shown.add_argument("-f", "--follow", action="store_true", help="go on with what is written from now on")
     checked = commands.add_parser("check", help="diagnose config, store, port, clock and permissions without starting")
     checked.add_argument("--json", action="store_true", help='{"checks": [{name, ok, message, remedy}]}')
-    later = commands.add_parser("service", help="systemd unit or launchd agent (not there yet)")
-    later.add_argument("action", nargs="?", help=argparse.SUPPRESS)
+    _service_options(commands)
+    _link_local_options(commands)
     return made
+
+
+def _service_options(commands: Commands) -> None:
+    said = "the link-local addresses 169.254.169.254 and 169.254.170.2: shows units and the sudo commands for them"
+    service = commands.add_parser("service", help=said, description=said.capitalize() + ". It runs nothing as root.")
+    service.add_argument("action", nargs="?", choices=("install", "uninstall", "status"))
+    service.add_argument(
+        "--link-local", nargs="?", const="", metavar="PROFILE", help="install: the profile of 169.254.169.254"
+    )
+    service.add_argument("--ecs", action="store_true", help="install: 169.254.170.2 for containers' tokens as well")
+
+
+def _link_local_options(commands: Commands) -> None:
+    said = "hand a service manager's socket over to vaultd (the units run this)"
+    command = commands.add_parser("link-local", help=said, description=said.capitalize() + ".")
+    dialects = command.add_subparsers(dest="dialect", required=True, metavar="imds|ecs")
+    imds = dialects.add_parser("imds", help="169.254.169.254:80 for one profile")
+    imds.add_argument("profile", metavar="PROFILE")
+    dialects.add_parser("ecs", help="169.254.170.2:80 for whoever has a token").set_defaults(profile=None)
 
 
 def _start_options(command: argparse.ArgumentParser) -> None:

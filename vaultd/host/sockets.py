@@ -11,6 +11,7 @@ Rules
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import os
 import pwd
@@ -21,7 +22,7 @@ import sys
 from collections.abc import MutableMapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from vaultd.errors import FileRefused, Unwritable
 from vaultd.files import check_socket_path
@@ -107,6 +108,24 @@ def activated(environ: MutableMapping[str, str] = os.environ) -> tuple[Activated
         if sock is not None:
             found.append(Activated(labels[offset] if offset < len(labels) else "", sock))
     return tuple(found)
+
+
+def launchd_activated(name: str, *, library: Any = None) -> list[socket.socket]:
+    """The listening sockets of a launchd job under the key `name` of its Sockets; none where there is no launchd.
+
+    launchd gives them once a process and name, in an array that is ours to free (launch(3)).
+    """
+    system = ctypes.CDLL(None, use_errno=True) if library is None else library
+    if not hasattr(system, "launch_activate_socket"):
+        return []
+    descriptors, count = ctypes.POINTER(ctypes.c_int)(), ctypes.c_size_t()
+    if system.launch_activate_socket(name.encode(), ctypes.byref(descriptors), ctypes.byref(count)) != 0:
+        return []
+    try:
+        given = [descriptors[place] for place in range(count.value)]
+    finally:
+        system.free(descriptors)
+    return [sock for each in given if (sock := _passed_in(each)) is not None]
 
 
 def notify(state: str, environ: MutableMapping[str, str] = os.environ) -> bool:

@@ -1,8 +1,8 @@
-"""Unit files of the service manager: where they travel, how a word gets into one, what is filled in.
+r"""Unit files of the service manager: where they travel, how a word gets into one, what is filled in.
 
 Rules
 - The files under systemd/ and launchd/ are the only text; here their @…@ are filled in, escaped as systemd.syntax(7)
-  and systemd.service(5) have it: double quotes, a backslash before `"` and `\\`, `%%` for a specifier's percent sign.
+  and systemd.service(5) have it: double quotes, a backslash before `"` and `\`, `%%` for a specifier's percent sign.
 - systemd takes no quote or backslash in the path of a program: such a path is refused by name.
 """
 

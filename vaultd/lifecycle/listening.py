@@ -39,6 +39,13 @@ class Listening:
             self._sockets.append(tcp := listen_on(port))
         return tcp, unix
 
+    def doors(self) -> socket.socket:
+        """Where listening sockets are handed over to us. Raises Misconfigured, Unwritable, FileRefused."""
+        path = self._layout.doors_sock
+        self._sockets.append(sock := sockets.listen_unix(path, locked=True))
+        self._made.append(path)
+        return sock
+
     def announce(self, port: int) -> None:
         """`endpoint.json`: now we serve."""
         self._made.append(self._layout.endpoint_json)
