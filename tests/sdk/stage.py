@@ -25,6 +25,9 @@ ROLE = "arn:aws:iam::234567890123:role/LongOps"
 #: The longest MFA session there is (aws-facts §1.1), since a time scale divides it, too.
 SETTINGS = '[sessions]\nmfa_duration = "36h"\n'
 
+#: They turn the keys' end into monotonic time when they get them (aws-c-auth): the wall clock alone does not age those.
+MONOTONIC = ("awscrt",)
+
 
 @dataclass(frozen=True)
 class Part:
@@ -84,14 +87,27 @@ class Stage:
     def enlist(self, part: Part) -> Player:
         """A grant by `vault-client use`, and the program started in that environment."""
         environment = self.pointed(part.profile, part.dialect)
+        if self.clock and part.client in MONOTONIC:
+            environment |= self.clock.living
         running = Program.running(part.client, environment, where=self.where.get(part.client))
         program = self._stack.enter_context(running)
         return Player(part, environment["VAULTD_GRANT"], program, environment)
 
-    def live(self, part: Part, seconds: float) -> None:
-        """From now on its role sessions live so long, whatever was asked for."""
+    def live(self, part: Part, seconds: float, *, times: int = 0) -> None:
+        """Its next `times` role sessions (0: all from now on) live so long, whatever was asked for."""
+        self._fault(part, "past_expiration", times=times, arg=-seconds)
+
+    def away(self, part: Part) -> None:
+        """From now on STS answers 503 when its role is to be assumed."""
+        self._fault(part, "http", times=0, arg=503)
+
+    def _fault(self, part: Part, kind: str, *, times: int, arg: float) -> None:
         match = {"op": "AssumeRole", "session_name": part.profile}
-        self.emulator.ctl("fault", {"match": match, "kind": "past_expiration", "times": 0, "arg": -seconds})
+        self.emulator.ctl("fault", {"match": match, "kind": kind, "times": times, "arg": arg})
+
+    def refresh(self, part: Part) -> None:
+        """A new role session, now."""
+        self.home.link("POST", f"/v1/profiles/{part.profile}/refresh", {})
 
     def serves(self) -> list[Serve]:
         """Every reply with keys so far."""
