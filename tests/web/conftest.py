@@ -8,7 +8,10 @@ from collections.abc import Callable, Mapping
 import pytest
 import uvloop
 
-_BOTH = {"test_app", "test_control_life", "test_control_prompts", "test_ecs", "test_guard", "test_limits"}
+_BOTH = {
+    "test_app", "test_control_life", "test_control_prompts", "test_doors", "test_ecs", "test_guard", "test_hold",
+    "test_imds", "test_limits",
+}  # fmt: skip
 
 
 def pytest_asyncio_loop_factories(
