@@ -7,8 +7,6 @@ asked for, once per snapshot: 1,000 profiles cost a parse, not a thousand plans.
 
 from __future__ import annotations
 
-import configparser
-import io
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -17,8 +15,8 @@ from pathlib import Path
 from typing import Protocol
 
 from vaultd.config import Settings
-from vaultd.errors import BadProfile, FileRefused, Misconfigured, UnknownProfile, VaultdError
-from vaultd.files import Files, Layout
+from vaultd.errors import BadProfile, Misconfigured, UnknownProfile, VaultdError
+from vaultd.files import Files
 from vaultd.model.credentials import Identity
 from vaultd.model.draft import Draft, Rules
 from vaultd.model.endpoints import ENDPOINT_VARIABLES
@@ -27,7 +25,7 @@ from vaultd.model.ground import Ground, find_ground
 from vaultd.model.partitions import account_of
 from vaultd.model.plan import Overrides, Plan
 from vaultd.model.planner import make_plan
-from vaultd.model.profiles import STATIC_KEYS, Chain, Profile, Profiles, parse
+from vaultd.model.profiles import Chain, Profile, Profiles, parse
 from vaultd.model.text import shown
 
 _NO_OVERRIDES = Overrides()
@@ -35,19 +33,6 @@ _NEVER = datetime.fromtimestamp(0, tz=UTC)
 _LOOK_SECONDS = 1.0
 # Overrides carry policies of grants; their plans are dropped together before they could fill the memory.
 _MOST_PLANS = 4096
-
-#: A `[default]` with one of these is preferred to the container endpoint by SDKs (sdk-facts §1, remedy 3).
-_PREFERRED_KEYS = (
-    *sorted(STATIC_KEYS),
-    "sso_session",
-    "sso_start_url",
-    "sso_account_id",
-    "credential_process",
-    "role_arn",
-    "web_identity_token_file",
-    "login_session",
-)
-
 
 _SUMMARY = ("profile", "account_id", "role_arn", "identity", "mfa_serial")
 
@@ -70,7 +55,6 @@ class Catalog:
     rules: Rules
     identities: Mapping[str, Identity]
     problems: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
     fault: Misconfigured | None = None
     unread: str | None = None
     _slugs: dict[str, str] = field(default_factory=dict, repr=False, compare=False)
@@ -159,18 +143,6 @@ class Catalog:
         """What of the file cannot be read, or is overlooked: beside every list of its profiles."""
         return (*((self.unread,) if self.unread else ()), *self.problems)
 
-    def default_warnings(self) -> tuple[str, ...]:
-        """A `[default]` that an SDK would prefer to the endpoint, each with its fix (interface.md §3)."""
-        return self.warnings
-
-
-@dataclass(frozen=True, slots=True)
-class _Seen:
-    """What the files looked like when they were last read."""
-
-    config: tuple[int, ...] | None
-    credentials: tuple[int, ...] | None
-
 
 class CatalogWatch:
     """Owns the current Catalog and replaces it when a file or the identities change."""
@@ -191,7 +163,6 @@ class CatalogWatch:
         self._listed = tuple(settings.profiles)
         self._config_path = config_path
         self._said_path = _said(config_path, environ.get("HOME"))
-        self._credentials_path = Layout.aws_credentials(environ)
         self._identities = identities
         self._clock = clock
         self.trouble: str | None = None
@@ -225,9 +196,9 @@ class CatalogWatch:
         self._seen = self._stat()  # before reading: a change in between is seen by the next look
         profiles, fault = self._current.profiles, None
         try:
-            if self._parsed != (self._seen.config,):
+            if self._parsed != (self._seen,):
                 profiles = self._read()
-                self._parsed = (self._seen.config,)
+                self._parsed = (self._seen,)
         except Misconfigured as exc:
             fault, self._parsed = exc, None
         self.trouble = fault.message if fault else None
@@ -239,13 +210,12 @@ class CatalogWatch:
             rules=self._rules,
             identities={each.name: each for each in self._identities()},
             problems=(*profiles.problems, *self._unlisted(profiles)),
-            warnings=self._default_warnings(profiles),
             fault=fault,
             unread=self.trouble,
         )
 
-    def _stat(self) -> _Seen:
-        return _Seen(self._files.stat_key(self._config_path), self._files.stat_key(self._credentials_path))
+    def _stat(self) -> tuple[int, ...] | None:
+        return self._files.stat_key(self._config_path)
 
     def _read(self) -> Profiles:
         """Raises Misconfigured: not ours to read, not text, or not an AWS config file."""
@@ -267,21 +237,6 @@ class CatalogWatch:
             for name in self._listed
             if name not in profiles.profiles
         )
-
-    def _default_warnings(self, profiles: Profiles) -> tuple[str, ...]:
-        found = []
-        default = profiles.profiles.get("default")
-        if default is not None:
-            key = next((each for each in _PREFERRED_KEYS if each in default.values), None)
-            if key:
-                found.append(_warning(self._config_path, key, "[profile NAME]"))
-        try:
-            content = self._files.read_config(self._credentials_path)
-        except FileRefused:
-            content = None  # not ours to read; an SDK may still read it, and doctor looks at it in the user's shell
-        if content and (key := _default_key(content)):
-            found.append(_warning(self._credentials_path, key, "[NAME]"))
-        return tuple(found)
 
 
 def rules_of(settings: Settings, environ: Mapping[str, str], *, settings_file: str = "config.toml") -> Rules:
@@ -306,20 +261,3 @@ def _said(path: Path, home: str | None) -> str:
 
 def _no_profiles(path: Path) -> Misconfigured:
     return Misconfigured(f"{path} has no profile: write `[profile NAME]` with role_arn and source_profile into it")
-
-
-def _warning(path: Path, key: str, header: str) -> str:
-    return (
-        f"SDKs prefer the {key} of [default] in {path} to this shell's endpoint; rename that section to {header}, "
-        "or remove the line."
-    )
-
-
-def _default_key(content: bytes) -> str | None:
-    """Which key of `[default]` in a credentials file an SDK would prefer; no value outlives this call."""
-    parser = configparser.RawConfigParser(strict=False)
-    try:
-        parser.read_file(io.StringIO(content.decode(errors="replace"), newline=None))
-    except configparser.Error:
-        return None
-    return next((key for key in _PREFERRED_KEYS if parser.has_option("default", key)), None)

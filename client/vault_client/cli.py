@@ -28,11 +28,12 @@ _OPTIONS = {
     "format=F": "env (default), json, process, ini, dotenv, powershell or fish",
     "from-credentials-file": "take the key from the section of that name in ~/.aws/credentials",
     "from-env": "take the key from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
-    "imds": "the EC2 metadata endpoint instead (not there yet)",
+    "imds": "the EC2 metadata endpoint, for tools that know no container endpoint",
     "json": "one JSON object on stdout, for scripts",
     "mfa-serial=ARN": "the MFA device, where it cannot be detected",
-    "profile=P": "only this profile's lines",
+    "profile=P": "only this profile's lines; in doctor, --sdk for a tool that is told --profile P",
     "region=R": "this region instead of the profile's",
+    "sdk": "where each SDK would get its credentials from in this shell",
     "replace": "replace the key that is stored under that name",
     "shell=S": "bash, zsh, sh, fish or pwsh, where the calling shell is not recognised",
     "stdin": "read it from stdin instead of the terminal",
@@ -84,6 +85,8 @@ _TABLE = (
     Command("export", "PROFILE", "format=F token-code=CODE", "carry:export", "print a session's keys"),
     Command("credential-process", "PROFILE", "", "carry:credential_process",
             "for credential_process in ~/.aws/config: never asks here, waits until somebody answered"),
+    Command("doctor", "", "sdk profile=P json", "doctor:doctor",
+            "what keeps this shell's tools from vaultd, and the remedy for each"),
     Command("log", "", "follow json profile=P", "show:log", "the audit log: who was given what, and why not"),
 )  # fmt: skip
 COMMANDS = {command.name: command for command in _TABLE}
@@ -96,7 +99,7 @@ _SHOWN = 200
 _LONGEST_NAME = 1000
 
 #: Of the contract, and not there yet.
-LATER = ("login", "doctor", "rotate", "import", "shell-init", "completion", "prompt")
+LATER = ("login", "rotate", "import", "shell-init", "completion", "prompt")
 
 
 class Call:

@@ -52,8 +52,13 @@ class Places:
 
 
 def aws_credentials(environ: Mapping[str, str]) -> str:
-    """The AWS CLI's own plaintext file, for `add --from-credentials-file`."""
+    """The AWS CLI's own plaintext file: `add --from-credentials-file`, and what an SDK would prefer in it."""
     return environ.get("AWS_SHARED_CREDENTIALS_FILE") or _home(environ) + "/.aws/credentials"
+
+
+def aws_config(environ: Mapping[str, str]) -> str:
+    """The caller's own profiles; the daemon may have been started with others."""
+    return environ.get("AWS_CONFIG_FILE") or _home(environ) + "/.aws/config"
 
 
 def _xdg(environ: Mapping[str, str], name: str, default: str) -> str:

@@ -37,7 +37,6 @@ _COERCED = frozenset({"C.UTF-8", "C.utf8", "UTF-8"})
 
 def use(call: Call) -> int:
     """Lines to evaluate when stdout is not a terminal, else a subshell."""
-    _no_imds(call)
     body = _grant_body(call, kind="shell")
     if sys.stdout.isatty():
         return _subshell(call, body)
@@ -106,7 +105,8 @@ def unuse(call: Call) -> int:
 
 def exec_command(call: Call) -> int:
     """Become CMD. Returns only by raising."""
-    _no_imds(call)
+    if call.flag("imds") and call.flag("env"):
+        raise Stop("exec: --imds and --env exclude each other: choose one", USAGE)
     program = find_program(call.tail[0], call.environ)
     grant = _granted(call, _grant_body(call, kind="exec"))
     environment = _environment(call, grant)
@@ -118,13 +118,10 @@ def exec_command(call: Call) -> int:
     return 126
 
 
-def _no_imds(call: Call) -> None:
-    if call.flag("imds"):
-        raise Stop("--imds is not there yet: leave it out, and the container endpoint is used", USAGE)
-
-
 def _grant_body(call: Call, *, kind: str) -> dict[str, Any]:
     body: dict[str, Any] = {"profile": call.operands[0], "kind": kind}
+    if call.flag("imds"):
+        body["imds"] = True
     if (region := call.value("region")) is not None:
         body["region"] = _region(region)
     if (duration := call.value("duration")) is not None:
@@ -154,23 +151,38 @@ def _seconds(text: str) -> int:
 def _granted(call: Call, body: dict[str, Any]) -> dict[str, Any]:
     grant: dict[str, Any] = settled(call.link, "POST", "/v1/grants", body, token_code=call.token_code)
     try:
-        _check_grant(grant)
+        _check_grant(grant, imds=call.flag("imds"))
     except Stop:
         _revoke(call, str(grant.get("id")))
         raise
     return grant
 
 
-def _check_grant(grant: dict[str, Any]) -> None:
-    for name in (*grant["set"], *grant["unset"]):
+def _check_grant(grant: dict[str, Any], *, imds: bool) -> None:
+    variables, unset = grant["set"], grant["unset"]
+    for name in (*variables, *unset):
         if not (name.isascii() and name.isidentifier()):
             raise Stop(f"vaultd sent the variable name {clean(name)}, which no shell takes: type `vaultd restart`")
-    url = grant["set"].get("AWS_CONTAINER_CREDENTIALS_FULL_URI", "")
+    wanted, others = (shells.IMDS, shells.CONTAINER) if imds else (shells.CONTAINER, shells.IMDS)
+    if set(others) & set(variables):  # an SDK that finds both asks the one that was not meant
+        raise Stop("vaultd sent the variables of the other endpoint, so none was used: type `vaultd restart`")
+    if imds and ("AWS_EC2_METADATA_DISABLED" in variables or "AWS_EC2_METADATA_DISABLED" not in unset):
+        raise Stop("vaultd left the metadata endpoint switched off, so it was not used: type `vaultd restart`")
+    for name in wanted[:2] if imds else wanted[:1]:
+        check_listener(_own_port(str(variables.get(name, "")), closed=imds))
+
+
+def _own_port(url: str, *, closed: bool) -> int:
+    """The port of a URL on 127.0.0.1; `closed`: nothing but the slash that AWS CLI 2 needs comes after it."""
     scheme, _, rest = url.partition("://")
-    host, _, port = rest.partition("/")[0].partition(":")
-    if scheme != "http" or host != "127.0.0.1" or not port.isdigit():
+    host, _, path = rest.partition("/")
+    name, _, port = host.partition(":")
+    if scheme != "http" or name != "127.0.0.1" or not (port.isascii() and port.isdigit() and len(port) <= 5):
         raise Stop("vaultd sent an address that is not on 127.0.0.1, so it was not used: type `vaultd restart`")
-    check_listener(int(port))
+    if closed and (path or not rest.endswith("/")):
+        raise Stop("vaultd sent a metadata address that does not end in its port and a slash, which AWS CLI 2 needs, "
+                   "so it was not used: type `vaultd restart`")  # fmt: skip
+    return int(port)
 
 
 def _revoke(call: Call, grant: str) -> None:
@@ -306,5 +318,10 @@ def _announce(call: Call, grant: dict[str, Any], ending: str) -> None:
 
 
 def _warn(call: Call, grant: dict[str, Any]) -> None:
-    for warning in grant.get("warnings") or ():
+    """What the daemon found in its own plan, and what goes before the endpoint in the caller's own environment."""
+    from vault_client import shadows
+
+    left = {name: value for name, value in call.environ.items() if name not in grant["unset"]}
+    found = [each.sentence for each in shadows.after_use({**left, **grant["set"]})]
+    for warning in dict.fromkeys([*(grant.get("warnings") or ()), *found]):
         call.say(f"warning: {warning}")

@@ -66,6 +66,14 @@ class Posix:
     undo = 'eval "$(vault-client unuse)"'
     fail = "false;"
 
+    def redo(self, arguments: str) -> str:
+        """What a person types to use a profile, again."""
+        return f'eval "$(vault-client use {arguments})"'
+
+    def drop(self, names: Iterable[str]) -> str:
+        """What a person types to be without these variables."""
+        return "unset " + " ".join(names)
+
     def set(self, name: str, value: str) -> str:
         """An exported variable; any other character makes all of the value octal digits, in backquotes because
         parentheses are a pattern to some shells, and with a dot at its end because newlines there are lost.
@@ -115,6 +123,14 @@ class Fish:
 
     undo = "vault-client unuse | source"
     fail = "false;"
+
+    def redo(self, arguments: str) -> str:
+        """What a person types to use a profile, again."""
+        return f"vault-client use {arguments} | source"
+
+    def drop(self, names: Iterable[str]) -> str:
+        """What a person types to be without these variables, in whatever scope they are."""
+        return "set -e " + " ".join(names)
 
     def quote(self, value: str) -> str:
         """Single quotes, inside which a backslash escapes itself and the quote."""
@@ -170,6 +186,14 @@ class PowerShell:
 
     undo = "vault-client unuse | Out-String | Invoke-Expression"
     fail = "throw 'vault-client has failed, see above';"
+
+    def redo(self, arguments: str) -> str:
+        """What a person types to use a profile, again."""
+        return f"vault-client use {arguments} | Out-String | Invoke-Expression"
+
+    def drop(self, names: Iterable[str]) -> str:
+        """What a person types to be without these variables."""
+        return "Remove-Item " + ", ".join(f"Env:{name}" for name in names)
 
     def quote(self, value: str) -> str:
         """Single quotes; PowerShell takes the typographic ones for quotes too, so each is doubled."""

@@ -86,6 +86,13 @@ STATUS = {
     "lost_audit_lines": 0,
     "trouble": None,
 }
+CHECK = {"name": "clock", "ok": True, "message": "within 60 s of AWS", "remedy": ""}
+CONTAINER = [
+    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+    "AWS_CONTAINER_AUTHORIZATION_TOKEN",
+    "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
+    "AWS_EC2_METADATA_DISABLED",
+]
 UNSET = [
     "AWS_ACCESS_KEY_ID",
     "AWS_SECRET_ACCESS_KEY",
@@ -187,6 +194,20 @@ class Stub:
         }
         return {**reply, **changes}
 
+    def imds_grant(self, **changes: Any) -> dict[str, Any]:
+        """The 201 of POST /v1/grants {"imds": true}, as vaultd.model.environment.imds_change makes it."""
+        grant = self.grant(**changes)
+        endpoint = f"http://127.0.0.1:{self.port}/"
+        kept = {name: value for name, value in grant["set"].items() if name not in CONTAINER}
+        metadata = dict(zip(UNSET[-4:], (endpoint, endpoint, "IPv4", "true"), strict=True))
+        return {**grant, "set": {**kept, **metadata}, "unset": [*UNSET[:-4], *CONTAINER]}
+
+    def either_grant(self, body: dict[str, Any] | None) -> Answer:
+        """The dialect that was asked for."""
+        wanted = body or {}
+        make = self.imds_grant if wanted.get("imds") else self.grant
+        return 201, make(profile=wanted["profile"])
+
     def asked(self, method: str, path: str) -> list[dict[str, Any] | None]:
         """The bodies of every request to that route."""
         return [body for verb, where, body in self.requests if (verb, where) == (method, path)]
@@ -206,7 +227,8 @@ class Stub:
             ("GET", "/v1/identities"): (200, {"identities": []}),
             ("POST", "/v1/identities"): (201, IDENTITY),
             ("DELETE", "/v1/identities/identity"): (200, {}),
-            ("POST", "/v1/grants"): lambda body: (201, self.grant(profile=(body or {})["profile"])),
+            ("POST", "/v1/grants"): self.either_grant,
+            ("GET", "/v1/checks"): (200, {"checks": [CHECK]}),
             ("GET", "/v1/grants"): (200, {"grants": [GRANT_ROW]}),
             ("DELETE", "/v1/grants"): (200, {}),
             ("DELETE", "/v1/grants/g1"): (200, {}),

@@ -184,19 +184,15 @@ async def test_who_leaves_while_a_session_is_made_gets_no_grant(started: Started
     assert started.daemon.grants.list() == ()
 
 
-async def test_default_in_the_credentials_file_is_warned_of(started: Started) -> None:
-    """interface.md §3: a [default] that an SDK would prefer, with the fix."""
+async def test_the_callers_files_are_his_clients_to_look_at(started: Started) -> None:
+    """A [default] in the daemon's own files says nothing of the caller's shell (vault_client/shadows.py)."""
     credentials = started.house.root / "credentials"
     credentials.write_text("[default]\naws_access_key_id = AKIAX\n")
     credentials.chmod(0o600)
     await started.daemon._around.clock.advance(2)  # type: ignore[attr-defined]
     made = await started.ok("POST", "/v1/grants", LEASE)
 
-    [warning] = made["warnings"]
-    assert warning == (
-        f"SDKs prefer the aws_access_key_id of [default] in {credentials} to this shell's endpoint; rename that "
-        "section to [NAME], or remove the line."
-    )
+    assert made["warnings"] == []
 
 
 # ---- lock and unlock ----

@@ -40,9 +40,6 @@ class Catalogue(Protocol):
     def trouble(self) -> tuple[str, ...]:
         """What of the AWS config file cannot be read, or is overlooked."""
 
-    def default_warnings(self) -> tuple[str, ...]:
-        """What in `[default]` would beat the endpoint in an SDK, each with its fix."""
-
 
 class Lifecycle(Protocol):
     """What only the composition root can do: it owns the order of lock, unlock and stop."""

@@ -124,10 +124,10 @@ class _Grants:
         }
 
     def _warnings(self, plan: Plan) -> list[str]:
-        """Of the plan, of what AWS made of it, and of the config file; each once."""
-        rooms = self._rooms
-        said = (*plan.problems, *rooms.broker.state(plan).warnings, *rooms.catalog().default_warnings())
-        return list(dict.fromkeys(said))
+        """Of the plan and of what AWS made of it, each once. What SDKs prefer in the caller's own variables and files
+        his client says, which alone sees them.
+        """
+        return list(dict.fromkeys((*plan.problems, *self._rooms.broker.state(plan).warnings)))
 
     def _bound(self, request: web.Request, body: bodies.GrantBody) -> Bound | None:
         """exec: the caller of the socket, whose pid and start time execve keeps. shell: an ancestor, when given."""
