@@ -2,6 +2,7 @@ module sdkprogram
 
 go 1.24
 
+// Not the newest: config 1.33.16 and sts 1.51.9 ask for a core 1.47.8, which the registry refused (403) when this was pinned.
 require (
 	github.com/aws/aws-sdk-go-v2 v1.47.7
 	github.com/aws/aws-sdk-go-v2/config v1.33.15
