@@ -15,6 +15,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import boto3
+
 from tests.process.harness import Emulator, Home, MovedClock, variables
 from tests.sdk.build import build
 from tests.sdk.programs import Dialect, Program
@@ -25,8 +27,11 @@ ROLE = "arn:aws:iam::234567890123:role/LongOps"
 #: The longest MFA session there is (aws-facts §1.1), since a time scale divides it, too.
 SETTINGS = '[sessions]\nmfa_duration = "36h"\n'
 
-#: They turn the keys' end into monotonic time when they get them (aws-c-auth): the wall clock alone does not age those.
-MONOTONIC = ("awscrt",)
+#: They turn the keys' end into monotonic time when they get them (aws-c-auth, object_store): a wall clock that moves
+#: alone does not age those.
+MONOTONIC = ("awscrt", "obstore")
+#: They know S3 alone; the programs' bucket.
+S3_ONLY, BUCKET = ("pyarrow", "obstore"), "sdk-matrix"
 
 
 @dataclass(frozen=True)
@@ -89,9 +94,26 @@ class Stage:
         environment = self.pointed(part.profile, part.dialect)
         if self.clock and part.client in MONOTONIC:
             environment |= self.clock.living
+        if part.client in S3_ONLY:
+            self.open_s3(part.profile)
         running = Program.running(part.client, environment, where=self.where.get(part.client))
         program = self._stack.enter_context(running)
         return Player(part, environment["VAULTD_GRANT"], program, environment)
+
+    def open_s3(self, profile: str) -> None:
+        """LongOps may use S3, and there is a bucket, made by the profile's session: some programs know no STS."""
+        anything = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "s3:*", "Resource": "*"}]}
+        self.emulator.ctl("mutate", {"policy": {"principal": ROLE, "name": "s3", "document": anything}})
+        keys = self.home.link("GET", f"/v1/profiles/{profile}/credentials")
+        s3: Any = boto3.client(
+            "s3",
+            endpoint_url=self.emulator.url,
+            region_name="us-east-1",
+            aws_access_key_id=keys["AccessKeyId"],
+            aws_secret_access_key=keys["SecretAccessKey"],
+            aws_session_token=keys["Token"],
+        )
+        s3.create_bucket(Bucket=BUCKET)  # a second time is no error in us-east-1
 
     def live(self, part: Part, seconds: float, *, times: int = 0) -> None:
         """Its next `times` role sessions (0: all from now on) live so long, whatever was asked for."""
