@@ -250,7 +250,7 @@ class Daemon:
             broker=self.broker,
             grants=self.grants,
             audit=self.audit,
-            peers=peers,
+            peers=Peers(),
             clock=self._around.clock,
             describe=self.clients.describe,
             crowd=crowd,

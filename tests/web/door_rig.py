@@ -129,9 +129,13 @@ async def doors_in(
 ) -> AsyncIterator[DoorRig]:
     """Without a grant of its own; the home may be one that was used before."""
     _private(folder)
-    peers = peers or Peers()
     clock, plans, audit, told = clock or FakeClock(), plans or StandInPlans(), StandInAudit(), list[tuple[str, str]]()
     broker = broker or StandInBroker(ready=session())
+
+    def ended(grant: Grant, reason: str) -> None:
+        told.append((grant.id, reason))
+        doors.close(grant)
+
     grants = Grants(
         files=files or Files(),
         path=folder / "grants.json",
@@ -141,14 +145,14 @@ async def doors_in(
         idle_timeout=timedelta(days=1),
         boot_id="boot",
         alive=lambda bound: True,
-        on_revoke=lambda grant, reason: (told.append((grant.id, reason)), doors.close(grant))[0],
+        on_revoke=ended,
     )
     doors = Doors(
         plans=lambda: plans,
         broker=broker,
         grants=grants,
         audit=audit,
-        peers=peers,
+        peers=peers or Peers(),
         clock=clock,
         describe=describe,
         limits=limits,
@@ -160,7 +164,6 @@ async def doors_in(
         yield DoorRig(doors, clock, broker, plans, audit, grants, told)
     finally:
         await doors.close_all(deadline=0.1)
-        peers.close()
 
 
 def _private(folder: Path) -> None:

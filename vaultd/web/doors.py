@@ -37,7 +37,9 @@ log = logging.getLogger(__name__)
 
 
 class Doors:
-    """Every open door, by the id of its grant. `crowd` is that of the other listeners: one limit for all."""
+    """Every open door, by the id of its grant. `crowd` is that of the other listeners: one limit for all. `peers` are
+    the doors' own, closed with the last of them.
+    """
 
     def __init__(
         self,
@@ -158,6 +160,7 @@ class Doors:
         """At stop: no new connections, and `deadline` seconds for the requests that are being answered."""
         sides, self._sides = tuple(self._sides.values()), {}
         await asyncio.gather(*(side.stop(deadline=deadline) for side in sides))
+        self._behind.peers.close()
 
 
 def _cause(exc: Exception) -> OSError | None:
