@@ -580,8 +580,9 @@ async def test_d3_nothing_left_and_aws_away(rig: Rig) -> None:
     rig.keeper.always[MintRole] = down()
     caller = asyncio.ensure_future(rig.get(plain()))
     await rig.clock.advance(0.8)
-    with pytest.raises(StsUnavailable, match="check the network"):
+    with pytest.raises(StsUnavailable, match="check the network") as caught:
         await caller
+    assert caught.value.details == {}, "a failure that is known is no reason to be held"
     await rig.clock.advance(4)
     calls = rig.keeper.count(MintRole)
     for _ in range(50):
@@ -596,8 +597,9 @@ async def test_a_slow_flight_is_not_waited_for(rig: Rig) -> None:
     rig.keeper.gate = asyncio.Event()
     caller = asyncio.ensure_future(rig.get(plain()))
     await rig.clock.advance(0.8)
-    with pytest.raises(StsUnavailable, match="not done in time"):
+    with pytest.raises(StsUnavailable, match="not done in time") as caught:
         await caller
+    assert caught.value.details == {"under_way": True}, "a request may be held for it"
     rig.keeper.gate.set()
     await rig.clock.settle()
 

@@ -333,3 +333,48 @@ async def test_a_broken_callback_does_not_wedge_the_question(desk: Desk) -> None
         await desk.answer(question.id, GOOD, by="tty")
 
     assert desk.open_questions() == ()
+
+
+async def test_attended_is_what_a_person_can_see(desk: Desk) -> None:
+    """An asker is at it, or its code is on its way; a question that is open and unseen, or gone, is not attended."""
+    on_code = Callback()
+    question = ask(desk, on_code, stays=True)
+    assert not desk.attended(question.id)
+    first, second = desk.attend(question.id), desk.attend(question.id)
+    first.leave()
+    assert desk.attended(question.id)
+    second.leave()
+    assert not desk.attended(question.id)
+
+    on_code.gate = asyncio.Event()
+    answering = asyncio.ensure_future(desk.answer(question.id, GOOD, by="franklin"))
+    await asyncio.sleep(0)
+    assert desk.attended(question.id)
+    on_code.gate.set()
+    await answering
+    assert not desk.attended(question.id)
+    assert not desk.attended("no such question")
+
+
+@pytest.mark.parametrize("ending", ["answered", "cancelled", "expired"])
+async def test_a_hundred_wait_for_one_ending(ending: str, desk: Desk, clock: FakeClock) -> None:
+    """All of them hear it in the same moment, whoever of them leaves before; no sleeper stays behind."""
+    question = ask(desk, Callback(), stays=True)
+    waiting = [asyncio.ensure_future(desk.wait(question.id)) for _ in range(100)]
+    await clock.settle()
+    for leaves in waiting[:10]:
+        leaves.cancel()
+    await clock.advance(119)
+    assert not any(each.done() for each in waiting[10:])
+
+    match ending:
+        case "answered":
+            await desk.answer(question.id, GOOD, by="franklin")
+        case "cancelled":
+            desk.cancel(question.id)
+        case _:
+            await clock.advance(1)
+    await clock.settle()
+
+    assert [each.result() for each in waiting[10:]] == [ending] * 90
+    assert clock.sleepers == 0

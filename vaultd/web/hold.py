@@ -212,7 +212,7 @@ class Holds:
             there = False
         if not there:
             held.end("gone")
-        elif now + TICK > held.until:  # before its time is up, not after
+        elif now + TICK >= held.until:  # before its time is up, not after
             held.end("ended")
 
 
