@@ -57,7 +57,7 @@ class DoorRig:
             ttl=None,
             overrides=Overrides(region=region),
             role_arn=role_arn,
-            bound=None,
+            bound=changed.pop("bound", None),
             peer=None,
             identity="franklin",
             user_arn=FRANKLIN,

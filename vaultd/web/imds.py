@@ -122,11 +122,15 @@ class DoorSide:
         """Serve on a bound TCP socket, which is ours from now on; `hosts` are what Host may name."""
         loop = asyncio.get_running_loop()
         self._guard = Guard(port=sock.getsockname()[1], hosts=hosts)
+        self._server = SdkServer(self._answer, gate=self, loop=loop)
+        try:
+            self._listener = await loop.create_server(self._server, sock=sock, backlog=BACKLOG)
+        except BaseException:
+            sock.close()
+            raise
         self._sock = sock
-        self._server = server = SdkServer(self._answer, gate=self, loop=loop)
-        self._listener = await loop.create_server(server, sock=sock, backlog=BACKLOG)
         if self._closed:  # the grant ended meanwhile
-            self._refuse()
+            self.close()
 
     def close(self) -> None:
         """Free the port at once, and cut off who is connected: the grant has ended."""
@@ -134,16 +138,15 @@ class DoorSide:
         if self._server is not None:
             for each in list(self._server.connections):
                 each.abort()  # type: ignore[attr-defined]  # they are ours: SdkServer makes no others
-            self._server = None
 
     async def stop(self, *, deadline: float) -> None:
         """No new connections; requests that are being answered have `deadline` seconds."""
         self._refuse()
         if self._server is not None:
             await self._server.shutdown(deadline)
-            self._server = None
 
     def _refuse(self) -> None:
+        """While it is being opened, what is opened is closed by `start`: a loop has the socket's descriptor."""
         self._closed = True
         if self._listener is not None:
             self._listener.close()
