@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.fakes import START, FakeClock
-from vaultd.engine.grants import Bound, Grant, Grants
+from vaultd.engine.grants import Bound, Door, Grant, Grants
 from vaultd.errors import BadRequest, FileRefused, Misconfigured, UnknownGrant, Unwritable
 from vaultd.files import Files
 from vaultd.model.peer import Peer
@@ -500,6 +500,127 @@ def test_a_foreign_grants_json_refuses_the_start(house: House) -> None:
 def test_no_file_is_no_grant(house: House) -> None:
     """An empty home starts."""
     assert house.grants().list() == ()
+
+
+# ---- doors ----
+
+DOOR = Door("127.0.0.1", 41_000)
+
+
+def create_with_door(grants: Grants, *, door: Door = DOOR, **more: Any) -> tuple[Grant, Secret]:
+    return grants.create(
+        profile="web-admin", slug="web-admin", kind="shell", ttl=more.pop("ttl", None), overrides=Overrides(),
+        role_arn="arn:aws:iam::234567890123:role/WebAdmin", bound=None, peer=PEER, door=door, **more,
+    )  # fmt: skip
+
+
+def test_a_door_and_its_key_live_through_a_restart(house: House) -> None:
+    """32 random bytes of its own and the address, written at once; the key is in no repr."""
+    grants = house.grants()
+    (one, _), (two, _) = create_with_door(grants), create_with_door(grants, door=Door("169.254.169.254", 80))
+
+    assert one.imds
+    assert one.metadata_key is not None
+    assert two.metadata_key is not None
+    assert len(one.metadata_key) == len(two.metadata_key) == 32
+    assert one.metadata_key != two.metadata_key
+    assert house.grants().list() == (one, two)
+    assert one.metadata_key.hex() not in repr(one)
+    assert repr(one.metadata_key) not in repr(one)
+    assert grants.wire(one)["imds"] is True
+
+
+def test_a_given_key_is_kept(house: House) -> None:
+    """A successor at the same address goes on with the tokens that are out there."""
+    key = b"k" * 32
+    grant, _ = create_with_door(house.grants(), metadata_key=key)
+    assert grant.metadata_key == key
+    assert house.grants().list()[0].metadata_key == key
+
+
+def test_a_grant_with_a_door_has_no_token_that_opens_anything(house: House) -> None:
+    """No token file, and the one that was made finds nothing, before and after a restart."""
+    grants = house.grants()
+    _, token = create_with_door(grants)
+    _, plain = create(grants)
+
+    assert [path.stem for path in house.tokens.iterdir()] == [grants.list()[1].id]
+    for each in (grants, house.grants()):
+        assert each.find(token.reveal_bytes()) is None
+        assert each.find(plain.reveal_bytes()) is not None, "positive control"
+
+
+async def test_entering_a_door_is_a_use_until_it_ends(house: House) -> None:
+    """Stamped and written with the minute's flush, as a token's use is; after the end None, before any sweep."""
+    grants = house.grants()
+    grant, _ = create_with_door(grants, ttl=timedelta(hours=30))
+    await house.clock.advance(23 * 3600)
+    assert grants.entered(grant.id) == grant
+    assert grants.last_used(grant.id) == house.clock.now()
+    await house.clock.advance(6 * 3600)
+    assert grants.entered(grant.id) == grant, "it did not idle out"
+    await house.clock.advance(3600)
+    assert grants.entered(grant.id) is None, "expired"
+    assert grants.entered("unknown") is None
+
+
+async def test_an_idle_door_is_not_entered(house: House) -> None:
+    """After idle_timeout without use it serves nothing, swept or not."""
+    grants = house.grants()
+    grant, _ = create_with_door(grants)
+    await house.clock.advance(24 * 3600)
+    assert grants.entered(grant.id) is None
+    grants.sweep()
+    assert house.told == [(grant.id, "idle")]
+
+
+def test_a_revoked_door_is_not_entered(house: House) -> None:
+    """From the turn of the revoke on."""
+    grants = house.grants()
+    grant, _ = create_with_door(grants)
+    assert grants.entered(grant.id) == grant
+    grants.revoke(grant.id, reason="a test")
+    assert grants.entered(grant.id) is None
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"metadata_key": None},
+        {"door": None},
+        {"imds": False},
+        {"imds": "yes"},
+        {"metadata_key": "00" * 31},
+        {"metadata_key": "zz" * 32},
+        {"metadata_key": 7},
+        {"door": {"address": "0.0.0.0", "port": 41_000}},
+        {"door": {"address": "127.0.0.1", "port": 0}},
+        {"door": {"address": "127.0.0.1", "port": 65_536}},
+        {"door": {"address": "127.0.0.1", "port": "41000"}},
+        {"door": {"address": "127.0.0.1"}},
+        {"door": []},
+    ],
+    ids=repr,
+)
+def test_a_malformed_door_is_an_error_of_the_whole_file(house: House, changed: dict[str, Any]) -> None:
+    """As every other field: the start is refused, naming the file."""
+    create_with_door(house.grants())
+    stored = house.stored()
+    house.path.write_text(json.dumps(stored))
+    assert len(house.grants().list()) == 1, "positive control: it loads before it is damaged"
+    stored["grants"][0].update(changed)
+    house.path.write_text(json.dumps(stored))
+    with pytest.raises(Misconfigured, match=r"grants\.json cannot be understood"):
+        house.grants()
+
+
+def test_a_file_from_before_the_doors_still_loads(house: House) -> None:
+    """It has nulls in their place."""
+    grants = house.grants()
+    _, token = create(grants)
+    (stored,) = house.stored()["grants"]
+    assert (stored["imds"], stored["metadata_key"], stored["door"]) == (False, None, None)
+    assert house.grants().find(token.reveal_bytes()) is not None
 
 
 # ---- the wire ----

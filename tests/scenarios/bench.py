@@ -31,14 +31,14 @@ from vaultd.aws.threads import Threads
 from vaultd.config import load_settings
 from vaultd.daemon import Amazon, Daemon, Surroundings, build, real_amazon
 from vaultd.engine.desk import Question
-from vaultd.engine.grant_records import Grant
+from vaultd.engine.grant_records import Door, Grant
 from vaultd.engine.sightings import Sighting
 from vaultd.engine.states import ProfileState
 from vaultd.errors import MfaRequired, VaultdError
 from vaultd.files import Files, Layout
 from vaultd.keeper.keeper import DaemonKeeper
 from vaultd.model.credentials import Identity, IdentityKey, RoleSession
-from vaultd.model.environment import CREDENTIALS_PATH, ecs_change
+from vaultd.model.environment import CREDENTIALS_PATH, ecs_change, imds_change
 from vaultd.model.plan import Overrides, Plan
 from vaultd.model.secret import Secret
 from vaultd.web.ecs import Credentials
@@ -316,7 +316,7 @@ class Scene:
         plan = self.plan(profile, overrides)
         return self._served(await self.daemon.broker.session(plan, requester="vault-client use"))
 
-    def use(self, profile: str) -> Use:
+    def use(self, profile: str, *, door: Door | None = None) -> Use:
         """`vault-client use`: the profile counts as active while its grant is used."""
         plan = self.plan(profile)
         grant, token = self.daemon.grants.create(
@@ -328,20 +328,31 @@ class Scene:
             role_arn=plan.role_arn,
             bound=None,
             peer=None,
+            door=door,
         )
         self.daemon.refresher.nudge()
         return Use(profile, grant, token)
 
+    async def use_imds(self, profile: str) -> Use:
+        """`vault-client use --imds`: a grant with a door of its own."""
+        doors, made = self.daemon._doors, list[Use]()
+        assert doors is not None
+
+        def create(door: Door) -> Grant:
+            made.append(self.use(profile, door=door))
+            return made[0].grant
+
+        await doors.open(create)
+        return made[0]
+
     def environment(self, use: Use) -> dict[str, str]:
         """What a child of that grant is given, and where its calls go."""
-        change = ecs_change(
-            port=self.daemon.port,
-            profile=use.profile,
-            grant_id=use.grant.id,
-            token=use.token,
-            token_path=str(self.daemon.grants.token_path(use.grant.id)),
-            region="us-east-1",
-        )
+        named = {"profile": use.profile, "grant_id": use.grant.id, "region": "us-east-1"}
+        if use.grant.door is not None:
+            change = imds_change(port=use.grant.door.port, **named)
+        else:
+            path = str(self.daemon.grants.token_path(use.grant.id))
+            change = ecs_change(port=self.daemon.port, token=use.token, token_path=path, **named)
         return {**self.strict.env, **change.set, "HOME": str(self.options.home), "PATH": os.environ["PATH"]}
 
     async def get(self, use: Use) -> RoleSession:

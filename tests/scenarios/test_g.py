@@ -1,4 +1,4 @@
-"""Scenario G6 on ECS: the acceptance. Stock clients, as processes, through the real endpoint (scenarios §4.4)."""
+"""Scenario G6 on both dialects: the acceptance. Stock clients, as processes, through real endpoints (scenarios §4.4)."""
 
 from __future__ import annotations
 
@@ -36,6 +36,37 @@ async def test_g6_a_stock_client_sees_prod_app(stage: Stage, moto: str, client: 
     assert told.principal.endswith(":assumed-role/WebAdmin/franklin")
     assert scene.counts() == {"GetSessionToken": 1, "AssumeRole": 1, "DescribeApplications": 1}
     assert scene.prompts() == 1
+
+
+@pytest.mark.parametrize("reading", READINGS[:1], indirect=True, ids=["any"])
+@pytest.mark.parametrize("client", CLIENTS)
+async def test_g6_a_stock_client_sees_prod_app_through_a_door(stage: Stage, moto: str, client: str) -> None:
+    """G6 on IMDSv2: the same clients, by a door of the grant's own and nothing else."""
+    scene = await stage.open(moto=moto, serving=True, clock=SceneClock(datetime.now(UTC)))
+    await scene.warm("web-admin")
+    use = await scene.use_imds("web-admin")
+    status, said = await _run(scene, use, CLIENTS[client])
+
+    assert (status, "prod-app" in said) == (0, True), said
+    (told,) = scene.calls("DescribeApplications")
+    assert told.principal.endswith(":assumed-role/WebAdmin/franklin")
+    assert scene.counts() == {"GetSessionToken": 1, "AssumeRole": 1, "DescribeApplications": 1}
+    assert scene.prompts() == 1
+    assert scene.daemon.grants.last_used(use.grant.id) is not None
+
+
+@pytest.mark.parametrize("reading", READINGS[:1], indirect=True, ids=["any"])
+async def test_g6_nothing_without_the_door(stage: Stage, moto: str) -> None:
+    """Positive control of G6 on IMDS: revoked, its port is closed, and the same client sees nothing."""
+    scene = await stage.open(moto=moto, serving=True, clock=SceneClock(datetime.now(UTC)))
+    await scene.warm("web-admin")
+    use = await scene.use_imds("web-admin")
+    scene.daemon.grants.revoke(use.grant.id, reason="a test")
+    status, said = await _run(scene, use, CLIENTS["boto3"])
+
+    assert status != 0
+    assert "prod-app" not in said
+    assert scene.calls("DescribeApplications") == []
 
 
 @pytest.mark.parametrize("reading", READINGS[:1], indirect=True, ids=["any"])
