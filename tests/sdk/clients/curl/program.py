@@ -21,6 +21,8 @@ def curl(*lines: str) -> str:
     if done.returncode != 0:
         raise Failed(done.stderr.strip())
     body, _, status = done.stdout.rpartition("\n")
+    if not body.strip():
+        raise Failed(f"{status} with nothing in it")
     if status != "200":
         raise Failed(f"{status} {body}")
     return body
