@@ -1,4 +1,4 @@
-"""Scenario G6 on both dialects: the acceptance. Stock clients, as processes, through real endpoints (scenarios §4.4)."""
+"""Scenario G6 on both dialects: the acceptance. Stock clients, as processes, at the real sockets (scenarios §4.4)."""
 
 from __future__ import annotations
 
