@@ -77,7 +77,7 @@ def passphrase(house: House, phrase: str = PHRASE) -> None:
 
 
 async def test_what_a_start_leaves_and_a_stop_takes_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """endpoint.json {port, pid} and control.sock, doors.sock live as long as the daemon; READY and STOPPING are told."""
+    """endpoint.json {port, pid} and control.sock, doors.sock live as long as the daemon; READY, STOPPING are told."""
     house = House(tmp_path)
     with notified(tmp_path, monkeypatch) as heard:
         async with house.run() as started:
