@@ -380,11 +380,8 @@ def test_a_port_that_is_taken(cold: Home) -> None:
 
 
 def test_what_is_not_there_yet(home: Home, emulator: Emulator) -> None:
-    """--imds and the commands of later releases: 2, said so, and nothing was asked or sent."""
-    imds = refused(2, "--imds is not there yet: leave it out, and the container endpoint is used")
-    assert said(home.client("use", "web-admin", "--imds")) == imds
-    assert said(home.client("exec", "web-admin", "--imds", "--", "true")) == imds
-    for name in ("login", "doctor"):
+    """The commands of later releases: 2, said so, and nothing was asked or sent."""
+    for name in ("login", "rotate"):
         ran = home.client(name, "web-admin")
         assert ran.status == 2
         assert ran.err.startswith(f"vault-client: {name} is not there yet in ")
