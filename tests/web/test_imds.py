@@ -66,7 +66,7 @@ async def test_a_put_gets_a_token_and_its_ttl_back(rig: DoorRig, ttl: str) -> No
     assert reply.header("cache-control") == "no-store"
     assert reply.header("x-content-type-options") == "nosniff"
     assert reply.header("server") is None
-    assert re.fullmatch(rb"[A-Za-z0-9_-]{76}", reply.body)
+    assert re.fullmatch(rb"[A-Za-z0-9_-]{56}", reply.body)
     assert (await rig.get("/", token=reply.body.decode())).status == 200
 
 
@@ -173,7 +173,7 @@ async def test_what_is_no_http_is_told_in_this_dialect(rig: DoorRig, raw: bytes)
 
 
 @pytest.mark.parametrize("path", ["/", KEYS, f"{KEYS}web-admin", "/latest/meta-data/instance-id", "/nothing/at/all"])
-@pytest.mark.parametrize("token", [(), ("",), ("x",), ("A" * 76,), ("\xff" * 76,)], ids=repr)
+@pytest.mark.parametrize("token", [(), ("",), ("x",), ("A" * 56,), ("\xff" * 56,)], ids=repr)
 async def test_a_get_without_a_live_token_is_401(rig: DoorRig, path: str, token: tuple[str, ...]) -> None:
     """IMDSv1 and garbage: 401, before 404."""
     reply = await rig.ask(rig.request("GET", path, *(f"X-aws-ec2-metadata-token: {each}" for each in token)))
