@@ -18,8 +18,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import boto3
-
 from tests.process.harness import MovedClock, until
 from tests.sdk import rows
 from tests.sdk.programs import BATCH, DIALECTS, Answer, Dialect, Program, asked
@@ -35,7 +33,6 @@ PAUSE = 4.0
 #: botocore dates keys of IMDS that have under 20 min left as good for 12–20 min more (sdk-facts §6): no scaled life
 #: suits it. These live through whole hours of a moved wall clock instead.
 REDATING = (("boto3", "imds"), ("aiobotocore", "imds"))
-BUCKET = "sdk-matrix"
 #: The drip that everybody bears, and the one of a person who has to look for the phone.
 SHORT, LONG = 6.0, 60.0
 #: object_store gives up at 30 s and the Rust SDK at 21 s (sdk-facts §10.8); vaultd ends their holds before.
@@ -292,27 +289,11 @@ def dead_proxy() -> Iterator[tuple[str, list[bytes]]]:
         thread.join(5)
 
 
-def furnished(stage: Stage) -> None:
-    """S3 is allowed to the role, and has the bucket that object_store lists."""
-    allow = {"Effect": "Allow", "Action": "s3:*", "Resource": "*"}
-    policy = {"Version": "2012-10-17", "Statement": [allow]}
-    arn = rows.ACCOUNT + "LongOps"
-    stage.emulator.ctl("mutate", {"policy": {"principal": arn, "name": "s3", "document": policy}})
-
-
-def bucket(stage: Stage, profile: str) -> None:
-    keys = stage.home.link("GET", f"/v1/profiles/{profile}/credentials")
-    session = boto3.Session(keys["AccessKeyId"], keys["SecretAccessKey"], keys["Token"], region_name="us-east-1")
-    session.client("s3", endpoint_url=stage.emulator.url).create_bucket(Bucket=BUCKET)
-
-
 def played(directory: Path, cells: Sequence[Cell], *, clock: MovedClock | None = None) -> Findings:
     """The whole play for those cells; `clock` for what cannot be scaled (REDATING)."""
     parts = [Part(client, dialect, LIFE) for client, dialect in cells]
     with staged(directory, parts, scale=SCALE) as stage:
-        furnished(stage)
         play = Play(stage, {(each.client, each.dialect): stage.enlist(each) for each in parts})
-        bucket(stage, parts[0].profile)
         for name, phase in _phases(play):
             began = time.monotonic()
             phase()
