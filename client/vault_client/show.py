@@ -255,8 +255,10 @@ def log(call: Call) -> int:
     profile = call.value("profile")
     query = f"?profile={quoted(profile)}" if profile else ""
     follow = call.flag("follow")
-    # Subscribed before the past is read, so that no line falls between the two.
+    # Subscribed, as the head of the answer tells, before the past is read: no line falls between the two.
     stream = call.link.open("GET", "/v1/events") if follow else None
+    if stream is not None:
+        stream.events()
     body = call.link.call("GET", f"/v1/audit{query}")
     if call.flag("json") and not follow:
         call.json(body)
@@ -272,7 +274,6 @@ def log(call: Call) -> int:
 def _follow(call: Call, stream: Any, show: Callable[[Any], str], *, seen: int) -> None:
     profile = call.value("profile")
     try:
-        stream.events()
         while (event := stream.event()) is not None:
             if (event.get("seq") or seen + 1) > seen and profile in {None, event.get("profile")}:
                 call.out(show(event))
