@@ -10,7 +10,7 @@ import uvloop
 
 _BOTH = {
     "test_app", "test_control_life", "test_control_prompts", "test_doors", "test_ecs", "test_guard", "test_hold",
-    "test_imds", "test_limits",
+    "test_hold_ends", "test_imds", "test_limits",
 }  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from tests.engine.rig import ENDPOINT, SERIAL, web_admin
 from tests.engine.rig import Rig as Engine
 from tests.web.rig import FRANKLIN, PATH, ROLE, Reply, StandInAudit, _grant, _grants, nobody, read_reply, until_closed
-from vaultd.engine.desk import Question
+from vaultd.engine.desk import Attendance, Question
 from vaultd.engine.grants import Grants
 from vaultd.errors import UnknownProfile
 from vaultd.host.peers import Peers
@@ -188,3 +188,23 @@ async def holding(
         await engine.broker.lock()  # no flight outlives its test
         assert len(holds) == 0
         assert holds._ticker is None
+
+
+async def attended(rig: HoldRig) -> Attendance:
+    """A terminal that asks."""
+    return rig.engine.desk.attend((await rig.question()).id)
+
+
+async def one_held(rig: HoldRig, **headers: Any) -> Client:
+    """The first request that is held."""
+    client = await rig.ask(**headers)
+    await client.held()
+    await rig.held(1)
+    return client
+
+
+async def warm(rig: HoldRig) -> None:
+    """An MFA session is open, the role's is not; AWS does not answer."""
+    await rig.engine.warm(rig.plans.plan("web-admin"))
+    await rig.engine.broker.clear(rig.plans.plan("web-admin"))
+    rig.engine.keeper.gate = asyncio.Event()

@@ -1,44 +1,27 @@
-"""Held requests: who is, how they drip, what they end in. Real sockets, a real broker and desk, FakeClock's time."""
+"""Held requests: who is, and how they drip to their keys. Real sockets, a real broker and desk, FakeClock's time."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import socket
-import struct
-from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.web.hold_rig import Client, HoldRig, holding
+from tests.web.hold_rig import HoldRig, attended, holding, one_held, warm
 from tests.web.rig import read_reply, until_closed
-from vaultd.engine.desk import Attendance
 from vaultd.engine.seams import MintMfa, MintRole
-from vaultd.errors import CodeRefused, RoleDenied, StsUnavailable, TooManyAttempts
+from vaultd.errors import CodeRefused, RoleDenied
 from vaultd.host.peers import Address, Peers, PeerSocket
 from vaultd.model.secret import Secret
-from vaultd.web.hold import BLANK, END, PER_GRANT, REST, TICK
+from vaultd.web.hold import BLANK, END, PER_GRANT, TICK
 
 
 @pytest.fixture
 async def rig(tmp_path: Path) -> AsyncIterator[HoldRig]:
     async with holding(tmp_path) as made:
         yield made
-
-
-async def attended(rig: HoldRig) -> Attendance:
-    """A terminal that asks."""
-    return rig.engine.desk.attend((await rig.question()).id)
-
-
-async def one_held(rig: HoldRig, **headers: Any) -> Client:
-    client = await rig.ask(**headers)
-    await client.held()
-    await rig.held(1)
-    return client
 
 
 # ---- the drip, and the keys ----
@@ -124,13 +107,6 @@ async def test_a_refused_code_does_not_end_it(rig: HoldRig) -> None:
 
 
 # ---- a slow AWS ----
-
-
-async def warm(rig: HoldRig) -> None:
-    """An MFA session is open, the role's is not; AWS does not answer."""
-    await rig.engine.warm(rig.plans.plan("web-admin"))
-    await rig.engine.broker.clear(rig.plans.plan("web-admin"))
-    rig.engine.keeper.gate = asyncio.Event()
 
 
 async def test_a_slow_flight_is_held_after_its_patience(rig: HoldRig) -> None:
@@ -274,181 +250,6 @@ async def test_at_most_256_of_a_grant(rig: HoldRig) -> None:
     await rig.engine.answer()
     for client in (*clients, other):
         assert json.loads((await client.end())[0])["Code"] == "Success"
-
-
-# ---- ends without keys ----
-
-
-async def _cancelled(rig: HoldRig) -> None:
-    (question,) = rig.engine.desk.open_questions()
-    rig.engine.desk.cancel(question.id)
-
-
-async def _expired(rig: HoldRig) -> None:
-    await rig.engine.clock.advance(120)
-
-
-async def _attempts_gone(rig: HoldRig) -> None:
-    rig.engine.keeper.wrong |= {"000001", "000002", "000003"}
-    for code in sorted(rig.engine.keeper.wrong):
-        with pytest.raises((CodeRefused, TooManyAttempts)):
-            await rig.engine.answer(code=Secret(code))
-
-
-async def _locked(rig: HoldRig) -> None:
-    await rig.engine.broker.lock()
-
-
-async def _revoked(rig: HoldRig) -> None:
-    rig.grants.revoke_all(reason="revoked")
-    await rig.engine.answer()
-
-
-async def _another_role(rig: HoldRig) -> None:
-    rig.plans.role, rig.plans.number = "arn:aws:iam::234567890123:role/Other", 2
-    await rig.engine.answer()
-
-
-async def _locked_as_it_lands(rig: HoldRig) -> None:
-    rig.engine.clock.settle = _no_turn  # type: ignore[method-assign]
-    await rig.engine.answer()
-    await rig.engine.broker.lock()
-
-
-async def _no_turn(turns: int = 0) -> None:
-    """The loop does not turn."""
-
-
-async def _aws_refuses(rig: HoldRig) -> None:
-    rig.engine.keeper.always[MintRole] = RoleDenied("AWS refuses web-admin: type `vault-client explain web-admin`.")
-    await rig.engine.answer()
-
-
-async def _aws_away(rig: HoldRig) -> None:
-    rig.engine.keeper.always[MintRole] = StsUnavailable("AWS cannot be reached: check the network.")
-    await rig.engine.answer()
-    await rig.engine.clock.advance(4)
-
-
-@dataclass(frozen=True)
-class End:
-    happens: Callable[[HoldRig], Awaitable[None]]
-    reason: str
-    then: tuple[int, str]
-
-
-ENDS = {
-    "cancelled": End(_cancelled, "MfaRequired", (403, "MfaRequired")),
-    "expired": End(_expired, "MfaRequired", (403, "MfaRequired")),
-    "attempts gone": End(_attempts_gone, "MfaRequired", (403, "MfaRequired")),
-    "locked": End(_locked, "Locked", (403, "Locked")),
-    "locked as it lands": End(_locked_as_it_lands, "Locked", (403, "Locked")),
-    "grant revoked": End(_revoked, "InvalidToken", (401, "InvalidToken")),
-    "another role": End(_another_role, "ProfileMismatch", (403, "ProfileMismatch")),
-    "AWS refuses": End(_aws_refuses, "RoleDenied", (403, "RoleDenied")),
-    "AWS away": End(_aws_away, "StsUnavailable", (503, "StsUnavailable")),
-}
-
-
-@pytest.mark.parametrize("name", ENDS)
-async def test_an_end_without_keys_is_blank_and_then_told(name: str, tmp_path: Path) -> None:
-    """Blanks, a clean end, one denial with the reason, no byte of a key; the re-request hears the true status."""
-    ends = ENDS[name]
-    async with holding(tmp_path, longest=120) as rig:
-        await attended(rig)
-        client = await one_held(rig, User_Agent="curl/8")
-        await rig.engine.clock.advance(0.1)  # so that the question's time is up before the client's
-        await ends.happens(rig)
-        body, _ = await client.end()
-        assert body == b""
-        assert rig.events() == (0, [ends.reason])
-        again = await rig.get()
-        assert (again.status, json.loads(again.body)["code"]) == ends.then
-
-
-async def test_an_asker_who_leaves_a_question_of_his_own_ends_it(rig: HoldRig) -> None:
-    """A terminal that goes away closes its question; nobody can answer any more."""
-    asker = await attended(rig)
-    client = await one_held(rig)
-    asker.leave()
-    assert await client.end() == (b"", 0)
-
-
-async def test_stop_ends_holds_blank_and_then_refuses(rig: HoldRig) -> None:
-    """Flow 7: whitespace, a clean end, then no connection is taken; the flight is not waited for."""
-    await attended(rig)
-    client = await one_held(rig)
-    await rig.side.stop()
-    assert await client.end() == (b"", 0)
-    with pytest.raises(ConnectionRefusedError):
-        await rig.ask()
-    assert rig.events() == (0, ["MfaRequired"])
-
-
-async def test_after_a_blank_end_the_grant_is_not_held_for_ten_seconds(rig: HoldRig) -> None:
-    """JS v3 would repeat the wait five times (sdk-facts §8.10). A question attended anew waits for that, too."""
-    await attended(rig)
-    client = await one_held(rig)
-    await rig.tick(2)
-    await _cancelled(rig)
-    await client.end()
-    await rig.engine.clock.advance(REST - 1)
-    rig.engine.desk._cooldowns.clear()
-    await attended(rig)
-    assert (await rig.get()).status == 403
-    other = await rig.ask(rig.request("/v1/credentials/audit", Authorization=rig.another_token("audit")))
-    await other.held()  # another grant has no part in it
-    await rig.engine.clock.advance(1)
-    again = await rig.ask()
-    await again.held()
-
-
-# ---- clients that leave ----
-
-
-async def test_a_client_that_leaves_is_found_within_a_tick(rig: HoldRig) -> None:
-    """By RST or by close(); question and other holders go on."""
-    await attended(rig)
-    stays = await one_held(rig)
-    for linger in (None, struct.pack("ii", 1, 0)):
-        leaves = await rig.ask()
-        await leaves.held()
-        await rig.held(2)
-        if linger is not None:
-            leaves.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
-        leaves.close()
-        await leaves.writer.wait_closed()
-        await rig.tick()
-        await rig.held(1)
-    assert len(rig.engine.desk.open_questions()) == 1
-    await rig.engine.answer()
-    assert json.loads((await stays.end())[0])["Code"] == "Success"
-    assert rig.events() == (1, [])
-
-
-async def test_a_half_closed_client_stays_held(rig: HoldRig) -> None:
-    """FIN with inode ≠ 0: it waits for its answer, and gets it."""
-    await attended(rig)
-    client = await one_held(rig)
-    client.writer.write_eof()
-    await rig.tick(3)
-    await client.blanks(3)
-    await rig.engine.answer()
-    assert json.loads((await client.end())[0])["Code"] == "Success"
-
-
-async def test_a_half_closed_client_that_leaves_is_found_too(rig: HoldRig) -> None:
-    """Its FIN was the last that it had to say: the peer is looked up at each tick."""
-    await attended(rig)
-    client = await one_held(rig)
-    client.writer.write_eof()
-    await rig.tick()
-    await client.blanks(1)
-    client.close()
-    await client.writer.wait_closed()
-    await rig.tick()
-    await rig.held(0)
-    assert rig.events() == (0, [])
 
 
 # ---- the others ----
