@@ -1,6 +1,6 @@
 """Socket activation without a service manager: what systemd does for `vaultd link-local`, in a few lines.
 
-`python activator.py ADDRESS PORT NAME COMMAND…`: the address on lo, a listening socket on it, and COMMAND becomes of it.
+`python activator.py ADDRESS PORT NAME COMMAND…`: the address on lo, a listener on it, and COMMAND becomes of it.
 """
 
 from __future__ import annotations

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import uvloop
 
 from tests.link_local.manager import SYSTEMD, Manager
 from tests.link_local.network import own_network
@@ -98,7 +100,7 @@ def _by_activator(home: Home, dialect: str, *profile: str) -> Iterator[Unit]:
 
     start()
     try:
-        yield Unit(end, restart, lambda: log.read_text())
+        yield Unit(end, restart, log.read_text)
     finally:
         end()
 
@@ -169,11 +171,18 @@ def activates() -> Starter:
     return _started_with(_by_activator)
 
 
-def curl(*words: str) -> Sequence[str]:
-    """[status, body] of one request without a proxy."""
+def curl(*words: str) -> tuple[str, str]:
+    """(status, body) of one request without a proxy."""
     done = subprocess.run(
         ["curl", "-s", "--noproxy", "*", "-m", "5", "-w", "\n%{http_code}", *words],
         capture_output=True, text=True, check=False, env={"PATH": "/usr/bin:/bin"},
     )  # fmt: skip
     body, _, status = done.stdout.rpartition("\n")
-    return [status, body]
+    return status, body
+
+
+def pytest_asyncio_loop_factories(
+    config: pytest.Config, item: pytest.Item
+) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Both loops that the daemon runs on."""
+    return {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -34,8 +35,7 @@ def token() -> str:
 
 
 def get(url: str, metadata_token: str) -> tuple[str, str]:
-    status, body = curl("-H", f"X-aws-ec2-metadata-token: {metadata_token}", url)
-    return status, body
+    return curl("-H", f"X-aws-ec2-metadata-token: {metadata_token}", url)
 
 
 def boto3(home: Home, **environment: str) -> Ran:
@@ -48,8 +48,8 @@ def boto3(home: Home, **environment: str) -> Ran:
     return home.ran[-1]
 
 
-def grants(home: Home) -> list[dict[str, str]]:
-    found: list[dict[str, str]] = home.link("GET", "/v1/grants")["grants"]
+def grants(home: Home) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = home.link("GET", "/v1/grants")["grants"]
     return found
 
 
@@ -70,7 +70,11 @@ def test_the_metadata_address_by_curl_and_by_boto3(home: Home, starts: Starter) 
         assert ran.json() == {"key": json.loads(body)["AccessKeyId"], "from": "iam-role"}, ran
 
         [grant] = grants(home)
-        assert (grant["profile"], grant["kind"], grant["imds"]) == ("web-admin", "lease", True)
+        assert {name: grant[name] for name in ("profile", "kind", "imds")} == {
+            "profile": "web-admin",
+            "kind": "lease",
+            "imds": True,
+        }
         assert "169.254.169.254" in ip("address")
 
         unit.stop()

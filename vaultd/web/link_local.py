@@ -17,7 +17,6 @@ import socket
 from collections.abc import Callable, Mapping
 from typing import Final, Protocol
 
-from vaultd.engine.audit import Audit
 from vaultd.engine.grant_records import Door, Grant
 from vaultd.engine.grants import Grants
 from vaultd.errors import Unwritable, VaultdError
@@ -32,6 +31,13 @@ from vaultd.web.handover import Held, Offer
 _BY_ITSELF: Final = frozenset({"expired", "idle"})
 
 log = logging.getLogger(__name__)
+
+
+class Log(Protocol):
+    """What is used of the audit log."""
+
+    def record(self, event: str, *, sync: bool = False, **fields: object) -> None:
+        """One line of interface.md §8."""
 
 
 class Sides(Protocol):
@@ -50,7 +56,7 @@ class LinkLocalSide:
         plans: Callable[[], Plans],
         grants: Grants,
         doors: Doors,
-        audit: Audit,
+        audit: Log,
         sides: Sides,
         places: Mapping[str, LinkLocal] = PLACES,
     ) -> None:
