@@ -230,8 +230,10 @@ class Daemon:
 
         prompt, peers, crowd = self._around.settings.prompt, Peers(), Crowd(Limits().most())
 
+        holds = Holds(questions=self.desk, clock=self._around.clock, mode=prompt.hold, longest=prompt.hold_max)
+
         def side() -> SdkSide:
-            """A listener; its holds end with it."""
+            """A listener; what it holds ends with it."""
             return SdkSide(
                 plans=self.catalog,
                 broker=self.broker,
@@ -240,7 +242,7 @@ class Daemon:
                 peers=peers,
                 clock=self._around.clock,
                 describe=self.clients.describe,
-                holds=Holds(questions=self.desk, clock=self._around.clock, mode=prompt.hold, longest=prompt.hold_max),
+                holds=holds,
                 crowd=crowd,
             )
 

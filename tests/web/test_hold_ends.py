@@ -158,6 +158,29 @@ async def test_stop_ends_holds_blank_and_then_refuses(rig: HoldRig) -> None:
     assert rig.events() == (0, ["MfaRequired"])
 
 
+async def test_a_listener_that_stops_ends_its_own_holds(rig: HoldRig) -> None:
+    """The link-local one may go while the other goes on dripping, by the same ticker."""
+    await attended(rig)
+    client = await one_held(rig)
+    rig.holds.end(object())
+    await rig.tick()
+    await client.blanks(1)
+
+
+async def test_a_failure_of_ours_is_blank_too(rig: HoldRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After the head no other message can be said; the traceback is in the log, the reason in the audit log."""
+
+    def fails(message: bytes) -> bytes:
+        raise RuntimeError("no body")
+
+    monkeypatch.setattr("vaultd.web.app.body_of", fails)
+    await attended(rig)
+    client = await one_held(rig)
+    await rig.engine.answer()
+    assert await client.end() == (b"", 0)
+    assert rig.events() == (0, ["InternalError"])
+
+
 async def test_after_a_blank_end_the_grant_is_not_held_for_ten_seconds(rig: HoldRig) -> None:
     """JS v3 would repeat the wait five times (sdk-facts §8.10). A question attended anew waits for that, too."""
     await attended(rig)

@@ -93,7 +93,7 @@ class SdkSide:
             self._listener.close()
             self._listener = None
         if self._holds is not None:
-            self._holds.end()
+            self._holds.end(self)
         if self._server is not None:
             await self._server.shutdown(deadline)
             self._server = None
@@ -155,7 +155,7 @@ class SdkSide:
     ) -> Reply | None:
         """What a hold ends in; None: this one is answered at once."""
         message, line = request.parsed, request.line
-        if self._holds is None:
+        if self._holds is None or self._listener is None:
             return None
         until = self._holds.until(error, grant=grant.id, fields=message.raw_headers, arrived=arrived)
         if until is None:
@@ -163,25 +163,31 @@ class SdkSide:
         if not line.begin(_HELD):
             return Reply(b"", keep=False)
         obtain = functools.partial(self._credentials.awaited, plan, line.sighting)
-        ended = await self._holds.hold(line, grant=grant.id, error=error, until=until, obtain=obtain)
+        ended = await self._holds.hold(line, side=self, grant=grant.id, error=error, until=until, obtain=obtain)
         return self._end_of_hold(self._holds, ended, grant, request)
 
     def _end_of_hold(self, holds: Holds, ended: Ended, grant: Grant, request: Request) -> Reply:
         if ended.gone:
             return Reply(b"", keep=False)
-        message, sighting, error = request.parsed, request.line.sighting, ended.error
-        if error is None:
-            try:
-                served = self._credentials.landed(bare_token(message), message.path)
-                sent = self._credentials.sent(served, sighting, self._audit)
-                return Reply(last_chunk(body_of(served.message)), keep=False, sent=sent)
-            except VaultdError as exc:
-                error = exc
+        sighting, error = request.line.sighting, ended.error
+        try:
+            if error is None:
+                return self._keys(request)
+        except VaultdError as exc:
+            error = exc
+        except Exception as exc:  # nothing but blanks may follow the head
+            log.exception("fail hold error=%s", type(exc).__name__)
+            error = VaultdError("")
         holds.rest(grant.id)
         self._audit.denied(
             reason="Locked" if self._credentials.locked else wire_code(error), grant=grant, sighting=sighting
         )
         return Reply(END, keep=False)
+
+    def _keys(self, request: Request) -> Reply:
+        served = self._credentials.landed(bare_token(request.parsed), request.parsed.path)
+        sent = self._credentials.sent(served, request.line.sighting, self._audit)
+        return Reply(last_chunk(body_of(served.message)), keep=False, sent=sent)
 
     def _granted(self, message: RawRequestMessage) -> Grant:
         """404 and 405 come before the token is looked at."""

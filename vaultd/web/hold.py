@@ -77,6 +77,7 @@ class Ended:
 @dataclass(slots=True, eq=False)
 class _Held:
     line: Dripping
+    side: object
     grant: str
     until: float
     error: VaultdError
@@ -88,7 +89,7 @@ class _Held:
 
 
 class Holds:
-    """The owner of every held request (architecture.md §7). `longest`: `[prompt] hold_max`."""
+    """The owner of every held request of every listener (architecture.md §7). `longest`: `[prompt] hold_max`."""
 
     def __init__(self, *, questions: Questions, clock: Clock, mode: Mode, longest: timedelta) -> None:
         self._questions = questions
@@ -99,7 +100,6 @@ class Holds:
         self._per_grant: Counter[str] = Counter()
         self._resting: dict[str, float] = {}
         self._ticker: asyncio.Task[None] | None = None
-        self._stopped = False
 
     def __len__(self) -> int:
         return len(self._held)
@@ -108,7 +108,7 @@ class Holds:
         self, error: VaultdError, *, grant: str, fields: Iterable[tuple[bytes, bytes]], arrived: float
     ) -> float | None:
         """Until when, by boottime, a request that met `error` may be held; None: it is answered at once."""
-        if self._stopped or not self._worth(error):
+        if not self._worth(error):
             return None
         now = self._clock.boottime()
         if self._resting.get(grant, now) > now or self._per_grant[grant] >= PER_GRANT:
@@ -127,9 +127,13 @@ class Holds:
             return self._mode == "always" or self._questions.attended(question)
         return isinstance(error, StsUnavailable) and bool(error.details.get("under_way"))
 
-    async def hold(self, line: Dripping, *, grant: str, error: VaultdError, until: float, obtain: Obtain) -> Ended:
-        """Drip on `line`, whose head is out, until the session is there, or will not be. Raises nothing of it."""
-        held = _Held(line, grant, until, error, asyncio.get_running_loop().create_future())
+    async def hold(
+        self, line: Dripping, *, side: object, grant: str, error: VaultdError, until: float, obtain: Obtain
+    ) -> Ended:
+        """Drip on `line`, whose head is out, until the session is there, or will not be. Raises nothing of it. `side`:
+        the listener, with which it ends.
+        """
+        held = _Held(line, side, grant, until, error, asyncio.get_running_loop().create_future())
         work = asyncio.ensure_future(self._work(held, obtain))
         self._take_in(held)
         watched: set[asyncio.Future[Any]] = {work, held.over}
@@ -148,11 +152,11 @@ class Holds:
         self._resting = {key: until for key, until in self._resting.items() if until > now}
         self._resting[grant] = now + REST
 
-    def end(self) -> None:
-        """Stop: every held request ends, and none is held any more."""
-        self._stopped = True
+    def end(self, side: object) -> None:
+        """A listener stops: what it holds ends blank."""
         for held in tuple(self._held):
-            held.end("ended")
+            if held.side is side:
+                held.end("ended")
 
     # ---- one held request ----
 
