@@ -38,7 +38,7 @@ class AwsFile:
     refuses all of the file, `unread` why it could not be looked at.
     """
 
-    __slots__ = ("fault", "heads", "path", "text", "unread", "where")
+    __slots__ = ("fault", "heads", "path", "text", "too_large", "unread", "where")
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -46,6 +46,7 @@ class AwsFile:
         self.heads: dict[str, int] = {}
         self.fault: tuple[int, str] | None = None
         self.unread = ""
+        self.too_large = False
         self.text = ""
         self._read()
 
@@ -62,6 +63,13 @@ class AwsFile:
     def at(self, section: str, key: str = "") -> str:
         """`/home/x/.aws/config:12`."""
         return f"{self.path}:{self.line(section, key)}"
+
+    @property
+    def trouble(self) -> str:
+        """`file:12: why`, where what the file says to an SDK is not known."""
+        if self.fault:
+            return f"{self.path}:{self.fault[0]}: {self.fault[1]}"
+        return f"{self.path}: {self.unread}" if self.too_large else ""
 
     def values(self) -> dict[str, dict[str, str]]:
         """Every section as the AWS CLI's configparser has it; values beyond `_TOLD` are blank. {} for a faulty file."""
@@ -89,7 +97,8 @@ class AwsFile:
             return
         if found is None:
             return
-        if len(found) > MOST_BYTES:
+        self.too_large = len(found) > MOST_BYTES
+        if self.too_large:
             self.unread = f"it has more than {MOST_BYTES // 1024 // 1024} MiB"
             return
         try:
@@ -194,8 +203,10 @@ class AwsFiles:
     __slots__ = ("config", "credentials")
 
     def __init__(self, environ: Mapping[str, str]) -> None:
-        self.config = AwsFile(_path(aws_config(environ), environ))
-        self.credentials = AwsFile(_path(aws_credentials(environ), environ))
+        # a variable that is empty names no file to the AWS CLI, and not the default one
+        paths = ("" if environ.get("AWS_CONFIG_FILE") == "" else aws_config(environ),
+                 "" if environ.get("AWS_SHARED_CREDENTIALS_FILE") == "" else aws_credentials(environ))  # fmt: skip
+        self.config, self.credentials = (AwsFile(_path(path, environ)) for path in paths)
 
     def headers(self, profile: str) -> list[tuple[AwsFile, str]]:
         """Where a profile stands: (file, header), the credentials file first, whose keys are preferred."""

@@ -107,8 +107,8 @@ def walk(scene: Scene) -> Verdict:
 def _settings(scene: Scene) -> None:
     """What every session reads first, whatever its credentials."""
     for file in (scene.files.config, scene.files.credentials):
-        if file.fault:
-            raise Refused(f"{file.path}:{file.fault[0]}: {file.fault[1]}")
+        if file.trouble:
+            raise Refused(file.trouble)
     if scene.named is not None and scene.named not in scene.profiles:
         raise Refused(f"there is no profile {scene.named[:100]!r} in {scene.files.config.path}")
     for name in NUMBERS:
@@ -301,8 +301,8 @@ def _boto(scene: Scene, _: str) -> Verdict | None:
     for path in boto_files(scene.environ):
         file = AwsFile(path)
         section = file.values().get("Credentials")
-        if file.fault:
-            raise Refused(f"{file.path}:{file.fault[0]}: {file.fault[1]}")
+        if file.trouble:
+            raise Refused(file.trouble)
         if found := _static(file, "Credentials", section, "boto-config"):
             return found
     return None

@@ -132,6 +132,9 @@ def _profile(family: Family, scene: Scene) -> Row | None:
     if family.config == "never":
         return None
     config = family.config == "always" or bool(scene.environ.get("AWS_SDK_LOAD_CONFIG"))
+    for file in (scene.files.credentials, *([scene.files.config] if config else ())):
+        if file.trouble:  # some refuse the file, some skip the line
+            return Row(family.name, "unknown", file.trouble)
     named = scene.environ.get("AWS_PROFILE") or None
     if scene.chosen is not None:
         named = scene.chosen

@@ -133,6 +133,9 @@ CASES: list[tuple[dict[str, str], str | None, str | None]] = [
     (FULL, "[default]\ns3 =\n  nonsense\n", None),
     (FULL, "[DEFAULT]\n" + KEYS + "[default]\nregion = x\n", None),
     (FULL, None, "[default\n"),
+    (FULL | {"AWS_CONFIG_FILE": "", "AWS_SHARED_CREDENTIALS_FILE": ""}, "[default]\n" + KEYS, "[default]\n" + KEYS),
+    (FULL | {"AWS_CONFIG_FILE": "~/AWS_CONFIG_FILE"}, "[default]\n" + KEYS, None),
+    (FULL | {"AWS_SHARED_CREDENTIALS_FILE": "$HOME/AWS_SHARED_CREDENTIALS_FILE"}, None, "[default]\n" + KEYS),
     (FULL | {"AWS_CREDENTIAL_FILE": "/nonexistent"}, None, None),
     (FULL | {"BOTO_CONFIG": "{home}/boto"}, None, None),
     (FULL | {"AWS_CREDENTIAL_FILE": "{home}/ec2"}, None, None),
@@ -162,7 +165,7 @@ def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         paths = {"AWS_CONFIG_FILE": config, "AWS_SHARED_CREDENTIALS_FILE": credentials}
         given = {name: value.replace("{home}", str(tmp_path)) for name, value in variables.items()}
         for name, text in paths.items():
-            given[name] = str(tmp_path / name)
+            given.setdefault(name, str(tmp_path / name))
             (tmp_path / name).unlink(missing_ok=True)
             if text is not None:
                 (tmp_path / name).write_text(text)
