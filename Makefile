@@ -3,9 +3,15 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
-SYSTEM := gnome-keyring dbus iproute2 util-linux procps zsh fish dash gcc libc6-dev awscli
+SYSTEM := gnome-keyring dbus iproute2 util-linux procps zsh fish dash gcc libc6-dev awscli curl systemd
 
-.PHONY: setup system aws-v2 demo test lint fmt bench clean
+# What the programs of tests/sdk/clients are built with: Go, Rust, Node, Java and Maven are expected to be there, since
+# Debian's are too old for the SDKs of today; of the rest apt has what we need.
+SDK_TOOLS    := go cargo node npm javac mvn git
+SDK_SYSTEM   := awscli curl procps gcc libc6-dev
+export SDK_CACHE ?= $(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME),$(HOME)/.cache)/vaultd-sdk
+
+.PHONY: setup system aws-v2 demo test sdk test-sdk lint fmt bench clean
 
 setup: $(STAMP)
 
@@ -35,6 +41,20 @@ demo: setup aws-v2
 
 test: setup system
 	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered
+
+# Each program is built once for each version of its directory, into $(SDK_CACHE). Ends with 1, naming what is missing.
+sdk: setup
+	@missing=; for tool in $(SDK_TOOLS); do command -v $$tool >/dev/null || missing="$$missing $$tool"; done; \
+	if [ -n "$$missing" ]; then echo "make sdk: MISSING:$$missing. Install them: the programs in those languages are not built" >&2; fi
+	@if ! dpkg -s $(SDK_SYSTEM) >/dev/null 2>&1; then \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(SDK_SYSTEM) >/dev/null; \
+	  else echo "make sdk: MISSING, of: $(SDK_SYSTEM). Install them, or run make sdk as root" >&2; fi; fi
+	$(BIN)/python -m tests.sdk.build
+
+# Every client by both dialects against the emulator: nothing is skipped, what is not built fails. Writes docs/sdk-matrix.md.
+test-sdk: sdk
+	$(BIN)/python -m pytest tests/sdk -m sdk -rA --durations=5
 
 lint: setup
 	$(BIN)/ruff check .

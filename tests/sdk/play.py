@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -18,11 +19,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from tests.process.harness import MovedClock, until
+from tests.process.harness import MovedClock, short_directory, until
 from tests.sdk import rows
-from tests.sdk.programs import BATCH, DIALECTS, Answer, Dialect, Program, asked
+from tests.sdk.programs import BATCH, CLIENTS, DIALECTS, Answer, Dialect, Program, asked
 from tests.sdk.rows import Environments, Row, Truth
 from tests.sdk.stage import Part, Player, Stage, staged
+
+Cell = tuple[str, Dialect]
 
 #: 900 s at this scale are 45 s: long enough to be served (15 s floor), short enough for three lives in a play.
 SCALE = 20.0
@@ -32,13 +35,11 @@ EXPIRIES = 3
 PAUSE = 4.0
 #: botocore dates keys of IMDS that have under 20 min left as good for 12–20 min more (sdk-facts §6): no scaled life
 #: suits it. These live through whole hours of a moved wall clock instead.
-REDATING = (("boto3", "imds"), ("aiobotocore", "imds"))
+REDATING: tuple[Cell, ...] = (("boto3", "imds"), ("aiobotocore", "imds"))
 #: The drip that everybody bears, and the one of a person who has to look for the phone.
 SHORT, LONG = 6.0, 60.0
 #: object_store gives up at 30 s and the Rust SDK at 21 s (sdk-facts §10.8); vaultd ends their holds before.
 CAPPED = ("rust", "obstore")
-
-Cell = tuple[str, Dialect]
 
 
 @dataclass
@@ -90,6 +91,9 @@ class Findings:
     met: dict[tuple[str, Dialect, str], Met] = field(default_factory=dict)
     odd: dict[tuple[str, Dialect, str], Answer] = field(default_factory=dict)
     proxied: int = 0
+    #: Positive controls: a program that was given a wrong key; what the proxy hears of one without NO_PROXY.
+    control: First | None = None
+    unguarded: int = 0
     drip: dict[str, Held] = field(default_factory=dict)
     long: dict[str, Held] = field(default_factory=dict)
     cancelled: dict[str, Held] = field(default_factory=dict)
@@ -133,10 +137,21 @@ class Play:
         since = self.seq()
         answers = asked([each.program for each in self.players.values()], "call")
         for (cell, player), answer in zip(self.players.items(), answers, strict=True):
-            keys = self.signed(player.part, since=since)
-            verified = answer.ok and bool(keys) and answer.key in {None, *keys}
-            self.found.first[cell] = First(answer, verified)
+            self.found.first[cell] = self.judged(player.part, answer, since=since)
             self.found.versions[player.part.client] = player.program.version
+
+    def judged(self, part: Part, answer: Answer, *, since: int) -> First:
+        keys = self.signed(part, since=since)
+        return First(answer, answer.ok and bool(keys) and answer.key in {None, *keys})
+
+    def controls(self) -> None:
+        """A program with a key of its own in the environment gets an answer, and is not to be believed."""
+        (cell, player), *_ = self.players.items()
+        key, secret = self.stage.emulator.key()
+        static = {"AWS_ACCESS_KEY_ID": key, "AWS_SECRET_ACCESS_KEY": secret}
+        since = self.seq()
+        (answer,) = started([cell], [{**player.environment, **static}])
+        self.found.control = self.judged(player.part, answer, since=since)
 
     def expiries(self) -> None:
         """Calls without a pause over more than three lives."""
@@ -157,10 +172,14 @@ class Play:
 
     def surroundings(self) -> None:
         """Proxies in the environment that would eat the token; the token by one of its two ways only."""
+        cell = next(iter(self.players))
         with dead_proxy() as (url, connections):
             proxies = dict.fromkeys(("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY"), url)
             self._odd("proxies", lambda env: {**env, **proxies})
             self.found.proxied = len(connections)
+            bare = _without(_without(self.players[cell].environment, "NO_PROXY"), "no_proxy")
+            started([cell], [{**bare, **proxies}])
+            self.found.unguarded = len(connections) - self.found.proxied
         for name in ("AWS_CONTAINER_AUTHORIZATION_TOKEN", "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE"):
             self._odd(f"without {name}", lambda env, n=name: _without(env, n), dialects=("ecs",))  # type: ignore[misc]
 
@@ -289,8 +308,8 @@ def dead_proxy() -> Iterator[tuple[str, list[bytes]]]:
         thread.join(5)
 
 
-def played(directory: Path, cells: Sequence[Cell], *, clock: MovedClock | None = None) -> Findings:
-    """The whole play for those cells; `clock` for what cannot be scaled (REDATING)."""
+def played(directory: Path, cells: Sequence[Cell]) -> Findings:
+    """The whole play for those cells, but for what cannot be scaled (`redated`)."""
     parts = [Part(client, dialect, LIFE) for client, dialect in cells]
     with staged(directory, parts, scale=SCALE) as stage:
         play = Play(stage, {(each.client, each.dialect): stage.enlist(each) for each in parts})
@@ -306,6 +325,7 @@ def _phases(play: Play) -> Iterator[tuple[str, Callable[[], object]]]:
     found, ecs = play.found, [client for client, dialect in play.players if dialect == "ecs"]
     patient = [client for client in ecs if client not in CAPPED]
     yield "first calls", play.first_calls
+    yield "controls", play.controls
     yield "expiries", play.expiries
     yield "surroundings", play.surroundings
     yield "rows' identity", lambda: rows.prepare(play.stage)
@@ -319,6 +339,15 @@ def _phases(play: Play) -> Iterator[tuple[str, Callable[[], object]]]:
         yield "cancelled", lambda: found.cancelled.update(play.hold(patient, SHORT, answered=False))
     for row in (rows.LOCKED, rows.DOWN):
         yield row.name, lambda row=row: play.row(row)  # type: ignore[misc]
+
+
+def main() -> None:
+    """`python -m tests.sdk.play [CLIENT…]`: those clients' play, and its table on stdout."""
+    from tests.sdk import table
+
+    cells = [(name, dialect) for name in sys.argv[1:] or CLIENTS for dialect in DIALECTS]
+    with short_directory() as directory:
+        print(table.document(played(directory, cells)))
 
 
 def redated(directory: Path, cells: Sequence[Cell], clock: MovedClock) -> Findings:
@@ -337,3 +366,7 @@ def redated(directory: Path, cells: Sequence[Cell], clock: MovedClock) -> Findin
         for cell, player in play.players.items():
             found.lived[cell].keys = play.signed(player.part)
     return found
+
+
+if __name__ == "__main__":
+    main()

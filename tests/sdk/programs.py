@@ -82,7 +82,8 @@ class Program:
         self._process = process
         self._stderr = stderr
         self._lines: queue.Queue[str | None] = queue.Queue()
-        threading.Thread(target=self._read, name=f"reader of {name}", daemon=True).start()
+        self._reader = threading.Thread(target=self._read, name=f"reader of {name}", daemon=True)
+        self._reader.start()
 
     @classmethod
     @contextmanager
@@ -149,7 +150,11 @@ class Program:
             self._process.wait(grace)
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)  # its session is its own: nobody else is in that group
-        return self._process.wait()
+        status = self._process.wait()
+        self._reader.join(5)
+        if self._process.stdout is not None:
+            self._process.stdout.close()
+        return status
 
     def _greeted(self) -> None:
         try:
