@@ -212,6 +212,20 @@ async def test_either_end_ends_the_serving_and_not_the_grant(rig: HandoverRig) -
         assert [each.id for each in rig.grants.list()] == [first]
 
 
+async def test_a_socket_that_is_not_bound_to_lo_is_bound_by_us(rig: HandoverRig) -> None:
+    """Its address would answer a neighbour's packets; one that is bound already stays so (a capability changes it)."""
+    with rig.listener() as sock:
+
+        def device() -> bytes:
+            return sock.getsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, 16)
+
+        assert device() == b""
+        for _ in range(2):
+            assert "grant" in await rig.told(offer(), [sock.fileno()])
+            await gone(rig)
+            assert device() == b"lo\0"
+
+
 async def test_more_than_was_to_be_said_ends_it(rig: HandoverRig) -> None:
     """The giver has one line."""
     with rig.listener() as sock:
