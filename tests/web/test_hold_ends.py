@@ -123,6 +123,27 @@ async def test_an_asker_who_leaves_a_question_of_his_own_ends_it(rig: HoldRig) -
     assert await client.end() == (b"", 0)
 
 
+async def test_a_question_that_nobody_sees_any_more_is_not_waited_for(rig: HoldRig) -> None:
+    """An SDK's question outlives the terminal that showed it. Another may take that one's place within 5 s; who is
+    held for longer than that would wait for nobody.
+    """
+    assert (await rig.get()).status == 403  # it opens the question
+    (question,) = rig.engine.desk.open_questions()
+    asker = rig.engine.desk.attend(question.id)
+    client = await one_held(rig)
+    asker.leave()
+    await rig.tick(9)
+    asker = rig.engine.desk.attend(question.id)
+    await rig.tick(2)
+    asker.leave()
+    await rig.tick(10)
+    await client.blanks(21)
+    await rig.tick(2)
+    body, _ = await client.end()
+    assert body == b""
+    assert rig.engine.desk.open_questions() == (question,)
+
+
 async def test_a_lock_ends_a_wait_for_aws(rig: HoldRig) -> None:
     """The flight is cancelled, whatever AWS says later."""
     await warm(rig)

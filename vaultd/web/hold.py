@@ -28,6 +28,8 @@ from vaultd.model.clients import LONGEST, bearing
 TICK: Final = 0.5
 #: Requests of one grant that are held at a time.
 PER_GRANT: Final = 256
+#: Seconds without anybody at a question that was seen: somebody may change terminals.
+UNSEEN: Final = 5.0
 #: Seconds after an end without keys in which the grant's requests are not held.
 REST: Final = 10.0
 #: One blank as a chunk (RFC 9112 §7.1).
@@ -82,6 +84,9 @@ class _Held:
     until: float
     error: VaultdError
     over: asyncio.Future[Literal["gone", "ended"]]
+    #: The question that is waited for, and since when nobody sees it (boottime).
+    question: str | None = None
+    unseen: float | None = None
 
     def end(self, why: Literal["gone", "ended"]) -> None:
         if not self.over.done():
@@ -164,7 +169,7 @@ class Holds:
         """Wait for what its error says is missing, then try again: None once the session is there."""
         while True:
             try:
-                if (question := _question(held.error)) and await self._ending(question) not in {"answered", None}:
+                if (question := _question(held.error)) and await self._ending(held, question) not in {"answered", None}:
                     return held.error
                 await obtain(held.until - self._clock.boottime())
             except VaultdError as exc:
@@ -177,12 +182,15 @@ class Holds:
             else:
                 return None
 
-    async def _ending(self, question: str) -> Ending | None:
+    async def _ending(self, held: _Held, question: str) -> Ending | None:
         """None: it ended before anybody could wait for it, no matter how: the broker knows."""
+        held.question = question
         try:
             return await self._questions.wait(question)
         except UnknownPrompt:
             return None
+        finally:
+            held.question, held.unseen = None, None
 
     # ---- all of them ----
 
@@ -216,8 +224,16 @@ class Holds:
             there = False
         if not there:
             held.end("gone")
-        elif now + TICK >= held.until:  # before its time is up, not after
+        elif now + TICK >= held.until or self._deserted(held, now):  # before its time is up, not after
             held.end("ended")
+
+    def _deserted(self, held: _Held, now: float) -> bool:
+        """Whoever could have answered has left: the terminal was closed, the connection to it is gone."""
+        if held.question is None or self._mode == "always" or self._questions.attended(held.question):
+            held.unseen = None
+        elif held.unseen is None:
+            held.unseen = now
+        return held.unseen is not None and now - held.unseen >= UNSEEN
 
 
 def _question(error: VaultdError) -> str | None:
