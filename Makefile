@@ -11,7 +11,7 @@ SDK_TOOLS    := go cargo node npm javac mvn git
 SDK_SYSTEM   := awscli curl procps gcc libc6-dev
 export SDK_CACHE ?= $(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME),$(HOME)/.cache)/vaultd-sdk
 
-.PHONY: setup system aws-v2 demo test sdk test-sdk lint fmt bench clean
+.PHONY: setup system aws-v2 demo test sdk test-sdk soak freshness lint fmt bench clean
 
 setup: $(STAMP)
 
@@ -55,6 +55,14 @@ sdk: setup
 # Every client by both dialects against the emulator: nothing is skipped, what is not built fails. Writes docs/sdk-matrix.md.
 test-sdk: sdk
 	$(BIN)/python -m pytest tests/sdk -m sdk -rA --durations=5
+
+# Six SDKs poll for half an hour: `make soak MINUTES=30`. Prints its table; fails when a call failed or a goal is missed.
+soak: sdk
+	$(BIN)/python -m tests.sdk.soak --minutes $(or $(MINUTES),30)
+
+# How often each SDK asks again, measured anew: about 5 minutes.
+freshness: sdk
+	$(BIN)/python -m tests.sdk.freshness --write docs/sdk-freshness.md
 
 lint: setup
 	$(BIN)/ruff check .
