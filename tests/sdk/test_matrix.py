@@ -10,7 +10,7 @@ import pytest
 from tests.process.harness import ROOT, MovedClock, short_directory
 from tests.sdk import play, table
 from tests.sdk.build import outdir
-from tests.sdk.play import EXPIRIES, LONG, REDATING, SHORT, Findings
+from tests.sdk.play import EXPIRIES, LONG, SHORT, UNSCALED, Findings
 from tests.sdk.predictions import ENVIRONMENT_ALONE_FAILS, FILE_ALONE_FAILS, PREDICTIONS, Quits
 from tests.sdk.programs import CLIENTS, DIALECTS, Dialect
 from tests.sdk.rows import DOWN, ROWS, Row
@@ -40,7 +40,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Findings:
         seen = play.played(directory, [(client, dialect) for client in CLIENTS for dialect in DIALECTS])
     with short_directory() as directory:
         clock = MovedClock.build(tmp_path_factory.mktemp("clock"))
-        seen.lived |= play.redated(directory, REDATING, clock).lived
+        seen.lived |= play.unscaled(directory, UNSCALED, clock).lived
     assert table.whole(seen)
     (ROOT / "docs/sdk-matrix.md").write_text(table.document(seen))
     print(f"\n{table.text(table.matrix(seen))}")

@@ -13,6 +13,10 @@ from typing import Any
 Said = dict[str, Any]
 
 
+class Failed(Exception):
+    """A tool ended badly; its text is what it printed."""
+
+
 def told(exc: BaseException) -> str:
     """The last lines of the traceback that a script's user would read, causes last to first as Python prints them."""
     lines: list[str] = []
@@ -28,6 +32,8 @@ def answer(act: Callable[[], Said]) -> Said:
     began = time.monotonic()
     try:
         said = {"ok": True, **act()}
+    except Failed as exc:
+        said = {"ok": False, "text": str(exc)}
     except Exception as exc:  # noqa: BLE001 - whatever the SDK raises is what its user sees
         said = {"ok": False, "text": told(exc)}
     return {**said, "seconds": round(time.monotonic() - began, 3)}
@@ -47,10 +53,6 @@ def speak(client: str, version: str, *, call: Callable[[], Said], fresh: Callabl
 def _say(what: Said) -> None:
     sys.__stdout__.write(json.dumps(what) + "\n")
     sys.__stdout__.flush()
-
-
-class Failed(Exception):
-    """A tool ended badly; its text is what it printed."""
 
 
 def aws_cli(*command: str, endpoint: str) -> Said:
