@@ -36,7 +36,7 @@ LEFT = (1500, 960, 840, 600, 360, 240, 60, 25)
 #: The calls that follow the one which asked first: more than one, since JS v3 renews in the background.
 AGAIN, APART = 3, 0.5
 #: How long nobody asks for keys of an hour: the refresher leaves a grant alone after 30 minutes (architecture.md §6.2).
-IDLE_MINUTES = (25, 45, 70, 80, 86, 100)
+IDLE_MINUTES = (25, 45, 60, 70, 80, 100)
 #: A session of less is renewed before it could be measured: keys with less left are those of one of this life, aged
 #: while STS is away.
 YOUNGEST = 60
@@ -194,6 +194,7 @@ def idle(directory: Path, clock: MovedClock, *, minutes: Sequence[int] = IDLE_MI
         token = stage.pointed(part.profile, part.dialect)["AWS_CONTAINER_AUTHORIZATION_TOKEN"]
         for each in minutes:
             stage.refresh(part)
+            _live(clock, STEP_SECONDS)  # else the renewal is due as the grant's 30 minutes end
             fresh = stage.home.get(token, part.profile)
             assert fresh.status == 200, fresh
             _live(clock, each * 60, piece=STEP_SECONDS // 2)
