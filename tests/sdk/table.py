@@ -5,10 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
+import pytest
+
 from tests.sdk.play import EXPIRIES, LONG, SHORT, Cell, Findings, Held, Met
 from tests.sdk.predictions import PREDICTIONS
 from tests.sdk.programs import DIALECTS, Dialect
 from tests.sdk.rows import MFA_REQUIRED, ROWS
+
+#: Where a run keeps the table that it prints at its end.
+TABLE = pytest.StashKey[str]()
 
 HEAD = """\
 # Real SDKs and vaultd

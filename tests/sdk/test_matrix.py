@@ -31,7 +31,7 @@ NAMED = ("boto3", "go-v2", "js-v3", "java-v2")
 
 
 @pytest.fixture(scope="session")
-def found(tmp_path_factory: pytest.TempPathFactory) -> Findings:
+def found(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Findings:
     """The whole play; its table is printed, and written where every client has played."""
     missing = [name for name in CLIENTS if not (outdir(name) / "run").exists()]
     if missing:
@@ -42,8 +42,9 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Findings:
         clock = MovedClock.build(tmp_path_factory.mktemp("clock"))
         seen.lived |= play.unscaled(directory, UNSCALED, clock).lived
     assert table.whole(seen)
+    (ROOT / "docs").mkdir(exist_ok=True)
     (ROOT / "docs/sdk-matrix.md").write_text(table.document(seen))
-    print(f"\n{table.text(table.matrix(seen))}")
+    request.config.stash[table.TABLE] = table.text(table.matrix(seen))
     return seen
 
 
