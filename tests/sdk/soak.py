@@ -129,7 +129,7 @@ class Report:
     def _grown(self) -> Iterator[str]:
         """Memory and descriptors, from the moment that they have settled; a short run says nothing about them."""
         settled = [sample for sample in self.samples if sample.after >= SETTLED_SECONDS]
-        if len(settled) < 2:
+        if not settled or settled[-1].after - settled[0].after < SETTLED_SECONDS:
             return
         first, last = settled[0], settled[-1]
         hours = (last.after - first.after) / 3600

@@ -15,13 +15,13 @@ from tests.sdk.stage import Part
 
 @pytest.mark.sdk
 def test_a_short_soak() -> None:
-    """Two SDKs through both dialects live through two sessions of 45 s each: no goal is missed."""
+    """Two SDKs through both dialects live through sessions of 45 s: no goal is missed."""
     with short_directory() as directory:
-        report = soak(directory, clients=("go-v2", "js-v3"), seconds=90.0, pause=1.0)
+        report = soak(directory, clients=("go-v2", "js-v3"), seconds=75.0, pause=1.0)
 
     assert report.missed() == [], table(report)
     assert all(row.assumed >= 3 for row in report.rows), table(report)
-    assert all(row.keys >= 3 for row in report.rows), table(report)
+    assert all(row.keys >= 2 for row in report.rows), table(report)
     asking = [row for row in report.rows if row.part.dialect == "ecs"]  # 45 s are within their window of 5 minutes
     assert all(row.gets >= row.calls for row in asking), table(report)
 
