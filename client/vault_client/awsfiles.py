@@ -20,8 +20,12 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-#: A file of this size has 10,000 profiles; what is larger is none of the AWS CLI's.
-MOST_BYTES = 4 * 1024 * 1024
+#: A file of this size has 5,000 profiles; what is larger is none of the AWS CLI's.
+MOST_BYTES = 1024 * 1024
+#: Keys of [DEFAULT] × sections: configparser gives each section a copy of them, which in 1 MiB can be 10,000,000,000.
+_MOST_COPIES = 1_000_000
+#: shlex takes quadratic time, and a section's name this long is nobody's.
+_LONGEST_HEADER = 1000
 #: Values that say where credentials come from, and none that is one.
 _TOLD = frozenset({
     "source_profile", "credential_source", "sso_session", "sso_region", "sso_start_url", "sso_account_id",
@@ -75,6 +79,8 @@ class AwsFile:
         """Every section as the AWS CLI's configparser has it; values beyond `_TOLD` are blank. {} for a faulty file."""
         import configparser
 
+        if self.too_large:
+            return {}
         parser = configparser.RawConfigParser()
         try:
             parser.read_string(self.text)
@@ -126,6 +132,9 @@ class AwsFile:
                 self.heads.setdefault(name, number)
             else:
                 self.where.setdefault(section, {})[name] = number
+        if len(self.where.get(_DEFAULTS, ())) * len(self.heads) > _MOST_COPIES:
+            self.where, self.heads = {}, {}
+            self.too_large, self.unread = True, "[DEFAULT] has too many keys for so many sections"
 
 
 def _rows(text: str) -> Iterator[tuple[int, str, str]]:
@@ -177,13 +186,22 @@ def _content(path: str) -> bytes | None:
             return None
     except OSError:
         return None
-    with open(path, "rb") as file:
-        return file.read(MOST_BYTES + 1)
+    return beginning(path, MOST_BYTES + 1)
+
+
+def beginning(path: str, most: int) -> bytes | None:
+    """So many bytes of a regular file, or of /dev/null; None for what is neither: a FIFO would be waited for, and what
+    is in a pipe taken away from who is to have it. Raises OSError.
+    """
+    number = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with open(number, "rb") as file:
+        regular = stat.S_ISREG(os.fstat(number).st_mode)
+        return file.read(most) if regular or path == os.devnull else None
 
 
 def profile_of(header: str) -> str | None:
     """The profile that a header of the config file names, as the AWS CLI takes it; None for any other section."""
-    if header == "default" or not header.startswith("profile"):
+    if header == "default" or not header.startswith("profile") or len(header) > _LONGEST_HEADER:
         return "default" if header == "default" else None
     if not set(header) & set("\"'\\"):
         words = header.split()
@@ -200,18 +218,23 @@ def profile_of(header: str) -> str | None:
 class AwsFiles:
     """The config and the credentials file of one environment."""
 
-    __slots__ = ("config", "credentials")
+    __slots__ = ("_named", "config", "credentials")
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         # a variable that is empty names no file to the AWS CLI, and not the default one
         paths = ("" if environ.get("AWS_CONFIG_FILE") == "" else aws_config(environ),
                  "" if environ.get("AWS_SHARED_CREDENTIALS_FILE") == "" else aws_credentials(environ))  # fmt: skip
         self.config, self.credentials = (AwsFile(_path(path, environ)) for path in paths)
+        self._named: dict[str | None, list[str]] | None = None
 
     def headers(self, profile: str) -> list[tuple[AwsFile, str]]:
         """Where a profile stands: (file, header), the credentials file first, whose keys are preferred."""
+        if self._named is None:
+            self._named = {}
+            for header in self.config.heads:
+                self._named.setdefault(profile_of(header), []).append(header)
         found = [(self.credentials, profile)] if profile in self.credentials.heads else []
-        return found + [(self.config, header) for header in self.config.heads if profile_of(header) == profile]
+        return found + [(self.config, header) for header in self._named.get(profile, ())]
 
 
 def _path(path: str, environ: Mapping[str, str]) -> str:

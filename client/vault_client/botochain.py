@@ -7,12 +7,12 @@ Rules
 """
 
 # pathlib may not load at start-up (architecture.md §2), so os.path it is.
-# ruff: noqa: PTH111, PTH123
+# ruff: noqa: PTH111
 from __future__ import annotations
 
 import os
 
-from vault_client.awsfiles import MOST_BYTES, AwsFile, AwsFiles, profile_of
+from vault_client.awsfiles import MOST_BYTES, AwsFile, AwsFiles, beginning, profile_of
 from vault_client.shadows import NUMBERS, PROFILES, boto_files
 from vault_client.tables import clean
 
@@ -26,6 +26,8 @@ RELATIVE = "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI"
 FULL = "AWS_CONTAINER_CREDENTIALS_FULL_URI"
 TOKEN = "AWS_CONTAINER_AUTHORIZATION_TOKEN"  # noqa: S105 - a variable's name
 TOKEN_FILE = "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE"  # noqa: S105
+#: Profiles in a row: botocore recurses, and ends in an error some hundreds further on.
+_LONGEST_CHAIN = 100
 _SOURCES = ("Environment", "EcsContainer", "Ec2InstanceMetadata")
 _STATIC = ("aws_access_key_id", "aws_secret_access_key")
 _HOSTS = ("169.254.170.2", "169.254.170.23", "fd00:ec2::23", "localhost")
@@ -177,6 +179,8 @@ def _check_role(scene: Scene, profile: str, visited: list[str]) -> None:
         _check_source(scene, profile, source or "")
         return
     _check_loop(scene, profile, named, visited)
+    if len(visited) > _LONGEST_CHAIN:
+        raise Refused(f"{where}: the chain of source_profile is too long")
     visited.append(named)
     below = scene.profiles[named]
     if _has_static(below) or not _is_role(below):
@@ -286,10 +290,13 @@ def _ec2_file(scene: Scene, _: str) -> Verdict | None:
     if "AWS_CREDENTIAL_FILE" not in scene.environ:
         return None
     try:
-        with open(os.path.expanduser(scene.environ["AWS_CREDENTIAL_FILE"]), encoding="utf-8") as file:
-            keys = {line.partition("=")[0].strip() for line in file.read(MOST_BYTES).splitlines() if "=" in line}
+        content = beginning(os.path.expanduser(scene.environ["AWS_CREDENTIAL_FILE"]), MOST_BYTES)
+        text = None if content is None else content.decode()
     except (OSError, UnicodeDecodeError):
-        raise Refused("AWS_CREDENTIAL_FILE names no file that can be read") from None
+        text = None
+    if text is None:
+        raise Refused("AWS_CREDENTIAL_FILE names no file that can be read")
+    keys = {line.partition("=")[0].strip() for line in text.splitlines() if "=" in line}
     if "AWSAccessKeyId" not in keys:
         return None
     if "AWSSecretKey" not in keys:
@@ -334,8 +341,7 @@ def _check_token(environ: Mapping[str, str]) -> None:
     token = environ.get(TOKEN, "")
     if TOKEN_FILE in environ:
         try:
-            with open(environ[TOKEN_FILE], encoding="utf-8", errors="replace") as file:
-                token = file.read(4096)
+            token = (beginning(environ[TOKEN_FILE], 4096) or b"").decode(errors="replace")
         except OSError as exc:
             raise Refused(f"the file of {TOKEN_FILE} cannot be read ({exc.strerror})") from None
     if "\n" in token or "\r" in token:

@@ -169,7 +169,7 @@ class Used:
         url = self._environ[_ENDPOINT if imds else _URL]
         rest = url.partition("://")[2]
         host, _, port = rest.partition("/")[0].rpartition("@")[2].partition(":")
-        if not url.startswith("http://") or host != "127.0.0.1" or not (port.isascii() and port.isdigit()):
+        if not url.startswith("http://") or host != "127.0.0.1" or not _is_port(port):
             return [Finding("endpoint", f"{_ENDPOINT if imds else _URL} is not an address of vaultd", self._again)]
         if imds and not url.endswith("/"):
             return [Finding("endpoint", f"{_ENDPOINT} has no closing slash, which AWS CLI 2 needs", self._again)]
@@ -192,6 +192,11 @@ class Used:
             return [Finding("token", f"{self._environ[_FILE]} {why}", self._again)]
         note = "the JavaScript SDK v3 prints two warning lines because both forms of the token are set: both are needed"
         return [Finding("token", "the variable and the file agree", ok=True), Finding("javascript", note, ok=True)]
+
+
+def _is_port(text: str) -> bool:
+    """The length first: int() raises for more than 4,300 digits."""
+    return text.isascii() and text.isdigit() and len(text) <= 5 and int(text) < 1 << 16
 
 
 def token_file_fault(path: str, token: str) -> str:

@@ -160,12 +160,26 @@ def _container(family: Family, scene: Scene) -> Row | None:
 def _at_container(family: str, environ: Mapping[str, str], name: str) -> Row:
     if name == RELATIVE:
         return Row(family, "container", f"169.254.170.2 ({RELATIVE})")
-    rest = environ[FULL].partition("://")[2]
-    host, _, path = rest.partition("/")
+    host, _, path = environ[FULL].partition("://")[2].partition("/")
     ours = host.startswith("127.0.0.1:") and path.startswith("v1/credentials/")
+    where = _host_of(environ[FULL])
     if not environ.get(TOKEN) and not environ.get(TOKEN_FILE):
-        return Row(family, "container", f"{host.rpartition('@')[2]}, without a token")
-    return Row(family, "container", host.rpartition("@")[2], ours=ours)
+        return Row(family, "container", f"{where}, without a token")
+    return Row(family, "container", where, ours=ours)
+
+
+def _host_of(url: str) -> str:
+    """Of an address nothing but host and port: what is before and behind them may be a secret."""
+    from urllib.parse import urlsplit
+
+    try:
+        found = urlsplit(url if "//" in url else f"//{url}")
+        host, port = found.hostname, found.port
+    except ValueError:
+        host = None
+    if not host:
+        return "an address without a host"
+    return host if port is None else f"{host}:{port}"
 
 
 def _metadata(family: Family, scene: Scene) -> Row | None:
@@ -185,6 +199,6 @@ def _metadata(family: Family, scene: Scene) -> Row | None:
 
 
 def _at_metadata(family: str, environ: Mapping[str, str], where: str) -> Row:
-    host = where.partition("://")[2].partition("/")[0].rpartition("@")[2] or where
+    host = _host_of(where)
     ours = host.startswith("127.0.0.1:") and bool(environ.get("VAULTD_GRANT"))
     return Row(family, "metadata", host, ours=ours)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import io
 import os
 import subprocess
 import sys
@@ -32,12 +33,13 @@ def read(text: str, tmp_path: Path) -> AwsFile:
 @given(lines=st.lists(PIECES, max_size=9))
 @example(lines=["[default]", "a = 1", "", "  [x]", "b = 2"])
 @example(lines=["[DEFAULT]", "a = 1", "[DEFAULT]", "a = 2"])
+@example(lines=["[default]", "\r", "a = 1"])
 def test_lines_and_faults_are_configparsers(lines: list[str], tmp_path_factory: pytest.TempPathFactory) -> None:
     """Same sections, same keys, refused where it refuses: the scan of `use` sees what the AWS CLI sees."""
     found = read("\n".join(lines), tmp_path_factory.getbasetemp())
-    parser = configparser.RawConfigParser()
+    parser, as_read = configparser.RawConfigParser(), io.StringIO("\n".join(lines), newline=None).read()
     try:
-        parser.read_string("\n".join(lines).replace("\r", "\n"))
+        parser.read_string(as_read)
     except configparser.Error:
         assert found.fault is not None
         return
@@ -46,7 +48,7 @@ def test_lines_and_faults_are_configparsers(lines: list[str], tmp_path_factory: 
     assert {name: set(found.keys(name)) for name in found.heads if name != "DEFAULT"} == {
         name: set(parser.options(name)) for name in parser.sections()
     }
-    text = ["", *"\n".join(lines).replace("\r", "\n").split("\n")]
+    text = ["", *as_read.split("\n")]
     for keys in found.where.values():
         assert all(text[line].strip().lower().startswith(key) for key, line in keys.items())
 
@@ -76,7 +78,7 @@ def test_what_cannot_be_read_is_said_without_a_byte_of_it(tmp_path: Path) -> Non
     with (tmp_path / "huge").open("wb") as file:
         file.truncate(awsfiles.MOST_BYTES + 1)
     huge = AwsFile(str(tmp_path / "huge"))
-    assert (huge.fault, huge.unread) == (None, "it has more than 4 MiB")
+    assert (huge.fault, huge.unread) == (None, "it has more than 1 MiB")
 
 
 def test_what_is_no_file_is_not_opened(tmp_path: Path) -> None:

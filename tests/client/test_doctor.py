@@ -258,9 +258,9 @@ def test_a_huge_file_is_a_line(process: Run, used: dict[str, str]) -> None:
     with path.open("wb") as file:
         file.truncate(1 << 30)
 
-    assert bad(process, used)["message"] == f"{path} cannot be read (it has more than 4 MiB)"
+    assert bad(process, used)["message"] == f"{path} cannot be read (it has more than 1 MiB)"
     assert (
-        f"botocore       error             no      {path}: it has more than 4 MiB"
+        f"botocore       error             no      {path}: it has more than 1 MiB"
         in process("doctor", "--sdk", **used).out
     )
 
