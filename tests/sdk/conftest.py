@@ -12,7 +12,7 @@ from tests.sdk.table import TABLE
 
 #: Programs are looked up in tests, too, whose HOME is an empty one (tests/conftest.py).
 os.environ.setdefault("SDK_CACHE", str(cache()))
-#: A shell starts what it puts into the background deaf to Ctrl-C, and that is inherited: terminals here could not cancel.
+#: A shell makes what it puts into the background deaf to Ctrl-C, down to the terminals here that are to cancel.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 

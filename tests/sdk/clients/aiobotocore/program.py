@@ -25,8 +25,8 @@ class Kept:
             self.sts = await self.opened.__aenter__()
         arn = (await self.sts.get_caller_identity())["Arn"]
         keys = await self.session.get_credentials()
-        until = keys._expiry_time.strftime("%Y-%m-%dT%H:%M:%SZ")
-        return {"arn": arn, "key": keys._access_key, "expiration": until}
+        until = getattr(keys, "_expiry_time", None)  # keys of the environment have none
+        return {"arn": arn, "key": keys._access_key, "expiration": until and until.strftime("%Y-%m-%dT%H:%M:%SZ")}
 
     async def fresh(self) -> Said:
         if self.sts is not None:
