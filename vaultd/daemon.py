@@ -228,9 +228,15 @@ class Daemon:
         from vaultd.web.link_local import LinkLocalSide
         from vaultd.web.rooms import Rooms
 
-        prompt, peers, crowd = self._around.settings.prompt, Peers(), Crowd(Limits().most())
-
-        holds = Holds(questions=self.desk, clock=self._around.clock, mode=prompt.hold, longest=prompt.hold_max)
+        prompt, peers, limits = self._around.settings.prompt, Peers(), Limits()
+        crowd = Crowd(limits.most())
+        holds = Holds(
+            questions=self.desk,
+            clock=self._around.clock,
+            mode=prompt.hold,
+            longest=prompt.hold_max,
+            most=limits.most_held(),
+        )
 
         def side() -> SdkSide:
             """A listener; what it holds ends with it."""

@@ -21,6 +21,7 @@ from vaultd.host.peers import Peers
 from vaultd.model.plan import Overrides, Plan
 from vaultd.web.app import SdkSide
 from vaultd.web.hold import BLANK, TICK, Holds, Mode
+from vaultd.web.limits import Limits
 
 HEAD_END = b"\r\n\r\n"
 PYTHON = "python-urllib3/2.5.0"
@@ -160,11 +161,23 @@ class HoldRig:
 
 @asynccontextmanager
 async def holding(
-    folder: Path, *, mode: Mode = "auto", longest: float = 100, peers: Peers | None = None
+    folder: Path,
+    *,
+    mode: Mode = "auto",
+    longest: float = 100,
+    peers: Peers | None = None,
+    limits: Limits | None = None,
 ) -> AsyncIterator[HoldRig]:
     engine, audit, plans = Engine(), StandInAudit(), OneProfile()
     grants = _grants(folder, engine.clock)
-    holds = Holds(questions=engine.desk, clock=engine.clock, mode=mode, longest=timedelta(seconds=longest))
+    limits = limits or Limits()
+    holds = Holds(
+        questions=engine.desk,
+        clock=engine.clock,
+        mode=mode,
+        longest=timedelta(seconds=longest),
+        most=limits.most_held(),
+    )
     side = SdkSide(
         plans=lambda: plans,
         broker=engine.broker,
@@ -173,6 +186,7 @@ async def holding(
         peers=peers or Peers(),
         clock=engine.clock,
         describe=nobody,
+        limits=limits,
         holds=holds,
     )
     sock = socket.create_server(("127.0.0.1", 0), backlog=1024)

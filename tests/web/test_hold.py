@@ -16,6 +16,7 @@ from vaultd.errors import CodeRefused, RoleDenied
 from vaultd.host.peers import Address, Peers, PeerSocket
 from vaultd.model.secret import Secret
 from vaultd.web.hold import BLANK, END, PER_GRANT, TICK
+from vaultd.web.limits import Limits
 
 
 @pytest.fixture
@@ -253,6 +254,44 @@ async def test_at_most_256_of_a_grant(rig: HoldRig) -> None:
 
 
 # ---- the others ----
+
+
+async def test_held_requests_leave_half_of_the_connections(tmp_path: Path) -> None:
+    """However many grants hold theirs, and however few connections there are: nobody whose keys are there waits."""
+    async with holding(tmp_path, limits=Limits(connections=16)) as rig:
+        await attended(rig)
+        tokens = [rig.token, *(rig.another_token("web-admin") for _ in range(3))]
+        held = [await rig.ask(Authorization=token) for token in tokens[:2] for _ in range(4)]
+        await rig.held(8)
+        assert [(await rig.get(Authorization=token)).status for token in tokens] == [403] * 4
+
+        quick = [await rig.ask(b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n") for _ in range(8)]
+        assert [(await client.reply()).status for client in quick] == [200] * 8
+
+        held[0].close()
+        await rig.tick(2)
+        await rig.held(7)
+        await (await rig.ask(Authorization=tokens[3])).held()
+        await rig.held(8)
+
+
+async def test_one_grant_holds_half_of_what_is_held(tmp_path: Path) -> None:
+    """Where there are few connections 256 of one grant would be all of them."""
+    async with holding(tmp_path, limits=Limits(connections=16)) as rig:
+        await attended(rig)
+        greedy = [await rig.ask() for _ in range(8)]
+        other = rig.another_token("web-admin")
+        await rig.held(4)
+        await (await rig.ask(Authorization=other)).held()
+        await rig.held(5)
+        assert sum(each.reader.at_eof() for each in greedy) == 0
+
+
+def test_how_many_may_be_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half of the connections that there may be, whether the contract or the descriptors bound these."""
+    assert Limits().most_held() * 2 == Limits().most()
+    monkeypatch.setattr("vaultd.web.limits.resource.getrlimit", lambda _: (64, 64))
+    assert Limits().most_held() == 24
 
 
 async def test_others_do_not_wait_behind_a_held_one(rig: HoldRig) -> None:

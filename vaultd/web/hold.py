@@ -7,6 +7,7 @@ Rules (interface.md §4 "Hold"; sdk-facts §5, §8.9, §8.10, §10.8)
 - An end without keys is a clean one, blanks only: JS v2 never settles on a cut body, Go caches keys that are empty.
   For 10 s after it the grant's requests hear the truth at once, or JS v3 repeats the wait five times.
 - A held request dies with its client, found within one tick, and nobody else notices.
+- All of them are at most half of the connections, and a grant's at most half of that: beyond, one is answered at once.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from vaultd.model.clients import LONGEST, bearing
 
 #: Seconds between two blanks; the contract allows 0.8.
 TICK: Final = 0.5
-#: Requests of one grant that are held at a time.
+#: Requests of one grant that are held at a time, where there are connections for so many.
 PER_GRANT: Final = 256
 #: Seconds without anybody at a question that was seen: somebody may change terminals.
 UNSEEN: Final = 5.0
@@ -94,13 +95,17 @@ class _Held:
 
 
 class Holds:
-    """The owner of every held request of every listener (architecture.md §7). `longest`: `[prompt] hold_max`."""
+    """The owner of every held request of every listener (architecture.md §7). `longest`: `[prompt] hold_max`; `most`:
+    how many may be held at a time.
+    """
 
-    def __init__(self, *, questions: Questions, clock: Clock, mode: Mode, longest: timedelta) -> None:
+    def __init__(self, *, questions: Questions, clock: Clock, mode: Mode, longest: timedelta, most: int) -> None:
         self._questions = questions
         self._clock = clock
         self._mode = mode
         self._longest = min(longest, LONGEST)
+        self._most = most
+        self._most_of_grant = min(PER_GRANT, most // 2)
         self._held: dict[_Held, None] = {}
         self._per_grant: Counter[str] = Counter()
         self._resting: dict[str, float] = {}
@@ -116,13 +121,16 @@ class Holds:
         if not self._worth(error):
             return None
         now = self._clock.boottime()
-        if self._resting.get(grant, now) > now or self._per_grant[grant] >= PER_GRANT:
+        if self._resting.get(grant, now) > now or self._full(grant):
             return None
         bears = bearing(fields).hold
         if bears is None:
             return None
         until = arrived + min(bears, self._longest).total_seconds()
         return until if until > now + TICK else None
+
+    def _full(self, grant: str) -> bool:
+        return len(self._held) >= self._most or self._per_grant[grant] >= self._most_of_grant
 
     def _worth(self, error: VaultdError) -> bool:
         """Somebody can answer, or AWS still may."""

@@ -36,6 +36,10 @@ class Limits:
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         return self.connections if soft == resource.RLIM_INFINITY else min(self.connections, soft * 3 // 4)
 
+    def most_held(self) -> int:
+        """Half of the connections: a held one counts as busy, and makes no room for who would be answered at once."""
+        return self.most() // 2
+
 
 class Member(Protocol):
     """A connection, as far as making room goes."""
