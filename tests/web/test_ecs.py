@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import gc
 from pathlib import Path
 
@@ -20,8 +21,10 @@ from tests.web.rig import (
     session,
 )
 from vaultd.engine.sightings import Sighting
+from vaultd.model.dialects import ecs_reply
 from vaultd.web.ecs import PATIENCE, Credentials
-from vaultd.web.serving import NAMING
+from vaultd.web.replies import Reply
+from vaultd.web.serving import NAMING, Served
 
 SIGHTING = Sighting(uid=0, inode=4711, pid=None)
 
@@ -157,3 +160,14 @@ async def test_no_keys_are_written_once_the_broker_is_locked(tmp_path: Path) -> 
             assert reply.status == (403 if locked else 200)
             assert (SECRET.encode() in reply.raw) is not locked, "positive control: unlocked, the keys are there"
             assert len(rig.audit.serves) == (0 if locked else 1)
+
+
+async def test_no_representation_shows_what_goes_out(tmp_path: Path) -> None:
+    """security.md §0.5: asyncio's debug mode prints results and arguments of whatever is slow."""
+    made = session()
+    async with running(tmp_path) as rig:
+        (grant,) = rig.grants.list()
+        served = Served(grant, rig.plans.plan("web-admin"), made, ecs_reply(made))
+        reply = Reply(served.message, sent=functools.partial(print, served))
+        assert SECRET not in "".join(map(repr, (served, reply, reply.sent, grant)))
+        assert SECRET.encode() in served.message

@@ -77,6 +77,10 @@ class Reply(web.StreamResponse):
         self.linger = linger
         self.sent = sent
 
+    def __repr__(self) -> str:
+        """No byte of it; aiohttp's own would look for what is not made here."""
+        return f"Reply(keep={self.keep})"
+
     @property
     def keep_alive(self) -> bool:
         """Whether aiohttp's loop waits for another request."""

@@ -67,6 +67,10 @@ class Served(NamedTuple):
     session: RoleSession
     message: bytes
 
+    def __repr__(self) -> str:
+        """Without the message, which has the keys: asyncio's debug mode prints results and arguments."""
+        return f"Served(grant={self.grant.id})"
+
 
 class Serving:
     """Sessions for grants. `describe` names the process behind a socket's inode, off the loop."""
