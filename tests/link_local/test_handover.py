@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -308,6 +309,22 @@ async def test_a_successor_that_cannot_be_made_is_told(rig: HandoverRig) -> None
             await rig.clock.advance(86_400)
             rig.grants.sweep()
             assert (await giver.line())["over"].startswith("There is no profile web-admin")
+
+
+async def test_a_successor_that_cannot_be_opened_is_told(rig: HandoverRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No descriptor is left: the giver is told, instead of keeping an address that nobody serves."""
+    with rig.listener() as sock:
+        async with rig.connected() as giver:
+            giver.send(offer(), [sock.fileno()])
+            await giver.line()
+            monkeypatch.setattr(socket.socket, "dup", _no_descriptor)
+            await rig.clock.advance(86_400)
+            rig.grants.sweep()
+            assert (await giver.line())["over"] == "its socket could not be opened again"
+
+
+def _no_descriptor(_: socket.socket) -> socket.socket:
+    raise OSError(errno.EMFILE, "Too many open files")
 
 
 async def test_a_restarted_daemon_finds_the_grant_again_pinned_to_its_role(folder: Path) -> None:

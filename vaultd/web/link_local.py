@@ -156,6 +156,9 @@ class LinkLocalSide:
         except VaultdError as exc:  # the profile has left the config, the disk is full
             log.warning("end listener grant=%s reason=%s", before.id, exc)
             held.finish(exc.message)
+        except OSError as exc:  # no descriptor is left
+            log.warning("end listener grant=%s reason=%s", before.id, exc)
+            held.finish("its socket could not be opened again")
 
     # ---- of what is held ----
 
