@@ -6,6 +6,7 @@ import ctypes
 import os
 import plistlib
 import shlex
+import signal
 import socket
 import subprocess
 import sys
@@ -15,9 +16,10 @@ from typing import Any
 
 import pytest
 
+from tests.process.harness import short_directory
 from vaultd import cli
-from vaultd.command import service
-from vaultd.errors import Misconfigured, UnknownProfile, Unwritable
+from vaultd.command import link_local, service
+from vaultd.errors import FileRefused, Misconfigured, UnknownProfile, Unwritable
 from vaultd.host import sockets, units
 from vaultd.host.link_local import cloud
 
@@ -158,6 +160,40 @@ def test_status_and_uninstall_know_what_is_there(tmp_path: Path, capsys: Capture
     assert "imds" not in told
 
 
+@pytest.mark.parametrize("trick", ["folder", "file", "twin", "fifo"])
+def test_what_was_put_into_the_place_of_a_unit_is_not_followed(tmp_path: Path, capsys: Capture, trick: str) -> None:
+    """security.md §2.2 item 24: a link, hard link or FIFO is refused by name, and what it names is left alone."""
+    made, folder, target = machine(tmp_path), tmp_path / "home/v/state/units", tmp_path / "target"
+    folder.parent.mkdir(parents=True, mode=0o700)
+    (tmp_path / "home/v").chmod(0o700)
+    unit = folder / "vaultd-imds.service"
+    if trick == "folder":
+        target.mkdir()
+        folder.symlink_to(target)
+    else:
+        folder.mkdir(mode=0o700)
+        target.write_text("mine")
+        if trick == "fifo":
+            os.mkfifo(unit)
+        else:
+            (unit.symlink_to if trick == "file" else unit.hardlink_to)(target)
+
+    with pytest.raises(FileRefused, match="units"):
+        service.run("install", "web-admin", ecs=False, machine=made)
+
+    assert capsys.readouterr().out == ""
+    assert (list(target.iterdir()) if target.is_dir() else target.read_text()) in ([], "mine")
+
+
+def test_what_was_shown_goes_with_uninstall(tmp_path: Path) -> None:
+    """A unit file of ours that lies about is one that somebody may change before root installs it."""
+    made = machine(tmp_path)
+    service.run("install", "web-admin", ecs=True, machine=made)
+    assert len(list((tmp_path / "home/v/state/units").iterdir())) == 4
+    assert service.run("uninstall", "", ecs=False, machine=made) == 0
+    assert not list((tmp_path / "home/v/state/units").iterdir())
+
+
 def test_wrong_usage_is_told(tmp_path: Path, capsys: Capture) -> None:
     """2: install without a profile, nothing to do; link-local without a service manager says who starts it."""
     assert service.run("install", "", ecs=False, machine=machine(tmp_path)) == 2
@@ -165,6 +201,32 @@ def test_wrong_usage_is_told(tmp_path: Path, capsys: Capture) -> None:
     capsys.readouterr()
     assert cli.main(["link-local", "imds", "web-admin"]) == 2
     assert capsys.readouterr().err.endswith("then `sudo systemctl start vaultd-imds.socket`\n")
+
+
+def test_a_full_backlog_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connect() waits for its owner to accept, for ever: meanwhile nobody would be turned away."""
+    with short_directory() as folder:
+        _try_a_full_backlog(folder, monkeypatch)
+
+
+def _try_a_full_backlog(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VAULTD_HOME", str(folder))
+    monkeypatch.setattr(link_local, "ANSWER_SECONDS", 0.1)
+    (folder / "run").mkdir(mode=0o700)
+    signal.signal(signal.SIGALRM, _waited)
+    signal.alarm(10)
+    with socket.socket(socket.AF_UNIX) as deaf, socket.socket(socket.AF_UNIX) as first, socket.socket() as listener:
+        deaf.bind(str(folder / "run/doors.sock"))
+        deaf.listen(0)
+        first.connect(str(folder / "run/doors.sock"))
+        with pytest.raises(OSError, match="unavailable"):
+            link_local._Giving(listener, b"{}\n")._once()
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+
+
+def _waited(_number: int, _frame: object) -> None:
+    raise AssertionError("connect() waits for ever")
 
 
 # ---- units ----
@@ -235,6 +297,16 @@ class Launchd:
 
     def free(self, descriptors: object) -> None:
         self.freed += 1
+
+
+@pytest.mark.parametrize("text", ["a\nb", "a\x00b", "a\x1bb", "a\ud800b"])
+def test_a_word_that_no_property_list_takes_is_refused(text: str) -> None:
+    """XML has no such characters: a sentence, and not plistlib's ValueError."""
+    words = {"USER": "franklin", "PYTHON": "/usr/bin/python3", "PROFILE": text}
+    with pytest.raises(Misconfigured, match="cannot be written into a unit file"):
+        units.plist(units.template("launchd", "vaultd-imds.plist"), words, {})
+    with pytest.raises(Misconfigured, match="cannot be written into a unit file"):
+        units.plist(units.template("launchd", "vaultd-ecs.plist"), {**words, "PROFILE": "a"}, {"VAULTD_HOME": text})
 
 
 def test_launchd_gives_its_sockets_by_name() -> None:

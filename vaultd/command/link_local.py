@@ -82,13 +82,13 @@ class _Giving:
     def _once(self) -> float:
         """Hand over and stay until it ends; returns how long to wait then. OSError: there is no daemon."""
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as conn:
+            conn.settimeout(ANSWER_SECONDS)  # connect() would wait for whoever lets his backlog be full
             conn.connect(self._path)
             peer = sockets.peer_of_unix(conn)
             if peer is None or peer.uid != processes.own_uid():
                 self._say(f"{self._path} is another user's: look at it with `ls -l`")
                 return REFUSED_SECONDS
             socket.send_fds(conn, [self._line], [self._listener.fileno()])
-            conn.settimeout(ANSWER_SECONDS)
             lines = conn.makefile("rb")
             answer = _line(lines.readline(8192))
             if "message" in answer:

@@ -175,6 +175,12 @@ def _staged(made: Mapping[str, str], files: Files, layout: Layout) -> list[Path]
     return [folder / name for name in made]
 
 
+def _forget_staged(machine: Machine) -> None:
+    files, folder = Files(), Layout.find(machine.environ).state / "units"
+    for name in _names(machine):
+        files.remove(folder / name)
+
+
 def _installing(places: tuple[LinkLocal, ...], staged: list[Path], machine: Machine) -> Iterator[str]:
     sources = " ".join(shlex.quote(str(path)) for path in staged)
     if machine.platform == "darwin":
@@ -194,7 +200,8 @@ def _installing(places: tuple[LinkLocal, ...], staged: list[Path], machine: Mach
 
 
 def uninstall(machine: Machine) -> int:
-    """Print what removes the units; the directory of ours that they were shown in goes."""
+    """Print what removes the units; our own copies, which were to be installed, go at once."""
+    _forget_staged(machine)
     found = _installed(machine)
     if not found:
         print("no unit of a link-local address is installed")
@@ -239,13 +246,15 @@ def _address_state(place: LinkLocal) -> str:
     return "listening" if listening else f"nobody listens: type `systemctl status {place.unit}.socket`"
 
 
+def _names(machine: Machine) -> list[str]:
+    """Of every unit that there may be."""
+    kinds = ("plist",) if machine.platform == "darwin" else ("socket", "service")
+    return [f"{place.unit}.{kind}" for place in PLACES.values() for kind in kinds]
+
+
 def _installed(machine: Machine) -> list[Path]:
-    if machine.platform == "darwin":
-        wanted = [machine.root / _DAEMONS / f"{place.unit}.plist" for place in PLACES.values()]
-    else:
-        kinds = ("socket", "service")
-        wanted = [machine.root / _ETC / f"{place.unit}.{kind}" for place in PLACES.values() for kind in kinds]
-    return [path for path in wanted if path.exists()]
+    folder = machine.root / (_DAEMONS if machine.platform == "darwin" else _ETC)
+    return [path for name in _names(machine) if (path := folder / name).exists()]
 
 
 def _user_of(path: Path) -> str | None:

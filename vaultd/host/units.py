@@ -53,9 +53,13 @@ def word(text: str) -> str:
     """One word of a systemd command line without variables (the colon), or of Environment=. Raises Misconfigured."""
     if _PLAIN.fullmatch(text):
         return text
+    _check_printable(text)
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%") + '"'
+
+
+def _check_printable(text: str) -> None:
     if not text.isprintable():
         raise Misconfigured(f"{text!a} cannot be written into a unit file: rename it to plain characters, then retry")
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%") + '"'
 
 
 def program(words: Sequence[str]) -> str:
@@ -74,7 +78,9 @@ def environment(values: Mapping[str, str]) -> str:
 
 
 def plist(text: str, words: Mapping[str, str], variables: Mapping[str, str]) -> bytes:
-    """A launchd property list, filled in."""
+    """A launchd property list, filled in. Raises Misconfigured."""
+    for each in (*words.values(), *variables.values()):
+        _check_printable(each)
     made: dict[str, Any] = _replaced(plistlib.loads(text.encode()), words)
     made["EnvironmentVariables"] = dict(variables)
     return plistlib.dumps(made)
