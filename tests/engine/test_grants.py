@@ -431,6 +431,13 @@ def _cut(text: str) -> str:
     return text[: len(text) // 2]
 
 
+def _twice(text: str) -> str:
+    """Of two grants with one id only one could be revoked, and the other's token would open for ever."""
+    stored = json.loads(text)
+    stored["grants"].append({**stored["grants"][0], "digest": "00" * 32})
+    return json.dumps(stored)
+
+
 @pytest.mark.parametrize(
     "damage",
     [
@@ -447,6 +454,9 @@ def _cut(text: str) -> str:
         lambda text: text.replace('"uid": 1000', '"uid": "0"'),
         lambda text: text.replace('"id": "', '"id": "../'),
         lambda text: text.replace('"role_arn"', '"role"'),
+        lambda text: text.replace('"duration": null', '"duration": 1e308'),
+        lambda _: "[" * 100_000,
+        _twice,
     ],
 )
 def test_an_unreadable_grants_json_refuses_the_start(house: House, damage: Callable[[str], str]) -> None:

@@ -119,7 +119,7 @@ class Grants:
             return []
         try:
             return [self._revive(each) for each in _entries(json.loads(content))]
-        except (ValueError, KeyError, TypeError, AttributeError) as exc:
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as exc:
             raise Misconfigured(
                 f"{self._path} cannot be understood ({_where(exc)}), so no token could be honoured: restore it, "
                 f"or give every grant up with `rm {self._path}`, then type `vaultd start`.",
@@ -376,6 +376,8 @@ def _entries(stored: dict[str, Any]) -> list[dict[str, Any]]:
     if stored["version"] != VERSION:
         raise ValueError(f"version {stored['version']}")
     entries: list[dict[str, Any]] = stored["grants"]
+    if len({each["id"] for each in entries}) < len(entries):
+        raise ValueError("two grants have the same id")
     return entries
 
 
