@@ -24,7 +24,7 @@ class OneSession:
     used_count: int = 0
     locked: bool = False
 
-    def peek(self, plan: Plan) -> RoleSession | None:
+    def peek(self, plan: Plan, *, patience: float = 0.0) -> RoleSession | None:
         return self.session_held
 
     async def session(self, plan: Plan, *, requester: str, wait: float | None = None) -> RoleSession:

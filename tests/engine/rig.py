@@ -132,6 +132,12 @@ class Rig:
         """One SDK request."""
         return await self.broker.session(wanted, requester="aws", wait=wait)
 
+    async def get_late(self, wanted: Plan, *, wait: float | None = 0.8) -> RoleSession:
+        """One SDK request whose patience runs out, or is not needed."""
+        asking = asyncio.ensure_future(self.get(wanted, wait=wait))
+        await self.clock.advance(0.8 if wait is None else wait)
+        return await asking
+
     async def answer(self, prompt_id: str | None = None, code: Secret | None = None) -> None:
         """A person types a code into the open question, or that one."""
         id_ = prompt_id or self.desk.open_questions()[0].id

@@ -92,6 +92,8 @@ class StandInBroker:
     asked: list[tuple[str, str, float | None]] = field(default_factory=list)
     used_plans: list[str] = field(default_factory=list)
     locked: bool = False
+    #: `ready` was idle past its renewal: whoever has patience is to wait for a new one.
+    idle: bool = False
     _asked: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def was_asked(self, times: int) -> None:
@@ -100,8 +102,8 @@ class StandInBroker:
             self._asked.clear()
             await self._asked.wait()
 
-    def peek(self, plan: Plan) -> RoleSession | None:
-        return self.ready
+    def peek(self, plan: Plan, *, patience: float = 0.0) -> RoleSession | None:
+        return None if self.idle and patience > 0 else self.ready
 
     async def session(self, plan: Plan, *, requester: str, wait: float | None = None) -> RoleSession:
         self.asked.append((plan.profile, requester, wait))

@@ -4,6 +4,8 @@ Rules
 - An old session that still lives is served whatever becomes of its renewal (interface.md §4).
 - Nobody waits here for a person: a call that needs a code opens the question and raises MfaRequired with it.
 - A request waits for a flight and never owns one; it may leave at any time (architecture.md §8).
+- A session that was idle past its renewal is waited for by the first who ask again, within a request's patience and
+  without an error (tending.py).
 """
 
 from __future__ import annotations
@@ -35,6 +37,8 @@ from vaultd.model.text import shown
 
 #: Code, denial, lost flight, late code: after so many turns the flight's own error is the answer.
 TURNS = 5
+#: For a new session while the old one lives nobody waits longer than an SDK does, a terminal neither.
+LONGEST_PATIENCE = 0.8
 
 
 class Broker:
@@ -55,7 +59,7 @@ class Broker:
         self._clock = clock
         self._notes = Notes(keeper)
         self._cells = Cells(clock=clock, notes=self._notes, jitter=jitter)
-        self._flights = Flights()
+        self._flights = Flights(clock)
         self._chains = Chains(cells=self._cells, mfa_duration=mfa_duration)
         self._renewals = Renewals(
             keeper=keeper,
@@ -96,12 +100,19 @@ class Broker:
 
     # ---- serving ----
 
-    def peek(self, plan: Plan) -> RoleSession | None:
-        """HOT PATH: the session if it may be served now, without a wait; else None."""
+    def peek(self, plan: Plan, *, patience: float = 0.0) -> RoleSession | None:
+        """HOT PATH: the session if it may be served now, without a wait; else None.
+
+        None too when it is idle past its renewal, and a new one worth up to `patience` seconds (0: never).
+        """
         cell = self._cells.table.get(plan.steps[-1].fingerprint)
         if cell is None or (session := cell.session) is None:
             return None
-        return session if session.expiration - self._clock.now() >= SERVE_FLOOR else None
+        now = self._clock.now()
+        if session.expiration - now < SERVE_FLOOR:
+            return None
+        late = cell.renew_at is not None and now >= cell.renew_at  # steps.due, without the call
+        return None if late and self._tending.worth_waiting(plan, patience=patience) else session
 
     def used(self, plan: Plan) -> None:
         """A session of this plan was served: begin its renewal when it is due. Costs one comparison when it is not."""
@@ -120,15 +131,22 @@ class Broker:
     ) -> RoleSession:
         """A servable session of `plan`; waits `wait` seconds (None: until the flight lands), never for a person.
 
+        While an old one lives it is the answer after LONGEST_PATIENCE at the latest.
+
         `token_code` is sent only if a code turns out to be needed. Raises MfaRequired (with the prompt, unless `asks`
         is False or a cool-down runs), TooManyAttempts (terminals only), Locked, RoleDenied, IdentityBroken,
         StsUnavailable, CodeRefused.
         """
+        deadline = None if wait is None else self._clock.boottime() + wait
+        patience = LONGEST_PATIENCE if wait is None else min(wait, LONGEST_PATIENCE)
         held = self.peek(plan)
+        if held is not None and self._tending.worth_waiting(plan, patience=patience):
+            await within(self._clock, {self._tending.begun(plan)}, patience)
+            self._refuse_locked()
+            held = self.peek(plan)
         if held is not None:
             self.used(plan)
             return held
-        deadline = None if wait is None else self._clock.boottime() + wait
         return await self._obtain(Wish(plan, requester, deadline, asks), token_code)
 
     async def refresh(self, plan: Plan, *, requester: str, token_code: Secret | None = None) -> RoleSession:

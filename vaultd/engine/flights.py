@@ -26,14 +26,20 @@ log = logging.getLogger(__name__)
 class Flights:
     """The table of flights by cell key, and the epoch that lock moves on."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock) -> None:
         self.epoch = 0
+        self._clock = clock
         self._flights: dict[str, Flight] = {}
+        self._began: dict[str, float] = {}
         self._with_code: set[str] = set()
 
     def get(self, key: str) -> Flight | None:
         """The flight that is under way for this cell."""
         return self._flights.get(key)
+
+    def age(self, key: str) -> float:
+        """For how many seconds a flight of this cell has been under way; 0 when there is none."""
+        return self._clock.boottime() - self._began[key] if key in self._flights else 0.0
 
     def start(self, key: str, work: Coroutine[Any, Any, Outcome], *, code: bool = False) -> Flight:
         """Take off, unless one is under way already: then `work` is dropped."""
@@ -43,6 +49,7 @@ class Flights:
             return found
         flight = asyncio.get_running_loop().create_task(self._fly(key, work), name=f"flight {key[:12]}")
         self._flights[key] = flight
+        self._began[key] = self._clock.boottime()
         flight.add_done_callback(lambda done: self._remove(key, done))  # cancelled before its first turn
         if code:
             self._with_code.add(key)
@@ -61,7 +68,7 @@ class Flights:
 
     def _remove(self, key: str, flight: asyncio.Task[Any] | None) -> None:
         if self._flights.get(key) is flight:
-            del self._flights[key]
+            del self._flights[key], self._began[key]
             self._with_code.discard(key)
 
     def cancel(self, keys: Iterable[str] | None = None) -> None:

@@ -1,7 +1,10 @@
 """Tending: what is due for a plan in use, ahead of anybody asking (architecture.md §6.2).
 
-Rule: a session is renewed when due, and once more in the last moment that its MFA session still opens the role (top-up,
-aws-facts §1.3.3). Where a code is needed it is asked for early and quietly, and never again while one is open.
+Rules
+- A session is renewed when due, and once more in the last moment that its MFA session still opens the role (top-up,
+  aws-facts §1.3.3). Where a code is needed it is asked for early and quietly, and never again while one is open.
+- What nobody used for half an hour is not renewed unasked. The first to ask for it again waits for the new session, if
+  nothing is known to be in its way; a flight that has outlasted one request's patience keeps no other waiting.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ from datetime import datetime
 from vaultd.engine.asking import Asking
 from vaultd.engine.cells import Cells, device_key
 from vaultd.engine.chains import Chain, Chains
-from vaultd.engine.flights import Flights
+from vaultd.engine.flights import Flight, Flights
 from vaultd.engine.renewals import Renewals
 from vaultd.errors import VaultdError
 from vaultd.model import steps
@@ -47,6 +50,25 @@ class Tending:
             return IDLE_SECONDS
         chain = self._chains.of(plan)
         return min(IDLE_SECONDS, *(self._tend(plan, chain, index) for index in range(len(chain))), IDLE_SECONDS)
+
+    def worth_waiting(self, plan: Plan, *, patience: float) -> bool:
+        """True when the session that lives has so little left that a new one is worth `patience` seconds (§5: 25 min).
+
+        Never of a plan that is tended, nor for a person's code, nor against a failure since it fell due.
+        """
+        cell, now = self._cells.get(plan.last.fingerprint), self._cells.moment().now
+        if not steps.untended(cell, now) or self._flights.age(plan.last.fingerprint) >= patience:
+            return False
+        chain = self._chains.of(plan)
+        keys = (*(step.fingerprint for step in chain), device_key(plan.identity, None), self._chains.device(chain[0]))
+        if any(steps.failed_since(self._cells.get(key), cell.renew_at) for key in keys):
+            return False
+        return self._chains.code_step(chain, len(chain) - 1) is None
+
+    def begun(self, plan: Plan) -> Flight:
+        """The flight of the plan's last step, joined or begun."""
+        chain = self._chains.of(plan)
+        return self._renewals.renew(chain, len(chain) - 1)
 
     def _tend(self, plan: Plan, chain: Chain, index: int) -> float:
         step, moment, last = chain[index], self._cells.moment(), index == len(chain) - 1

@@ -33,6 +33,8 @@ from vaultd.model.credentials import SERVE_FLOOR, MfaHandle, RoleSession
 
 #: Renewed this long before its end, or at half its life.
 LEAD = timedelta(minutes=30)
+#: Of that lead, what a session that is tended never falls below: 25 min of 30 (architecture.md §5).
+TENDED = 5 / 6
 #: A code is asked for ahead of time at the earliest this long before the served session ends (interface.md §4).
 EARLY_QUESTION = timedelta(minutes=20)
 #: An MFA session serves a role until this long before the limit (aws-facts §1.3.1) …
@@ -200,8 +202,11 @@ def _whole_hours(age: timedelta) -> timedelta:
 
 def renewal_time(session: RoleSession, jitter: float) -> datetime:
     """When it is due: min(30 min, half-life) before the end, up to 10 % of that earlier."""
-    lead = min(LEAD, session.lifetime / 2)
-    return session.expiration - lead * (1 + 0.1 * jitter)
+    return session.expiration - _lead(session) * (1 + 0.1 * jitter)
+
+
+def _lead(session: RoleSession) -> timedelta:
+    return min(LEAD, session.lifetime / 2)
 
 
 def _failed(cell: Cell, event: Failed, moment: Moment) -> Next:
@@ -267,6 +272,18 @@ def servable(cell: Cell, now: datetime) -> RoleSession | None:
 def due(cell: Cell, now: datetime) -> bool:
     """True from the renewal time on."""
     return cell.renew_at is not None and now >= cell.renew_at
+
+
+def untended(cell: Cell, now: datetime) -> bool:
+    """True when less is left than of any session in use: nobody asked for it when it fell due (flow 2)."""
+    if cell.session is None or not due(cell, now):
+        return False
+    return cell.session.left(now) < _lead(cell.session) * TENDED
+
+
+def failed_since(cell: Cell, since: datetime | None) -> bool:
+    """True when the last call went wrong, at `since` or later; None: ever."""
+    return cell.failure is not None and (since is None or cell.failure.time >= since)
 
 
 def freshness(cell: Cell, now: datetime) -> Literal["none", "fresh", "due", "expired"]:

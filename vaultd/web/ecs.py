@@ -2,7 +2,7 @@
 
 Rules
 - Checked in the contract's order: 401, ProfileMismatch (also when the slug is no profile), UnknownProfile, the rest.
-- A session that is not ready is waited for 0.8 s in all: an SDK gives up after 1 s.
+- A session that is not ready, or was long idle, is waited for 0.8 s in all: an SDK gives up after 1 s.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Credentials:
 
     def ready(self, grant: Grant, plan: Plan) -> Served | None:
         """What goes out now, without waiting."""
-        return self._serving.ready(grant, plan, self._rendered)
+        return self._serving.ready(grant, plan, self._rendered, patience=PATIENCE)
 
     async def made(self, grant: Grant, plan: Plan, sighting: Sighting) -> Served:
         """The same within PATIENCE; raises whatever keeps a session from being made."""
@@ -76,7 +76,7 @@ class Credentials:
         when it came. Raises what `grant` and `plan` do, and StsUnavailable.
         """
         grant = self.grant(token)
-        served = self.ready(grant, self.plan(grant, path))
+        served = self._serving.ready(grant, self.plan(grant, path), self._rendered)
         if served is None or self.locked:
             raise StsUnavailable(
                 f"The session of {shown(grant.profile)} is gone again; type `vault-client use {typed(grant.profile)}`."

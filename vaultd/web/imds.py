@@ -243,7 +243,8 @@ class DoorSide:
 
     def _ready(self, grant: Grant, path: str, message: RawRequestMessage, sighting: Sighting) -> Reply | None:
         rendered = self._rendering(path)
-        served = self._behind.serving.ready(grant, self._behind.serving.plan(grant), rendered)
+        plan = self._behind.serving.plan(grant)
+        served = self._behind.serving.ready(grant, plan, rendered, patience=PATIENCE)
         return None if served is None else self._serving(served, message, sighting)
 
     async def _made(self, path: str, sighting: Sighting) -> Served:

@@ -39,8 +39,8 @@ class Sessions(Protocol):
     def locked(self) -> bool:
         """True from the turn of the lock on."""
 
-    def peek(self, plan: Plan) -> RoleSession | None:
-        """The session, when it may be served now."""
+    def peek(self, plan: Plan, *, patience: float = 0.0) -> RoleSession | None:
+        """The session, when it may be served now; None where a new one is worth so many seconds."""
 
     async def session(self, plan: Plan, *, requester: str, wait: float | None = None) -> RoleSession:
         """The session, made within `wait` seconds; raises the errors of interface.md §4."""
@@ -98,9 +98,9 @@ class Serving:
             self._number = plans.number
         return self._known.get(grant.id) or self._learn(plans, grant)
 
-    def ready(self, grant: Grant, plan: Plan, rendered: Rendered) -> Served | None:
-        """What goes out now, without waiting."""
-        session = self._broker.peek(plan)
+    def ready(self, grant: Grant, plan: Plan, rendered: Rendered, *, patience: float = 0.0) -> Served | None:
+        """What goes out now, without waiting. None too when it was long idle: `made` within `patience` is better."""
+        session = self._broker.peek(plan, patience=patience)
         return None if session is None else self._served(grant, plan, session, rendered)
 
     async def made(
