@@ -327,6 +327,35 @@ def _no_descriptor(_: socket.socket) -> socket.socket:
     raise OSError(errno.EMFILE, "Too many open files")
 
 
+@pytest.mark.parametrize("dialect", ["imds", "ecs"])
+async def test_a_socket_that_was_shut_down_is_over(
+    rig: HandoverRig, dialect: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever has it too can do that: each accept() fails then, and the loop logged 87,000 of them a second."""
+    with rig.listener() as sock:
+        async with rig.connected() as giver:
+            giver.send(offer(dialect, "web-admin" if dialect == "imds" else None), [sock.fileno()])
+            await giver.line()
+            sock.shutdown(socket.SHUT_RDWR)
+            assert (await giver.line())["over"] == "its socket listens no more"
+            assert await giver.closed()
+        await gone(rig)
+    assert len([each for each in caplog.records if each.levelname == "ERROR"]) < 10
+
+
+async def test_watching_leaves_no_descriptor(rig: HandoverRig) -> None:
+    """However often an address is handed over."""
+    before = None
+    for _ in range(5):
+        with rig.listener() as sock:
+            async with rig.connected() as giver:
+                giver.send(offer(), [sock.fileno()])
+                await giver.line()
+            await gone(rig)
+        before = before or descriptors()
+    assert descriptors() == before
+
+
 async def test_a_restarted_daemon_finds_the_grant_again_pinned_to_its_role(folder: Path) -> None:
     """A profile that means another role by now is refused by its grant, not followed: no new one is made."""
     async with handing(folder) as rig, rig.connected() as giver:

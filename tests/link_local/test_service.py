@@ -229,6 +229,22 @@ def _waited(_number: int, _frame: object) -> None:
     raise AssertionError("connect() waits for ever")
 
 
+def test_a_giver_whose_socket_was_shut_down_ends(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    """It would turn away nobody for ever, at a whole core's cost; the service manager starts another."""
+    monkeypatch.setattr(link_local, "GRACE_SECONDS", 0.0)
+    monkeypatch.setattr(link_local, "POLL_SECONDS", 10.0)
+    with short_directory() as folder, socket.socket() as listener:
+        monkeypatch.setenv("VAULTD_HOME", str(folder))
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        listener.setblocking(False)
+        listener.shutdown(socket.SHUT_RDWR)
+        with pytest.raises(SystemExit) as caught:
+            link_local._Giving(listener, b"{}\n").go_on()
+    assert caught.value.code == 1
+    assert "listens no more: type `sudo systemctl restart" in capsys.readouterr().err
+
+
 # ---- units ----
 
 

@@ -12,6 +12,7 @@ Rules
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import select
@@ -121,8 +122,12 @@ class _Giving:
             self._close_next()
 
     def _close_next(self) -> None:
-        with contextlib.suppress(OSError):
+        try:
             self._listener.accept()[0].close()
+        except OSError as exc:
+            if exc.errno == errno.EINVAL:  # it was shut down, and would be readable for ever
+                self._say("has a socket that listens no more: type `sudo systemctl restart 'vaultd-*.socket'`")
+                raise SystemExit(1) from exc
 
     def _say(self, text: str, *, ready: bool = False) -> None:
         sockets.notify(("READY=1\n" if ready else "") + f"STATUS={text}")

@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import select
 import socket
+import sys
 from collections.abc import Callable, Mapping
 from typing import Final, Protocol
 
@@ -175,6 +177,36 @@ class LinkLocalSide:
                 log.info("leave listener address=%s", self._places[dialect].address)
 
 
+class _End:
+    """When and why a handed-over socket is over. Whoever else has it can shut it down: each accept() fails then, and a
+    loop that is told so again and again would do nothing else. Where there is no epoll it is not noticed.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._over: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._watch = select.epoll() if sys.platform == "linux" else None
+        if self._watch is not None:
+            self._watch.register(sock.fileno(), 0)  # nothing but its end, which is always told
+            asyncio.get_running_loop().add_reader(self._watch.fileno(), self.come, "its socket listens no more")
+
+    def come(self, reason: str) -> None:
+        """Nothing follows."""
+        if not self._over.done():
+            self._over.set_result(reason)
+        self.forget()
+
+    async def wait(self) -> str:
+        """Why it is over."""
+        return await asyncio.shield(self._over)
+
+    def forget(self) -> None:
+        """Watch it no longer."""
+        if self._watch is not None:
+            asyncio.get_running_loop().remove_reader(self._watch.fileno())
+            self._watch.close()
+            self._watch = None
+
+
 class _Imds:
     """169.254.169.254 as a grant's door. The socket stays here: each grant's door gets a duplicate of its own."""
 
@@ -182,7 +214,7 @@ class _Imds:
         self._side = side
         self._sock = sock
         self._grant = grant
-        self._over: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._end = _End(sock)
 
     @property
     def grant(self) -> str | None:
@@ -205,15 +237,15 @@ class _Imds:
 
     def finish(self, reason: str) -> None:
         """Nothing follows."""
-        if not self._over.done():
-            self._over.set_result(reason)
+        self._end.come(reason)
 
     async def wait(self) -> str:
         """Why it is over."""
-        return await asyncio.shield(self._over)
+        return await self._end.wait()
 
     async def close(self) -> None:
         """The door, not the grant."""
+        self._end.forget()
         self._side.left(self)
         self._sock.close()
         self._side.doors.close(self._grant)
@@ -227,6 +259,7 @@ class _Ecs:
         self._listener = listener
         self._sock = sock
         self._place = place
+        self._end = _End(sock)
 
     @property
     def grant(self) -> str | None:
@@ -241,10 +274,11 @@ class _Ecs:
             raise
 
     async def wait(self) -> str:
-        """For ever: the tokens come and go, the address stays."""
-        return str(await asyncio.get_running_loop().create_future())
+        """As long as the socket listens: the tokens come and go, the address stays."""
+        return await self._end.wait()
 
     async def close(self) -> None:
         """No new connections; those that are answered have a moment."""
+        self._end.forget()
         self._side.left(self)
         await self._listener.stop(deadline=0.5)
