@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import gc
+from dataclasses import replace
 from pathlib import Path
 
 from tests.fakes import FakeClock
@@ -24,7 +25,7 @@ from vaultd.engine.sightings import Sighting
 from vaultd.model.dialects import ecs_reply
 from vaultd.web.ecs import PATIENCE, Credentials
 from vaultd.web.replies import Reply
-from vaultd.web.serving import NAMING, Served
+from vaultd.web.serving import MOST_KNOWN, NAMING, Served
 
 SIGHTING = Sighting(uid=0, inode=4711, pid=None)
 
@@ -171,3 +172,13 @@ async def test_no_representation_shows_what_goes_out(tmp_path: Path) -> None:
         reply = Reply(served.message, sent=functools.partial(print, served))
         assert SECRET not in "".join(map(repr, (served, reply, reply.sent, grant)))
         assert SECRET.encode() in served.message
+
+
+async def test_grants_that_come_and_go_leave_nothing(tmp_path: Path) -> None:
+    """A command a minute under `exec`, and files that nobody touches: what is known of grants stays bounded."""
+    async with running(tmp_path) as rig:
+        (grant,) = rig.grants.list()
+        serving = rig.side._credentials._serving
+        for number in range(MOST_KNOWN + 10):
+            serving.plan(replace(grant, id=f"{number:010x}"))
+        assert 0 < len(serving._known) <= MOST_KNOWN

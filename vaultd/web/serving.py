@@ -29,6 +29,8 @@ from vaultd.model.text import shown, typed
 
 #: Of a request's patience, for finding out which process asks: a question names it.
 NAMING: Final = 0.1
+#: Grants whose plan is at hand.
+MOST_KNOWN: Final = 1024
 _SOMEBODY: Final = "a process of yours"
 
 
@@ -143,6 +145,8 @@ class Serving:
                 f"Profile {name} means another {other} than when this token was made; "
                 f"type `vault-client use {typed(grant.profile)}`."
             )
+        if len(self._known) >= MOST_KNOWN:  # grants come and go; the files may stay as they are for months
+            self._known.clear()
         self._known[grant.id] = plan
         return plan
 
