@@ -18,14 +18,15 @@ LONGEST = 280
 FACTS = """\
 ## Beside sdk-facts
 
-- awscrt 0.38.1 (C runtime) takes no metadata token of more than 64 bytes: it fetches it, and then says that there are no
-  credentials. vaultd's have 56, as EC2's.
-- pyarrow 26.0.1 (C++ SDK) looks at IMDS again 5 minutes after the last time, whatever the end of the keys is. Sessions of
-  an hour are served with 25 minutes left, those of 900 s with 7.
-- go-v2 starts its whole look-up anew twice when the endpoint says 503 or nobody listens: 5 to 20 s, with pauses drawn by
-  chance. A 4xx ends it at once.
+- awscrt 0.38.1 (C runtime) takes no metadata token of more than 64 bytes: it fetches it, and then says that there are
+  no credentials. vaultd's have 56, as EC2's.
+- pyarrow 26.0.1 (C++ SDK) looks at IMDS again 5 minutes after the last time, whatever the end of the keys is. Sessions
+  of an hour are served with 25 minutes left, those of 900 s with 7.
+- go-v2 starts its whole look-up anew twice when the endpoint says 503 or nobody listens: 5 to 20 s, with pauses drawn
+  by chance. A 4xx ends it at once.
 - botocore pauses for a second after its third and last try, too: 3 s until an error is told.
-- The Rust SDK shows the whole reply of IMDS in its error, our sentence with it; of the container endpoint only the status.
+- The Rust SDK shows the whole reply of IMDS in its error, our sentence with it; of the container endpoint only the
+  status.
 """
 
 #: Where a run keeps the table that it prints at its end.

@@ -25,8 +25,9 @@ class Kept:
             self.sts = await self.opened.__aenter__()
         arn = (await self.sts.get_caller_identity())["Arn"]
         keys = await self.session.get_credentials()
-        until = getattr(keys, "_expiry_time", None)  # keys of the environment have none
-        return {"arn": arn, "key": keys._access_key, "expiration": until and until.strftime("%Y-%m-%dT%H:%M:%SZ")}
+        # keys of the environment have neither of these
+        key, until = getattr(keys, "_access_key", None), getattr(keys, "_expiry_time", None)
+        return {"arn": arn, "key": key, "expiration": until and until.strftime("%Y-%m-%dT%H:%M:%SZ")}
 
     async def fresh(self) -> Said:
         if self.sts is not None:

@@ -22,8 +22,9 @@ class Kept:
         arn = self.sts.get_caller_identity()["Arn"]
         keys = self.session.get_credentials()
         # the private fields: asking for the public ones would be one more use of the keys, and so one more request
-        until = getattr(keys, "_expiry_time", None)  # keys of the environment have none
-        return {"arn": arn, "key": keys._access_key, "expiration": until and until.strftime("%Y-%m-%dT%H:%M:%SZ")}
+        # keys of the environment have neither of these
+        key, until = getattr(keys, "_access_key", None), getattr(keys, "_expiry_time", None)
+        return {"arn": arn, "key": key, "expiration": until and until.strftime("%Y-%m-%dT%H:%M:%SZ")}
 
     def fresh(self) -> Said:
         boto3.DEFAULT_SESSION = None
