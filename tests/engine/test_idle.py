@@ -204,20 +204,24 @@ async def test_nobody_waits_longer_than_its_patience(rig: Rig, wait: float | Non
     assert await waited(rig, plain(), wait=wait) == (first, kept)
 
 
-async def test_the_flight_of_another_is_joined_while_it_is_young(rig: Rig) -> None:
-    """Under way for 0.5 s: too long for IMDS, not for the container; who has no patience is never kept."""
+@pytest.mark.parametrize("lands", [True, False])
+async def test_the_flight_of_another_is_joined_while_it_is_young(rig: Rig, *, lands: bool) -> None:
+    """Under way for 0.5 s: too long for IMDS, not for the container, until 0.8 s; who has no patience is never kept."""
     first = await rig.get(plain())
     await rig.clock.advance(50 * MINUTE)
     rig.keeper.gate = asyncio.Event()
     early = asyncio.ensure_future(rig.get(plain(), wait=0.4))
     await rig.clock.advance(0.5)
     assert await early is first
-
     assert [rig.broker.peek(plain(), patience=each) for each in (0.0, 0.4, 0.8)] == [first, first, None]
-    joined = asyncio.ensure_future(rig.get(plain()))
+    joined = asyncio.ensure_future(waited(rig, plain()))
     await rig.clock.settle()
-    rig.keeper.gate.set()
-    assert await joined is not first
+    if lands:
+        rig.keeper.gate.set()
+    session, kept = await joined
+
+    assert (session is not first) is lands
+    assert kept == (0.0 if lands else 0.3)
     assert rig.keeper.count(MintRole) == 2
 
 

@@ -72,6 +72,26 @@ def test_the_four_words() -> None:
     assert [steps.freshness(Cell(), START), *words] == ["none", "fresh", "fresh", "due", "due", "expired"]
 
 
+@pytest.mark.parametrize("jitter", [0.0, 0.999])
+@pytest.mark.parametrize(("life", "least"), [(43200, 1500), (3600, 1500), (1800, 750), (900, 375)])
+def test_untended_is_less_than_a_tended_session_ever_has(life: int, least: int, jitter: float) -> None:
+    """§5: 25 min where the lifetime allows; whoever renews when due, at once or a minute late, never falls below it."""
+    cell = minted(life=timedelta(seconds=life), jitter=jitter)
+    assert not steps.untended(cell, at(life - least).now)
+    assert steps.untended(cell, at(life - least + 1).now)
+    assert cell.renew_at is not None
+    assert not steps.untended(cell, cell.renew_at + timedelta(seconds=60))
+    assert not steps.untended(Cell(), at(life).now)
+
+
+def test_a_failure_counts_since_the_renewal_fell_due() -> None:
+    """What went wrong before says nothing of AWS now."""
+    early, _ = fail(minted(), StsUnavailable("down"), at(600))
+    late, _ = fail(minted(), StsUnavailable("down"), at(1900))
+    assert [steps.failed_since(each, each.renew_at) for each in (minted(), early, late)] == [False, False, True]
+    assert steps.failed_since(early, None)
+
+
 def test_back_off_doubles_to_a_minute_and_repeats_twice_at_once() -> None:
     """1, 2, 4 … 60 s; the first two failures are repeated within the flight (row 19); success forgets them."""
     cell, pauses, again = Cell(), [], []

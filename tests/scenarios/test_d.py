@@ -64,6 +64,30 @@ async def test_d2_an_outage_is_sat_out_on_the_old_session(stage: Stage, seed: in
 
 
 @pytest.mark.parametrize("kind", ["http", "reset"])
+async def test_d2_an_outage_after_silence_costs_one_patience(scene: Scene, kind: str) -> None:
+    """D2 for an idle grant: its first GET tries for a new session; it and all others have the old one, in time."""
+    first = await scene.warm("audit")
+    use = scene.use("audit")
+    await scene.advance(3000)
+    scene.mark()
+    scene.strict.fault(kind, times=0, arg=503 if kind == "http" else None)
+    kept = []
+    for _ in range(20):
+        began = scene.clock.boottime()
+        assert await scene.get(use) is first
+        kept.append(scene.clock.boottime() - began)
+        await scene.advance(1)
+
+    assert kept[0] <= 0.81
+    assert set(kept[1:]) == {0}
+    assert 1 <= len(scene.calls("AssumeRole")) <= 6
+    assert scene.prompts() == 1
+    _mend(scene)
+    await scene.advance(100)
+    assert await scene.get(use) is not first
+
+
+@pytest.mark.parametrize("kind", ["http", "reset"])
 async def test_d3_an_outage_without_a_session_is_told(scene: Scene, kind: str) -> None:
     """D3: an error within a second and a half that gives the reason; nothing stale."""
     await scene.warm("audit")

@@ -20,6 +20,7 @@ from tests.web.control import ROLE, House, Line, Started, soon
 from vaultd.errors import KeyringBusy, WrongPassphrase
 from vaultd.files import Files
 from vaultd.host import processes
+from vaultd.model.dialects import stamp
 
 OTHER_UID = 54321
 LEASE = {"profile": "web-admin", "kind": "lease"}
@@ -103,6 +104,26 @@ async def test_what_aws_made_of_the_plan_is_warned_of_once(started: Started) -> 
     said = "Sessions of short under 1800 s make SDKs fetch each time: raise its duration_seconds."
     assert made["warnings"].count(said) == 1
     assert len(set(made["warnings"])) == len(made["warnings"])
+
+
+async def test_a_short_session_by_imds_is_warned_of(started: Started) -> None:
+    """A session under 20 minutes: botocore keeps metadata keys for up to 10 minutes whatever is left of them."""
+    told = "add `--duration 1h`, or leave out `--imds`."
+    for seconds, imds, warned in ((900, True, 1), (1199, True, 1), (1200, True, 0), (3600, True, 0), (900, False, 0)):
+        body = {**LEASE, "imds": imds, "duration_seconds": seconds}
+        made = await started.ok("POST", "/v1/grants", body)
+        found = [each for each in made["warnings"] if each.endswith(told)]
+        assert len(found) == warned, body
+        assert all(f"Sessions of web-admin live {seconds / 60:.0f} min" in each for each in found)
+
+
+async def test_a_session_that_was_long_idle_is_made_anew(started: Started, clock: FakeClock) -> None:
+    """`use`, `export` and `credential-process` have as much of a session as an SDK: 25 minutes or more."""
+    await started.ok("GET", "/v1/profiles/web-admin/credentials")
+    for path, body in (("/v1/grants", LEASE), ("/v1/profiles/web-admin/credentials", None)):
+        await clock.advance(50 * 60)
+        made = await started.ok("GET" if body is None else "POST", path, body)
+        assert made["expiration" if body else "Expiration"] == stamp(clock.now() + timedelta(hours=1)), path
 
 
 async def test_shell_binds_an_ancestor_only(started: Started, tmp_path: Path) -> None:

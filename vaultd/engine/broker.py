@@ -141,7 +141,8 @@ class Broker:
         patience = LONGEST_PATIENCE if wait is None else min(wait, LONGEST_PATIENCE)
         held = self.peek(plan)
         if held is not None and self._tending.worth_waiting(plan, patience=patience):
-            await within(self._clock, {self._tending.begun(plan)}, patience)
+            flight = self._tending.begun(plan)
+            await within(self._clock, {flight}, patience - self._flights.age(plan.last.fingerprint))
             self._refuse_locked()
             held = self.peek(plan)
         if held is not None:

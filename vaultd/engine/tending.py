@@ -4,7 +4,7 @@ Rules
 - A session is renewed when due, and once more in the last moment that its MFA session still opens the role (top-up,
   aws-facts §1.3.3). Where a code is needed it is asked for early and quietly, and never again while one is open.
 - What nobody used for half an hour is not renewed unasked. The first to ask for it again waits for the new session, if
-  nothing is known to be in its way; a flight that has outlasted one request's patience keeps no other waiting.
+  nothing is known to be in its way, until its flight is as old as the request has patience: a slow AWS costs that once.
 """
 
 from __future__ import annotations

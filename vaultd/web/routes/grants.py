@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from typing import Any, Protocol
+from datetime import timedelta
+from typing import Any, Final, Protocol
 
 from aiohttp import web
 
@@ -17,9 +18,14 @@ from vaultd.model.environment import Change, ecs_change, imds_change
 from vaultd.model.peer import Peer
 from vaultd.model.plan import Plan
 from vaultd.model.secret import Secret
+from vaultd.model.text import shown
 from vaultd.web import bodies
 from vaultd.web.control_replies import SENTENCE, legible, reply
 from vaultd.web.rooms import Rooms, caller, connection, requester
+
+#: By the metadata service botocore keeps keys for 2 to 10 min whatever is left of them, and a tended session may have
+#: half its life left when it is served (docs/sdk-freshness.md).
+SHORT_BY_IMDS: Final = timedelta(minutes=20)
 
 
 class _Make(Protocol):
@@ -120,14 +126,21 @@ class _Grants:
             "expiration": stamp(session.expiration),
             "account_id": session.account_id,
             "role_arn": session.role_arn,
-            "warnings": legible(self._warnings(plan), limit=SENTENCE),
+            "warnings": legible(self._warnings(plan, grant, session), limit=SENTENCE),
         }
 
-    def _warnings(self, plan: Plan) -> list[str]:
-        """Of the plan and of what AWS made of it, each once. What SDKs prefer in the caller's own variables and files
-        his client says, which alone sees them.
+    def _warnings(self, plan: Plan, grant: Grant, session: RoleSession) -> list[str]:
+        """Of the plan, of what AWS made of it and of the way it is served, each once. What SDKs prefer in the caller's
+        own variables and files his client says, which alone sees them.
         """
-        return list(dict.fromkeys((*plan.problems, *self._rooms.broker.state(plan).warnings)))
+        said = [*plan.problems, *self._rooms.broker.state(plan).warnings]
+        if grant.door is not None and session.lifetime < SHORT_BY_IMDS:
+            said.append(
+                f"Sessions of {shown(plan.profile)} live {session.lifetime.total_seconds() / 60:.0f} min, and botocore "
+                "keeps keys of the metadata service for up to 10 min whatever is left of them, so calls can fail with "
+                "ExpiredToken: add `--duration 1h`, or leave out `--imds`."
+            )
+        return list(dict.fromkeys(said))
 
     def _bound(self, request: web.Request, body: bodies.GrantBody) -> Bound | None:
         """exec: the caller of the socket, whose pid and start time execve keeps. shell: an ancestor, when given."""
