@@ -474,8 +474,8 @@ def test_use_as_a_subshell(home: Home, emulator: Emulator) -> None:
         requester = str(shell.match[1] if isinstance(shell.match, re.Match) else "")
         shell.sendline(emulator.code())
         shell.expect(
-            r"vault-client: using web-admin \(account 234567890123 role WebAdmin, session until (\d{4}-\d\d-\d\d )?\d\d:\d\d, "
-            r"kept fresh\); this is a subshell, type exit to leave it\r\n"
+            r"vault-client: using web-admin \(account 234567890123 role WebAdmin, session until "
+            r"(\d{4}-\d\d-\d\d )?\d\d:\d\d, kept fresh\); this is a subshell, type exit to leave it\r\n"
         )
         shell.expect_exact("in$ ")
         shell.sendline("vault-client unuse >/dev/null; echo profile=$VAULTD_PROFILE")
