@@ -35,3 +35,10 @@ class SystemClock:
         await asyncio.sleep(min(max(0.0, seconds), PIECE))
         while (left := end - self.boottime()) > 0:  # noqa: ASYNC110 - time is what is waited for, there is no event
             await asyncio.sleep(min(left, PIECE))
+
+
+def suspended() -> float:
+    """Seconds that the machine has slept since it was started: what one clock counts and another does not."""
+    # macOS: its CLOCK_MONOTONIC, which is _BOOT there, goes on while asleep, and another one stops
+    awake = getattr(time, "CLOCK_UPTIME_RAW", time.CLOCK_MONOTONIC)
+    return time.clock_gettime(_BOOT) - time.clock_gettime(awake)
