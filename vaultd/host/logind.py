@@ -39,7 +39,7 @@ Lock = Callable[[Why], Awaitable[None]]
 
 
 class Logind:
-    """`run` for as long as the daemon runs; `woken` is called after each sleep. `trouble`: why it cannot tell, if so."""
+    """`run` for as long as the daemon runs; `woken` is called after each sleep. `trouble`: what keeps it."""
 
     def __init__(
         self, *, lock: Lock, woken: Callable[[], None], sleep: Sleep, address: str, suspend: bool, screen: bool

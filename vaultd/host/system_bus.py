@@ -81,6 +81,8 @@ class Bus:
         self._serials = itertools.count(1)
         loop = asyncio.get_running_loop()
         self._waiting: dict[int, asyncio.Future[tuple[Any, ...]]] = {}
+        #: The unique name that the bus gave us.
+        self.name = ""
         #: Done, with the reason, once nothing more comes.
         self.lost: asyncio.Future[str] = loop.create_future()
         loop.add_reader(sock.fileno(), self._read)
@@ -99,7 +101,7 @@ class Bus:
             raise
         bus = cls(sock, on_signal=on_signal, sleep=sleep)
         try:
-            await bus.call(THE_BUS, "Hello")
+            (bus.name,) = await bus.call(THE_BUS, "Hello")
         except BaseException:
             bus.close()
             raise
