@@ -24,7 +24,8 @@ from typing import IO, Any
 from vault_client.errors import UNREACHABLE, Refusal, Stop
 from vault_client.link import Link
 from vaultd import __version__
-from vaultd.command import running, stdio, usage
+from vaultd.command import own_unit, running, stdio, usage
+from vaultd.command.own_unit import OwnUnit
 
 USAGE = 2
 #: A start that says nothing for so long is none; a stop that is not done by then is told to SIGKILL.
@@ -37,7 +38,6 @@ ANSWER_SECONDS = 3.0
 #: Exit status after Ctrl-C, and after a reader that left, as shells count SIGINT and SIGPIPE.
 INTERRUPTED, PIPE_CLOSED = 130, 141
 _CHUNK = 65536
-NOT_YET = "is not there yet: leave it to the next release"
 
 
 class _Failure(Exception):
@@ -108,11 +108,18 @@ def start(options: argparse.Namespace) -> int:
     found = running.answer()
     if found is not None:
         return _runs_already(found, options)
+    if (unit := _unit()) is not None:
+        return _by_unit(unit, options, restart=False)
     told = _spawned(options)
     if told.get("held") and (found := running.first_answer(HELD_SECONDS)) is not None:  # another start was first
         return _runs_already(found, options)
     if not told.get("ok"):
         raise _Failure(str(told.get("message")), int(told.get("exit", 1)))
+    return _started(told)
+
+
+def _started(told: dict[str, Any]) -> int:
+    """It serves: unlock it where a person is there to do it, and say what is next."""
     try:
         if told["locked"] and told["wants_passphrase"] and sys.stdin.isatty():
             told = _unlock(told)
@@ -120,6 +127,28 @@ def start(options: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         raise _interrupted(f"vaultd (pid {told['pid']}) runs {_shut(told)}") from None
     return 0
+
+
+def _unit() -> OwnUnit | None:
+    """The installed units of this home, where a service manager runs; nothing is loaded where there are none."""
+    if own_unit.find() is None:
+        return None
+    from vaultd.command import by_unit
+
+    return by_unit.usable()
+
+
+def _by_unit(unit: OwnUnit, options: argparse.Namespace, *, restart: bool, found: dict[str, Any] | None = None) -> int:
+    from vaultd.command import by_unit
+    from vaultd.errors import VaultdError
+
+    try:
+        told = by_unit.restart(unit, options, found) if restart else by_unit.start(unit, options)
+    except VaultdError as exc:
+        raise _Failure(exc.message, int(exc.details.get("exit", exc.exit))) from exc
+    if said := by_unit.disagreement(unit, told):
+        print(said)
+    return _started(told)
 
 
 def _shut(told: dict[str, Any]) -> str:
@@ -252,13 +281,16 @@ def _introduce(told: dict[str, Any]) -> None:
 
 def _foreground(options: argparse.Namespace) -> int:
     """Be the daemon: in this process, until a signal."""
+    from vaultd.command.by_unit import given_once
+    from vaultd.host.supervisors import ONCE
     from vaultd.lifecycle import foreground
 
+    once = given_once(os.environ.pop(ONCE, ""))
     return foreground.main(
         port=options.port,
         config=options.config,
-        debug=options.debug,
-        accept_rollback=options.accept_rollback,
+        debug=options.debug or "debug" in once,
+        accept_rollback=options.accept_rollback or "accept-rollback" in once,
         ready_fd=options.ready_fd,
     )
 
@@ -267,7 +299,9 @@ def _foreground(options: argparse.Namespace) -> int:
 
 
 def stop(_options: argparse.Namespace) -> int:
-    """Stop it and wait until it is gone."""
+    """Stop it and wait until it is gone; with it the sockets that would start it again."""
+    if (unit := _unit()) is not None and unit.supervisor.listens():
+        return _stop_unit(unit)
     found = running.answer() or (running.first_answer(ANSWER_SECONDS) if running.held() else None)
     if found is None:
         if running.held():
@@ -285,13 +319,29 @@ def stop(_options: argparse.Namespace) -> int:
     return 0
 
 
+def _stop_unit(unit: OwnUnit) -> int:
+    from vaultd.command import by_unit
+    from vaultd.errors import VaultdError
+
+    try:
+        pid = by_unit.stop(unit)
+    except VaultdError as exc:
+        raise _Failure(exc.message, exc.exit) from exc
+    who = "vaultd was not running" if pid is None else f"vaultd (pid {pid}) has stopped"
+    print(f"{who}; the sockets of {unit.name} are closed until `vaultd start` or the next login")
+    return 0
+
+
 def restart(options: argparse.Namespace) -> int:
     """Stop, then start: sessions, grants and tokens survive. What would keep it from starting again is found first."""
     from vaultd.command.restarting import look_ahead
     from vaultd.errors import VaultdError
 
     found = running.answer()
+    unit = _unit()
     try:
+        if unit is not None:
+            return _restart_unit(unit, options, found)
         ahead = look_ahead(found, port=options.port, config=options.config)
     except VaultdError as exc:
         goes_on = "" if found is None else f"nothing was stopped, vaultd (pid {found['pid']}) goes on: "
@@ -303,18 +353,51 @@ def restart(options: argparse.Namespace) -> int:
     return start(options)
 
 
+def _restart_unit(unit: OwnUnit, options: argparse.Namespace, found: dict[str, Any] | None) -> int:
+    """By the service manager, and from a daemon without units over to it. Raises VaultdError before anything ends."""
+    from vaultd.command import by_unit
+    from vaultd.command.restarting import look_ahead
+
+    by_unit.once(unit, options)
+    theirs = found is not None and unit.supervisor.pid() == found["pid"]
+    if found is not None or not unit.supervisor.listens():
+        look_ahead(found, port=unit.port, config=None)
+    if found is not None and not theirs:
+        stop(options)
+        found = None
+    return _by_unit(unit, options, restart=True, found=found)
+
+
 def status(options: argparse.Namespace) -> int:
     """Whether it runs, and where."""
     found = running.answer()
     if options.json:
         print(json.dumps({"running": found is not None, **_brief(found)}))
     elif found is None:
-        print(running.elsewhere() or "vaultd is not running: type `vaultd start`")
+        print(_silence())
     else:
         state = "locked" if found["locked"] else "unlocked"
         where = f"http://127.0.0.1:{found['port']} (pid {found['pid']})"
-        print(f"vaultd {found['version']} serves on {where}, {state}")
+        print(f"vaultd {found['version']} serves on {where}, {state}{_run_by(found)}")
     return 0 if found is not None else UNREACHABLE
+
+
+def _silence() -> str:
+    """Why there is no answer, and what to type."""
+    unit = running.asleep()
+    if unit is not None:
+        held = f"{unit.name} holds 127.0.0.1:{unit.port}, and the first use starts it"
+        return f"vaultd is not running; {held}: type `vaultd start`"
+    return running.elsewhere() or "vaultd is not running: type `vaultd start`"
+
+
+def _run_by(found: dict[str, Any]) -> str:
+    """Where units are installed, whether it runs by them."""
+    unit = own_unit.find()
+    if unit is None:
+        return ""
+    theirs = unit.supervisor.pid() == found["pid"]
+    return f", run by {unit.supervisor.name}" if theirs else f", without {unit.name}: type `vaultd restart`"
 
 
 def _brief(found: dict[str, Any] | None) -> dict[str, Any]:
@@ -360,8 +443,10 @@ def _reopened(file: IO[str], path: Path) -> IO[str]:
 def check(options: argparse.Namespace) -> int:
     """Every diagnosis of this side; 1 when any is not well."""
     try:
-        found = Link(running.places()).call("GET", "/v1/checks", seconds=60)["checks"]
+        found = None if running.asleep() else Link(running.places()).call("GET", "/v1/checks", seconds=60)["checks"]
     except Stop:
+        found = None
+    if found is None:
         from vaultd import checks
         from vaultd.files import Files, Layout
 
@@ -378,15 +463,17 @@ def check(options: argparse.Namespace) -> int:
 
 
 def service(options: argparse.Namespace) -> int:
-    """The units of the link-local addresses; a later release installs one for the daemon itself."""
-    if options.link_local is None:
-        print(f"vaultd: service {NOT_YET}; start it with `vaultd start`", file=sys.stderr)
-        return USAGE
-    from vaultd.command import service as linked
+    """The units of the daemon itself, or of the link-local addresses."""
     from vaultd.errors import VaultdError
 
     try:
-        return linked.run(options.action, options.link_local, ecs=options.ecs)
+        if options.link_local is not None:
+            from vaultd.command import service as linked
+
+            return linked.run(options.action, options.link_local, ecs=options.ecs)
+        from vaultd.command import installing
+
+        return installing.run(options.action, installing.Wanted(config=options.config, strict=options.strict))
     except VaultdError as exc:
         raise _Failure(exc.message, exc.exit) from exc
 

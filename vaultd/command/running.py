@@ -18,6 +18,8 @@ from typing import Any
 from vault_client.errors import UNREACHABLE, Refusal, Stop
 from vault_client.link import Link
 from vault_client.places import Places
+from vaultd.command import own_unit
+from vaultd.command.own_unit import OwnUnit
 
 
 def places() -> Places:
@@ -26,7 +28,9 @@ def places() -> Places:
 
 
 def answer() -> dict[str, Any] | None:
-    """The daemon's status as it gives it, or None when none runs."""
+    """The daemon's status as it gives it, or None when none runs; none is started by the question."""
+    if asleep() is not None:
+        return None
     try:
         body: dict[str, Any] = Link(places()).call("GET", "/v1/status", seconds=5)
     except Stop as stopped:
@@ -34,6 +38,12 @@ def answer() -> dict[str, Any] | None:
             raise
         return None
     return body
+
+
+def asleep() -> OwnUnit | None:
+    """The units that hold the sockets while no daemon runs, so that a connection would start one."""
+    unit = own_unit.find()
+    return unit if unit is not None and unit.asleep() else None
 
 
 def first_answer(seconds: float) -> dict[str, Any] | None:

@@ -36,13 +36,24 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _service_options(commands: Commands) -> None:
-    said = "the link-local addresses 169.254.169.254 and 169.254.170.2: shows units and the sudo commands for them"
-    service = commands.add_parser("service", help=said, description=said.capitalize() + ". It runs nothing as root.")
+    service = commands.add_parser(
+        "service",
+        help="have systemd or launchd hold the sockets and run vaultd; units of the link-local addresses",
+        description=(
+            "Install the systemd user units (or launchd agent) that hold vaultd's sockets while it is down, start it "
+            "on first use and again after a crash. It shows what it writes, below your own configuration directory. "
+            "With --link-local: the units of 169.254.169.254 and 169.254.170.2 and the sudo commands for them are "
+            "shown, and nothing is run as root."
+        ),
+        epilog="Once installed, vaultd start, stop and restart go through the units.",
+    )
     service.add_argument("action", nargs="?", choices=("install", "uninstall", "status"))
     service.add_argument(
         "--link-local", nargs="?", const="", metavar="PROFILE", help="install: the profile of 169.254.169.254"
     )
-    service.add_argument("--ecs", action="store_true", help="install: 169.254.170.2 for containers' tokens as well")
+    service.add_argument("--config", type=Path, metavar="FILE", help="install: settings from FILE, not config.toml")
+    service.add_argument("--strict", action="store_true", help="install: with the sandbox drop-in (systemd)")
+    service.add_argument("--ecs", action="store_true", help="with --link-local: 169.254.170.2, too")
 
 
 def _link_local_options(commands: Commands) -> None:

@@ -4,10 +4,12 @@ Rules
 - The files under systemd/ and launchd/ are the only text; here their @…@ are filled in, escaped as systemd.syntax(7)
   and systemd.service(5) have it: double quotes, a backslash before `"` and `\`, `%%` for a specifier's percent sign.
 - systemd takes no quote or backslash in the path of a program: such a path is refused by name.
+- What is written for a user carries a digest of itself: only what nobody has changed since is replaced or removed.
 """
 
 from __future__ import annotations
 
+import hashlib
 import plistlib
 import re
 import sysconfig
@@ -20,6 +22,7 @@ from vaultd.errors import Misconfigured
 
 _MARK = re.compile(r"@([A-Z]+)@")
 _PLAIN = re.compile(r"[A-Za-z0-9._/:=+-]+")
+_STAMP = re.compile(r"^(?:# |<!-- )Written by `vaultd service install`, sha256 ([0-9a-f]{64})(?: -->)?\n", re.MULTILINE)
 _NOT_IN_PROGRAM = frozenset("\"'\\")
 
 
@@ -77,12 +80,38 @@ def environment(values: Mapping[str, str]) -> str:
     return "\n".join(f"Environment={word(f'{name}={value}')}" for name, value in values.items())
 
 
-def plist(text: str, words: Mapping[str, str], variables: Mapping[str, str]) -> bytes:
-    """A launchd property list, filled in. Raises Misconfigured."""
-    for each in (*words.values(), *variables.values()):
+def path(text: str) -> str:
+    """A path that is a whole value, as ListenStream= and LoadCredential= take it. Raises Misconfigured."""
+    _check_printable(text)
+    return text.replace("%", "%%")
+
+
+def stamped(text: str) -> str:
+    """With the digest of all the rest as a comment: the first line, in XML the one after its declaration."""
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    said = f"Written by `vaultd service install`, sha256 {digest}"
+    if not text.startswith("<?xml"):
+        return f"# {said}\n{text}"
+    declared, _, rest = text.partition("\n")
+    return f"{declared}\n<!-- {said} -->\n{rest}"
+
+
+def unchanged(text: str) -> bool | None:
+    """Whether it still is what its stamp says; None: there is no stamp, so we did not write it."""
+    found = _STAMP.search(text)
+    if found is None:
+        return None
+    rest = text[: found.start()] + text[found.end() :]
+    return hashlib.sha256(rest.encode()).hexdigest() == found[1]
+
+
+def plist(text: str, words: Mapping[str, str], variables: Mapping[str, str], *, more: Sequence[str] = ()) -> bytes:
+    """A launchd property list, filled in; `more` words at the end of its command. Raises Misconfigured."""
+    for each in (*words.values(), *variables.values(), *more):
         _check_printable(each)
     made: dict[str, Any] = _replaced(plistlib.loads(text.encode()), words)
     made["EnvironmentVariables"] = dict(variables)
+    made["ProgramArguments"] += more
     return plistlib.dumps(made)
 
 

@@ -16,6 +16,9 @@ from vaultd.errors import Misconfigured, Unwritable, VaultdError
 from vaultd.files import Files, Layout
 from vaultd.host import processes, sockets
 
+#: The keys of launchd/vaultd.plist.
+_LAUNCHD = ("http", "control")
+
 
 class Listening:
     """`open`, `announce`, and at the end `leave_nothing`, which may come after any of them."""
@@ -62,9 +65,10 @@ class Listening:
     def _activated(self) -> dict[int, socket.socket]:
         """The first of each family; raises Misconfigured for one that is open to the network."""
         given: dict[int, socket.socket] = {}
-        for each in sockets.activated():
-            self._sockets.append(each.sock)
-            given.setdefault(each.sock.family, each.sock)
+        passed = [each.sock for each in sockets.activated()]
+        for each in (*passed, *(sock for name in _LAUNCHD for sock in sockets.launchd_activated(name))):
+            self._sockets.append(each)
+            given.setdefault(each.family, each)
         tcp = given.get(socket.AF_INET)
         if tcp is not None and (address := tcp.getsockname()[0]) != "127.0.0.1":
             raise Misconfigured(
