@@ -1,0 +1,17 @@
+"""Every case, in one place: `python -m tests.adversary.cases` writes them as JSON, for whoever checks a document."""
+
+from __future__ import annotations
+
+import json
+
+from tests.adversary import t01_other_user_tcp, t02_other_user_unix, t03_squatting
+from tests.adversary.case import Case
+
+CASES: tuple[Case, ...] = (
+    *t01_other_user_tcp.CASES,
+    *t02_other_user_unix.CASES,
+    *t03_squatting.CASES,
+)
+
+if __name__ == "__main__":
+    print(json.dumps([each.row() for each in CASES], indent=1))
