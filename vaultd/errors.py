@@ -16,7 +16,8 @@ request byte enters one (architecture.md §9). Edges translate their package's e
     │  └─ ProtocolMismatch           426
     ├─ NeedsPerson                   4xx: a person has to do something
     │  ├─ MfaRequired                403 (409 on the control API, with the prompt), exit 3
-    │  │  └─ CodeRefused             AWS refused the code (aws-facts §1.5 row 1)
+    │  │  ├─ CodeRefused             AWS refused the code (aws-facts §1.5 row 1)
+    │  │  └─ ConsentRequired         a person has to allow the calling program (`protected`)
     │  ├─ CodeSpent                  409 with retry_after_seconds: that code was sent before
     │  ├─ TooManyAttempts            403 with retry_after_seconds: cool-down
     │  ├─ Locked                     403
@@ -30,7 +31,8 @@ request byte enters one (architecture.md §9). Edges translate their package's e
     │     └─ PolicyTooLarge          row 18
     ├─ Temporary                     503, exit 75, retryable
     │  ├─ StsUnavailable             row 19, with code_sent: whether a token code may have been consumed
-    │  │  └─ Throttled               row 13: clean, so that the one exception to "never send a code twice" applies
+    │  │  ├─ Throttled               row 13: clean, so that the one exception to "never send a code twice" applies
+    │  │  └─ KeeperEnded             the keeper's process ended under way, and was started again; with code_sent
     │  ├─ SessionRejected            rows 9, 10: the parent session is dead; inside the keeper and the broker only
     │  └─ KeyringBusy                the OS keyring did not answer in 30 s, or is locked
     └─ Misconfigured                 422, exit 78; names file:line and key
@@ -180,6 +182,12 @@ class CodeRefused(MfaRequired):
     exit = 1
 
 
+class ConsentRequired(MfaRequired):
+    """A protected profile, and a program that nobody has allowed yet: the question is of kind `consent`, and goes the
+    way of every other (interface.md §6: MfaRequired with its prompt).
+    """
+
+
 class CodeSpent(NeedsPerson):
     """That code was sent before; `retry_after_seconds` until the device shows another one."""
 
@@ -254,6 +262,12 @@ class StsUnavailable(Temporary):
 
 class Throttled(StsUnavailable):
     """A clean Throttling: AWS did no work, so the same code may go again (twice at most)."""
+
+
+class KeeperEnded(StsUnavailable):
+    """The keeper's process ended before it answered; another one is there. A code that was handed to it counts as sent
+    (`code_sent`).
+    """
 
 
 class SessionRejected(Temporary):

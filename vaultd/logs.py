@@ -87,10 +87,19 @@ _KEY_ID = re.compile(r"A[KS]IA[A-Z0-9]{12,124}?([A-Z0-9]{4})(?![A-Z0-9])")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
 
-def configure(*, level: int = logging.INFO, files: Files | None = None, path: Path | None = None) -> logging.Handler:
-    """Make ours the only destination (`path` through `files`, else stderr), and hook every way out of an exception."""
+def configure(
+    *,
+    level: int = logging.INFO,
+    files: Files | None = None,
+    path: Path | None = None,
+    elsewhere: logging.Handler | None = None,
+) -> logging.Handler:
+    """Make ours the only destination (`elsewhere`, or `path` through `files`, else stderr), and hook every way out of
+    an exception.
+    """
     root = logging.getLogger()
-    destination = FileLog(files, path) if files is not None and path is not None else logging.StreamHandler()
+    written = FileLog(files, path) if files is not None and path is not None else logging.StreamHandler()
+    destination = elsewhere or written
     destination.setFormatter(SafeFormatter())
     destination.addFilter(_own_or_warning)
     root.handlers[:] = [destination]
@@ -189,7 +198,26 @@ class SafeFormatter(logging.Formatter):
         return _CONTROL.sub("?", redacted(head + text.replace("\n", "\\n") + trace))
 
 
+def carried(record: logging.LogRecord) -> tuple[str, str]:
+    """(text, frames) of a record that another process is to write: redacted, never its arguments."""
+    try:
+        text, trace = _words(record)
+    except Exception as exc:  # noqa: BLE001 - as in SafeFormatter
+        text, trace = f"skip record at={record.filename}:{record.lineno} because={type(exc).__name__}", ""
+    return redacted(text), redacted(trace)
+
+
+def arrived(level: int, name: str, text: str, trace: str) -> None:
+    """Write what another process `carried`, as if it had been said here."""
+    record = logging.LogRecord(name, level, "", 0, "%s", (text,), None)
+    record.trace_carried = trace
+    if record.levelno >= logging.getLogger().level:
+        logging.getLogger().handle(record)
+
+
 def _words(record: logging.LogRecord) -> tuple[str, str]:
+    if isinstance(trace := getattr(record, "trace_carried", None), str):
+        return record.getMessage(), trace
     exc = record.exc_info[1] if isinstance(record.exc_info, tuple) else None
     if record.name == "vaultd.loop":  # its frames are made by on_loop_exception
         text, _, trace = record.getMessage().partition("\n")

@@ -97,16 +97,24 @@ class Cells:
     # ---- opening, clearing ----
 
     def restore(self, opened: seams.Opened) -> None:
-        """What the keeper kept: handles, sessions, limits and durations."""
+        """What the keeper kept: handles, sessions, limits and durations. A session that is newer here stays: a keeper
+        that died may not have come to seal it, so it is handed down once more.
+        """
         for handle in opened.handles:
             key = device_key(handle.identity, handle.mfa_serial)
             self.table[key] = replace(self.get(key), handle=handle)
         for note in opened.notes:
             self._restore(note)
+        sealed = {note.cell: note.session for note in opened.notes if note.kind == "session"}
+        for key, cell in self.table.items():
+            if cell.session is not None and sealed.get(key) is not cell.session:
+                self._notes.put(Note(kind="session", cell=key, session=cell.session))
 
     def _restore(self, note: Note) -> None:
         cell = self.get(note.cell)
         if note.kind == "session" and note.session is not None:
+            if cell.session is not None and cell.session.expiration >= note.session.expiration:
+                return
             due = steps.renewal_time(note.session, self.jitter())
             cell = replace(cell, session=note.session, renew_at=due)
         elif note.kind == "limit" and note.seconds is not None:

@@ -168,6 +168,36 @@ class Custody(Protocol):
         """The usable MFA serials (aws-facts §2.2) by ListMFADevices with the bare key; FIDO devices are left out."""
 
 
+@dataclass(frozen=True, slots=True)
+class Residence:
+    """Where a keeper lives. `apart`: in a process of its own, of which `restarts` came after the first.
+
+    `dumpable`: other processes of this user may read its memory. `warnings`: what its hardening could not do.
+    """
+
+    pid: int | None
+    apart: bool
+    dumpable: bool
+    restarts: int = 0
+    warnings: tuple[str, ...] = ()
+
+
+class Outlook(Protocol):
+    """What else the daemon asks where its keeper lives: of AWS and of the keyring, which only the keeper talks to."""
+
+    def residence(self) -> Residence:
+        """Where the keeper lives now; no I/O."""
+
+    def skew(self) -> float | None:
+        """`Sts.clock_skew`; no I/O."""
+
+    async def warm(self) -> None:
+        """Have ready what a first call to AWS would wait for; never raises for what a call would tell anyway."""
+
+    async def keyring(self) -> str | None:
+        """Which OS keyring there is, None: none here. It is looked for, and not asked for anything."""
+
+
 # ---- inside keeper/ only: what aws/ and store/ implement ----
 
 

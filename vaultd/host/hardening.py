@@ -13,9 +13,10 @@ from __future__ import annotations
 import ctypes
 import os
 import resource
+import signal
 import sys
 from collections.abc import Mapping, MutableMapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 
 #: Stay in the environment: what a desktop, a locale, D-Bus and a service manager need. LD_*, PYTHON*, KEYRING_* and
@@ -31,26 +32,39 @@ KEPT_BEGINNINGS = ("VAULTD_", "XDG_", "LC_")
 #: Handed back, but gone from the environment: interface.md §1 and §7.
 CAPTURED = frozenset({
     "AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE", "AWS_CA_BUNDLE", "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS",
-    "HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy",
+    "HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy", "DBUS_SYSTEM_BUS_ADDRESS",
 })  # fmt: skip
 CAPTURED_BEGINNINGS = ("AWS_ENDPOINT_URL",)
 
 #: Without these some interpreters do not start: a process that we start gets them, and drops them itself.
 _LOADER = ("LD_LIBRARY_PATH", "LD_PRELOAD", "DYLD_LIBRARY_PATH", "DYLD_INSERT_LIBRARIES")
 
+#: What a keeper process is started with, of what is kept: the desktop's keyring and its D-Bus, the locale, the CA
+#: certificates. What AWS's endpoints, proxy and bundle are it is told by settings, never by variables.
+_FOR_KEEPER = frozenset({
+    "HOME", "USER", "LOGNAME", "PATH", "TZ", "TZDIR", "LANG", "LANGUAGE", "TMPDIR",
+    "DBUS_SESSION_BUS_ADDRESS", "DISPLAY", "WAYLAND_DISPLAY", "XAUTHORITY", "SSL_CERT_FILE", "SSL_CERT_DIR",
+})  # fmt: skip
+_NOT_FOR_KEEPER = "VAULTD_PASSPHRASE_FILE"
+
 #: Enough for 1,024 connections, control clients and doors; loops over every descriptor stay short.
 DESCRIPTORS = 65_536
 
+_PARENT_DEATH = 1  # linux/prctl.h PR_SET_PDEATHSIG
 _DUMPABLE = 4  # linux/prctl.h PR_SET_DUMPABLE
 _DENY_ATTACH = 31  # macOS sys/ptrace.h PT_DENY_ATTACH
 
 
 @dataclass(frozen=True, slots=True)
 class Hardened:
-    """`environ`: what the contract may read of the environment, as it was. `warnings`: what could not be done."""
+    """`environ`: what the contract may read of the environment, as it was. `warnings`: what could not be done.
+
+    `loader`: the variables without which this interpreter may not start, for a keeper process.
+    """
 
     environ: Mapping[str, str]
     warnings: tuple[str, ...]
+    loader: Mapping[str, str] = field(default_factory=dict)
 
 
 def harden(environ: MutableMapping[str, str] = os.environ) -> Hardened:
@@ -62,7 +76,8 @@ def harden(environ: MutableMapping[str, str] = os.environ) -> Hardened:
     _descriptors(warnings)
     if os.geteuid() == 0:
         warnings.append("vaultd runs as root, so every root process is its user: start it as your own user instead.")
-    return Hardened(environ=captured(environ), warnings=tuple(warnings))
+    loader = _loader(environ)
+    return Hardened(environ=captured(environ), warnings=tuple(warnings), loader=loader)
 
 
 def captured(environ: MutableMapping[str, str]) -> Mapping[str, str]:
@@ -78,8 +93,27 @@ def handed_on(environ: Mapping[str, str]) -> dict[str, str]:
     """What a daemon in the background is started with. What it got at its start stays in /proc/PID/environ as long as
     it lives, whatever it drops later: so what it is not to read is not given to it, the caller's own keys first.
     """
-    loader = {name: environ[name] for name in _LOADER if name in environ}
-    return {**captured(dict(environ)), **loader}
+    return {**captured(dict(environ)), **_loader(environ)}
+
+
+def for_keeper(hardened: Hardened) -> dict[str, str]:
+    """What a keeper process is started with: an allow-list of its own, narrower than ours, and the loader's."""
+    kept = {name: value for name, value in hardened.environ.items() if _keeper_needs(name)}
+    return {**kept, **hardened.loader}
+
+
+def _keeper_needs(name: str) -> bool:
+    return name in _FOR_KEEPER or (name.startswith(KEPT_BEGINNINGS) and name != _NOT_FOR_KEEPER)
+
+
+def die_with_parent() -> None:
+    """SIGKILL for this process when the one that started it ends, on Linux: one that hangs would not notice."""
+    if sys.platform == "linux":
+        _libc().prctl(_PARENT_DEATH, signal.SIGKILL, 0, 0, 0)
+
+
+def _loader(environ: Mapping[str, str]) -> dict[str, str]:
+    return {name: environ[name] for name in _LOADER if name in environ}
 
 
 def dumpable() -> bool:

@@ -5,25 +5,21 @@ Rule: nothing here reads the machine but through what it is given, so that a tes
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from vaultd.aws.calls import Calls
-from vaultd.aws.clients import Clients, Network
-from vaultd.aws.iam import BotoIam
-from vaultd.aws.sts import BotoSts
-from vaultd.aws.threads import Threads
+from vaultd import __version__, logs
+from vaultd.aws.clients import Network
 from vaultd.config import Settings, load_for
-from vaultd.engine.seams import Clock, Iam, IdentityStore, Sts
+from vaultd.engine.seams import Clock, IdentityStore
 from vaultd.errors import Misconfigured
 from vaultd.files import Files, Layout
 from vaultd.keeper.keeper import DaemonKeeper
-from vaultd.keeper.opening import Stores
-from vaultd.store.identities import IdentityIndex, IndexEntry
-from vaultd.store.sealed_file import SealedFile
-from vaultd.store.sealed_log import SealedLogFile
+from vaultd.keeper.remote import RemoteKeeper
+from vaultd.keeper.wire import Said, Setup
+from vaultd.lifecycle import keeping
+from vaultd.lifecycle.keeping import Amazon as Amazon  # noqa: PLC0414 (tests and the daemon take it from here)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,15 +39,6 @@ class Surroundings:
     port_given: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Amazon:
-    """AWS as the keeper sees it, and what the daemon does with it before the first call."""
-
-    sts: Sts
-    iam: Iam
-    warm: Callable[[], Any] | None = None
-
-
 def real_amazon(around: Surroundings) -> Amazon:
     """boto3 behind threads of our own; nothing is imported before the first call."""
     aws = around.settings.aws
@@ -61,26 +48,42 @@ def real_amazon(around: Surroundings) -> Amazon:
         ca_bundle=aws.ca_bundle,
         endpoint_allow=aws.endpoint_allow,
     )
-    calls = Calls(clients=Clients(network), threads=Threads(), clock=around.clock)
-    return Amazon(sts=BotoSts(calls=calls, clock=around.clock), iam=BotoIam(calls=calls), warm=calls.warm)
+    return keeping.amazon(network, around.clock)
 
 
 def make_keeper(around: Surroundings, amazon: Amazon, keyring: IdentityStore) -> DaemonKeeper:
     """The keeper with the real store, log and index of this home."""
-    layout, files = around.layout, around.files
-    file = SealedFile(files, layout.secrets_sealed, seen=layout.secrets_seen, clock=around.clock)
-    return DaemonKeeper(
-        stores=Stores({"keyring": lambda: keyring, "file": lambda: file}, choice=around.settings.store.backend),
-        sealed_log=SealedLogFile(files, layout.sessions_sealed),
-        index=IdentityIndex(files, layout.identities_json),
-        make_entry=IndexEntry,
-        sts=amazon.sts,
-        iam=amazon.iam,
-        clock=around.clock,
-        files=files,
-        locked_marker=layout.locked_marker,
-        persist=around.settings.sessions.persist,
+    settings = around.settings
+    return keeping.keeper(
+        around.layout,
+        around.files,
+        around.clock,
+        outside=amazon,
+        keyring=keyring,
+        backend=settings.store.backend,
+        persist=settings.sessions.persist,
     )
+
+
+def spawn_keeper(around: Surroundings, environ: Mapping[str, str], *, log_level: int) -> RemoteKeeper:
+    """The keeper in a process of its own, which is started at once with `environ` and nothing else of ours."""
+    layout, aws = around.layout, around.settings.aws
+    setup = Setup(
+        version=__version__,
+        directories=(str(layout.config), str(layout.run), str(layout.state), str(layout.data)),
+        backend=around.settings.store.backend,
+        persist=around.settings.sessions.persist,
+        log_level=log_level,
+        https_proxy=aws.https_proxy,
+        no_proxy=aws.no_proxy,
+        ca_bundle=aws.ca_bundle,
+        endpoint_allow=aws.endpoint_allow,
+    )
+    return RemoteKeeper(lambda: keeping.Process(setup, environ), say=_said)
+
+
+def _said(said: Said) -> None:
+    logs.arrived(said.level, said.name, said.text, said.trace)
 
 
 def read_settings(

@@ -1,0 +1,153 @@
+"""How a keeper is put together on real stores and on AWS: in the daemon's process, or in one of its own.
+
+Rule: the same parts in both, from plain values; nothing of boto3, keyring or cryptography is imported before a call
+needs it, so that a daemon whose keeper lives elsewhere never does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from vaultd.aws.calls import Calls
+from vaultd.aws.clients import Clients, Network
+from vaultd.aws.iam import BotoIam
+from vaultd.aws.sts import BotoSts
+from vaultd.aws.threads import Threads
+from vaultd.engine.seams import Clock, Iam, IdentityStore, Residence, Sts
+from vaultd.files import Files, Layout
+from vaultd.host import hardening
+from vaultd.keeper.keeper import DaemonKeeper
+from vaultd.keeper.opening import Stores
+from vaultd.keeper.wire import Setup, framed, packed
+from vaultd.store.identities import IdentityIndex, IndexEntry
+from vaultd.store.os_keyring import allowed, first_of
+from vaultd.store.sealed_file import SealedFile
+from vaultd.store.sealed_log import SealedLogFile
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Amazon:
+    """AWS as the keeper sees it, and what the daemon does with it before the first call."""
+
+    sts: Sts
+    iam: Iam
+    warm: Callable[[], Any] | None = None
+
+
+def amazon(network: Network, clock: Clock) -> Amazon:
+    """boto3 behind threads of our own; nothing is imported before the first call."""
+    calls = Calls(clients=Clients(network), threads=Threads(), clock=clock)
+    return Amazon(sts=BotoSts(calls=calls, clock=clock), iam=BotoIam(calls=calls), warm=calls.warm)
+
+
+def keeper(
+    layout: Layout,
+    files: Files,
+    clock: Clock,
+    *,
+    outside: Amazon,
+    keyring: IdentityStore,
+    backend: Literal["auto", "keyring", "file"],
+    persist: bool,
+) -> DaemonKeeper:
+    """The keeper with the real store, log and index of this home."""
+    file = SealedFile(files, layout.secrets_sealed, seen=layout.secrets_seen, clock=clock)
+    return DaemonKeeper(
+        stores=Stores({"keyring": lambda: keyring, "file": lambda: file}, choice=backend),
+        sealed_log=SealedLogFile(files, layout.sessions_sealed),
+        index=IdentityIndex(files, layout.identities_json),
+        make_entry=IndexEntry,
+        sts=outside.sts,
+        iam=outside.iam,
+        clock=clock,
+        files=files,
+        locked_marker=layout.locked_marker,
+        persist=persist,
+    )
+
+
+class Here:
+    """The seam `Outlook` of a keeper in this process."""
+
+    def __init__(self, outside: Amazon) -> None:
+        self._outside = outside
+
+    def residence(self) -> Residence:
+        """Here."""
+        return Residence(os.getpid(), apart=False, dumpable=hardening.dumpable())
+
+    def skew(self) -> float | None:
+        """`Sts.clock_skew`."""
+        return self._outside.sts.clock_skew()
+
+    async def warm(self) -> None:
+        """A convenience: the first call does without, and tells what is wrong."""
+        if self._outside.warm is None:
+            return
+        try:
+            await self._outside.warm()
+        except Exception as exc:  # noqa: BLE001 - whatever it is, the first call meets it again
+            log.warning("skip warm-up error=%s", type(exc).__name__)
+
+    async def keyring(self) -> str | None:
+        """Looked for on a thread: D-Bus may hang."""
+        found = await asyncio.to_thread(first_of, allowed())
+        return None if found is None else found[0]
+
+
+# ---- a process of its own ----
+
+
+class Process:
+    """`python -I -m vaultd.keeper`, its environment an allow-list, of our descriptors only its end of a socketpair."""
+
+    def __init__(self, setup: Setup, environ: Mapping[str, str]) -> None:
+        self.sock, theirs = socket.socketpair()
+        with theirs:
+            try:
+                self._process = subprocess.Popen(  # noqa: S603 (our own interpreter and module)
+                    [sys.executable, "-I", "-m", "vaultd.keeper", str(theirs.fileno())],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                    pass_fds=(theirs.fileno(),),
+                    start_new_session=True,  # Ctrl-C at our terminal is not for it
+                    cwd="/",
+                    env=dict(environ),
+                )
+            except BaseException:
+                self.sock.close()
+                raise
+        with contextlib.suppress(OSError):  # gone already: the end of the line says so
+            self.sock.sendall(framed({"setup": packed(setup)}))
+
+    @property
+    def pid(self) -> int:
+        """Of the process."""
+        return self._process.pid
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        self._process.kill()
+
+    def end(self, *, patience: float) -> str:
+        """Wait so many seconds, then kill; how it ended."""
+        try:
+            self._process.wait(patience)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        status = self._process.returncode
+        return f"killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
