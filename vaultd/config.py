@@ -318,6 +318,9 @@ def load_settings(text: str, *, path: str) -> Settings:
         content = tomllib.loads(text)
     except tomllib.TOMLDecodeError as exc:
         raise Misconfigured(config_refusal.syntax_message(str(exc), path=path, lines=text.count("\n") + 1)) from exc
+    except (ValueError, RecursionError) as exc:  # what the parser itself does not expect
+        said = "a number has more than 4300 digits, or values are nested too deeply"
+        raise Misconfigured(config_refusal.syntax_message(said, path=path, lines=text.count("\n") + 1)) from exc
     try:
         settings = Settings.model_validate(content)
     except ValidationError as exc:
