@@ -40,6 +40,8 @@ FIELDS = (
 )
 FIRST = "0" * 64
 _MOST_PROBLEMS = 20
+#: No line was ever numbered higher; one more than 4,300 digits could not even be written.
+_HIGHEST = (1 << 63) - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +69,10 @@ def parsed(line: bytes) -> dict[str, Any] | None:
     """The line as an object with a number; None when it is damaged."""
     try:
         found = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
-    return found if isinstance(found, dict) and type(found.get("seq")) is int else None
+    seq = found.get("seq") if isinstance(found, dict) else None
+    return found if type(seq) is int and abs(seq) <= _HIGHEST else None
 
 
 def older(path: Path, number: int) -> Path:

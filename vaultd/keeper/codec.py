@@ -51,7 +51,7 @@ def key_item(key: IdentityKey, *, uuid: str) -> Secret:
 
 def key_of(item: Secret, *, identity: Identity, uuid: str) -> IdentityKey:
     """Raises IdentityBroken unless the item is the index's: another program may have planted one of the same name."""
-    fields = _fields(item.reveal_bytes())
+    fields = _fields(item.reveal_bytes() if item else b"")
     akid, secret = fields.get("akid"), fields.get("secret")
     whole = fields.get("v") == 1 and isinstance(akid, str) and isinstance(secret, str)
     if not whole or fields.get("uuid") != uuid or not str(akid).endswith(identity.key_ending):
@@ -155,7 +155,7 @@ def _fields(record: bytes) -> dict[str, Any]:
     """The JSON object, or an empty one for anything else."""
     try:
         found = json.loads(record)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) and found.get("v") == 1 else {}
 

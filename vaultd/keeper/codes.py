@@ -149,7 +149,7 @@ class Codes:
                     (str(mac), datetime.fromisoformat(at), spent, n) for mac, at, spent, n in lines
                 )
             )
-        except (ValueError, KeyError, TypeError):  # a later version wrote it
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):  # a later version wrote it
             return ()
 
     def _boot_of(self, serial: str, mac: str, at: datetime) -> float:

@@ -17,6 +17,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 from vaultd.errors import Misconfigured
 from vaultd.files import Files
 from vaultd.model.credentials import Identity
+from vaultd.store.sealed_format import HIGHEST_GENERATION
 
 #: active: in use. pending: written, not yet swapped in. retired: swapped out, not yet deleted (aws-facts §2.1).
 State = Literal["active", "pending", "retired"]
@@ -79,7 +80,7 @@ class _Line(BaseModel):
     created: AwareDatetime
     backend: Annotated[str, Field(min_length=1)]
     state: State
-    generation: Annotated[int, Field(ge=0)]
+    generation: Annotated[int, Field(ge=0, le=HIGHEST_GENERATION)]
 
     @classmethod
     def of(cls, entry: IndexEntry) -> Self:

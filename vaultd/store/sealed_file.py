@@ -36,6 +36,7 @@ from vaultd.errors import (
 from vaultd.files import Files
 from vaultd.model.secret import Secret
 from vaultd.store.sealed_format import (
+    HIGHEST_GENERATION,
     SALT_SIZE,
     Header,
     Kdf,
@@ -271,8 +272,8 @@ class SealedFile:
             return None
         try:
             found = json.loads(content)
-            return _Seen(str(found["file"]), int(found["generation"]))
-        except (ValueError, KeyError, TypeError) as exc:
+            return _Seen(str(found["file"]), _generation(found["generation"]))
+        except (ValueError, KeyError, TypeError, RecursionError) as exc:
             raise StoreRolledBack(
                 f"{self._seen_path} cannot be read, so nothing says whether {self._path} is the newest one: "
                 "run `vaultd start --accept-rollback`."
@@ -331,6 +332,13 @@ class SealedFile:
         except UnicodeDecodeError:
             pass  # without `from`: the error of the codec carries the bytes
         raise BadRequest("The passphrase is not UTF-8 text: run `vault-client unlock` again.")
+
+
+def _generation(value: object) -> int:
+    """Of the note: one that the header's field cannot follow is none."""
+    if type(value) is not int or not 0 <= value <= HIGHEST_GENERATION:
+        raise ValueError("generation")
+    return value
 
 
 def _attempt(kdf: Kdf, salt: bytes, phrase: Secret) -> _Keys | Exception:

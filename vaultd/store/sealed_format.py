@@ -41,6 +41,8 @@ SUITE = 1
 ARGON2ID = 1
 SCRYPT = 2
 SALT_SIZE = 16
+#: Half of what the field holds: whatever an index or a note says was seen, the next generation can still be written.
+HIGHEST_GENERATION = (1 << 63) - 1
 
 _PREFIX = struct.Struct("<8sHBBIII16s")
 _IDENT = struct.Struct("<16sQq")

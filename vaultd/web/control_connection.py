@@ -99,7 +99,9 @@ class ControlConnection(RequestHandler):
     ) -> web.StreamResponse:
         """Two constants: aiohttp would put the request's bytes into the body and the log."""
         said: VaultdError = BadRequest("the request is not HTTP/1.1 that can be read: type `vault-client --help`")
-        if not isinstance(exc, HttpProcessingError) and status != 400:
+        if isinstance(exc, ConnectionError):  # he left in the middle of his body: nobody is there to be answered
+            log.debug("leave control-connection")
+        elif not isinstance(exc, HttpProcessingError) and status != 400:
             self.log_exception("fail request", exc_info=exc)
             said = VaultdError("vaultd made an error: type `vaultd logs` for the traceback")
         reply = error_reply(said)
