@@ -7,6 +7,8 @@ Rules
 - A wrong passphrase costs 0.1 s more each time, up to 10 s, one attempt at a time; nothing is ever locked out for good
   (security.md §3.3: an offline copy would ignore that, and it is a way to deny service).
 - A lock holds at once; where its marker cannot be written, so that a restart would open the store, the lock says so.
+- A keeper whose process ended is opened again as a start would, without a person, when it was open; where that takes a
+  person, what is at hand is served on and the daemon says so. One that a person had locked stays locked.
 - A consent to an older store (`--accept-rollback`) holds until a store is open: the passphrase may come later.
 """
 
@@ -16,11 +18,12 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable
+from typing import Literal, Protocol
 
 from vaultd.engine.audit import Audit
 from vaultd.engine.broker import Broker
 from vaultd.engine.flights import within
-from vaultd.engine.seams import Clock, Head, Note, Opened
+from vaultd.engine.seams import Clock, Custody, Head, Keeper, Note, Opened
 from vaultd.errors import (
     BadRequest,
     FileRefused,
@@ -33,7 +36,6 @@ from vaultd.errors import (
     VaultdError,
     WrongPassphrase,
 )
-from vaultd.keeper.keeper import DaemonKeeper
 from vaultd.keeper.opening import Kind
 from vaultd.lifecycle.passphrase import PassphraseFile
 from vaultd.model.peer import Peer
@@ -49,10 +51,26 @@ MUTE_SECONDS, _MUTE = 30.0, "for the first 30 s"
 CANCEL_SECONDS = 1.0
 
 _OPENING = "the store is still being opened: unlock your keyring, or type `vault-client unlock`"
-_LOCKED = "locked by `vault-client lock`: type `vault-client unlock`"
+#: Why it was locked, as the audit line names it, and as a person is told.
+LockReason = Literal["command", "idle", "suspend", "screen", "signal"]
+_LOCKED: dict[LockReason, str] = {
+    "command": "locked by `vault-client lock`: type `vault-client unlock`",
+    "idle": "locked since nobody used it for as long as [store] lock_after_idle says: type `vault-client unlock`",
+    "suspend": "locked because the machine slept ([store] lock_on_suspend): type `vault-client unlock`",
+    "screen": "locked together with the screen ([store] lock_on_screen_lock): type `vault-client unlock`",
+    "signal": "locked by SIGUSR1: type `vault-client unlock`",
+}
 _BROKE = "vaultd made an error while it opened the store: type `vaultd logs`, then `vault-client unlock`"
 
 log = logging.getLogger(__name__)
+
+
+class Openable(Keeper, Custody, Protocol):
+    """DaemonKeeper, or RemoteKeeper."""
+
+    @property
+    def expects(self) -> Kind:
+        """The kind of store that `open` tries first."""
 
 
 class Unlocking:
@@ -65,7 +83,7 @@ class Unlocking:
     def __init__(
         self,
         *,
-        keeper: DaemonKeeper,
+        keeper: Openable,
         broker: Broker,
         audit: Audit,
         clock: Clock,
@@ -94,6 +112,8 @@ class Unlocking:
         self._opened_at = 0.0
         self.store: Kind = "keyring"
         self.reason = _OPENING
+        #: Which lock it was, while one holds; "" for a store that was never open, and for a lock of before the start.
+        self.locked_by: LockReason | Literal[""] = ""
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -132,7 +152,7 @@ class Unlocking:
             self._changed()
             return
         await self._take(opened)
-        if opened.locked and passphrase is None:
+        if opened.locked and passphrase is None and not self.locked_by:
             self.reason = self._why_shut(opened)
 
     def _on_file(self) -> Secret | None:
@@ -177,7 +197,7 @@ class Unlocking:
         self._accept_rollback = self._accept_rollback or accept_rollback
         while self._trying is not None:
             await asyncio.wait({self._trying})
-        if not self._broker.locked:
+        if not self._person_needed():
             return {"open": True}
         new = self._new_store()
         self._trying = trying = asyncio.get_running_loop().create_future()
@@ -214,25 +234,74 @@ class Unlocking:
             self._wrong += 1
             await self._clock.sleep(min(WRONG_SECONDS * self._wrong, MOST_SECONDS))
 
-    async def lock(self, *, by: Peer | None) -> None:
-        """Flow 6: no await below suspends, so nothing is served between the audit line and the lock.
+    async def lock(self, *, by: Peer | None, reason: LockReason = "command") -> None:
+        """Flow 6: nothing is served from the turn of the audit line on, and all is forgotten when it returns.
 
         Raises Unwritable when it is locked, but a restart would open it again.
         """
+        self.shut(reason, by=by)
+        await self.drop()
+
+    def shut(self, reason: LockReason, *, by: Peer | None = None) -> None:
+        """The one turn of a lock: audit line, cells emptied, flights, questions and holds ended. `drop` follows."""
         self._audit.flush_now()
-        self._audit.record("lock", sync=True, peer=by)
+        self._audit.record("lock", sync=True, peer=by, reason=reason)
+        self._broker.lock_now()
+        self.reason, self.locked_by = _LOCKED[reason], reason
+
+    async def drop(self) -> None:
+        """The keeper's side: keys and sessions gone, then the marker. Raises Unwritable when that is not written."""
         try:
             await self._keeper.close(self._audit.head)
         finally:
-            await self._broker.lock()
-            self.reason = _LOCKED
+            self._broker.lock_now()  # an `unlock` that came before the keeper had closed has opened nothing
+
+    @property
+    def openable(self) -> bool:
+        """It is open, or is about to be: there is something to lock."""
+        opening = self._opening is not None and not self._opening.done()
+        return not self._broker.locked or opening or self._trying is not None
+
+    # ---- after the keeper's end ----
+
+    async def reopen(self, how: str) -> None:
+        """The keeper's process ended (`how`) and another one is there: open that, unless a person had locked it."""
+        if self._person_needed():
+            return
+        self._sealed = None
+        said = f"the keeper process was {how}"
+        try:
+            opened = await self._keeper.open(passphrase=self._on_file())
+        except VaultdError as exc:
+            self._strand(said, self._named(exc).message)
+            return
+        if self._person_needed():  # locked meanwhile
+            return
+        if opened.locked:
+            self._strand(said, self._why_shut(opened))
+            return
+        await self._take(opened)
+        log.warning("reopen store reason=%r", said)
+        self._audit.record("unlock", decision="allow", reason=f"{said} and opened again")
+
+    def _person_needed(self) -> bool:
+        return self._broker.locked or self._broker.stranded
+
+    def _strand(self, said: str, why: str) -> None:
+        """What is at hand is served on; for all else a person is needed."""
+        self._broker.lose_keeper()
+        self.reason = f"{said}, what is at hand is served on, and {why}"
+        log.error("strand daemon reason=%r", self.reason)
+        self._audit.record("lock", sync=True, reason=said)
 
     # ---- open ----
 
     async def _take(self, opened: Opened) -> None:
-        self.store, self.reason = opened.store, opened.reason
+        self.store = opened.store
+        if not (opened.locked and self.locked_by):  # a lock came meanwhile, and has said why
+            self.reason = opened.reason
         if not opened.locked:
-            self._accept_rollback = False
+            self._accept_rollback, self.locked_by = False, ""
             self._opened_with, self._opened_at = opened.warnings, self._clock.boottime()
         if not opened.locked and not self._confirmed:
             self._confirmed = True
@@ -251,7 +320,7 @@ class Unlocking:
     async def seal_head(self) -> None:
         """The audit head under the data key, so that a cut tail is seen after a kill (architecture.md §7)."""
         head = self._audit.head
-        if self._broker.locked or not head.seq or head == self._sealed:
+        if self._person_needed() or not head.seq or head == self._sealed:
             return
         with contextlib.suppress(Unwritable, Locked):  # told by the audit's own lost lines
             await self._keeper.note(Note(kind="head", head=head))
