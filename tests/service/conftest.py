@@ -6,8 +6,9 @@ import os
 import pwd
 import re
 import shutil
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,14 @@ from tests.process.harness import PASSPHRASE, PROFILES, Home, Ran, free_port, sh
 
 #: There on every Linux; a user of the tests' own would have to be made.
 USER = "daemon"
+#: What user-runtime-dir@.service makes in a real login: a unit with mounts of its own has them put over what it may not see.
+_LIKE_LOGIND = """
+cd "$XDG_RUNTIME_DIR/systemd"
+mkdir -p inaccessible
+touch inaccessible/reg
+mkdir inaccessible/dir
+chmod 0 inaccessible/*
+"""
 UNITS = Path(".config/systemd/user")
 
 
@@ -29,10 +38,10 @@ class Login(Home):
 
     @classmethod
     @contextmanager
-    def begun(cls) -> Iterator[Login]:
+    def begun(cls, below: str = "") -> Iterator[Login]:
         """With a user's systemd, until the block ends; nothing else of the machine is moved or stopped by it."""
         before = groups()
-        with short_directory() as place:
+        with _directory(below) as place:
             place.chmod(0o755)
             login = cls(place / "home", free_port())
             for each in (login.units, login.directory / ".config/vaultd", login.directory / ".aws"):
@@ -44,6 +53,7 @@ class Login(Home):
             environment = {"HOME": str(login.directory)}
             with Manager.running(login.units, place / "run", user=USER, environment=environment) as manager:
                 login.manager, login.inside = manager, manager.inside
+                login.run("sh", "-ec", _LIKE_LOGIND)
                 yield login
         assert groups() == before
 
@@ -74,7 +84,9 @@ class Login(Home):
     @property
     def env(self) -> dict[str, str]:
         assert self.manager is not None
-        kept = {name: value for name, value in super().env.items() if name not in {"VAULTD_HOME", "COVERAGE_PROCESS_START"}}
+        kept = {
+            name: value for name, value in super().env.items() if name not in {"VAULTD_HOME", "COVERAGE_PROCESS_START"}
+        }
         return {**kept, "XDG_RUNTIME_DIR": str(self.runtime), "VAULTD_STORE": "file"}
 
     def ctl(self, *words: str) -> Ran:
@@ -118,6 +130,24 @@ class Login(Home):
         """Without the places of this test."""
         text = (done.out + done.err).replace(str(self.directory), "~").replace(str(self.runtime), "RUN")
         return done.status, re.sub(r"pid \d+", "pid N", text.replace(str(self.port), "PORT"))
+
+
+def _directory(below: str) -> AbstractContextManager[Path]:
+    return _below(below) if below else short_directory()
+
+
+@contextmanager
+def _below(folder: str) -> Iterator[Path]:
+    credentials = Path("/run/credentials")  # there wherever systemd is pid 1; units with mounts of their own need it
+    missing = not credentials.exists()
+    if missing:
+        credentials.mkdir()
+    try:
+        with tempfile.TemporaryDirectory(prefix="vaultd-", dir=folder) as name:
+            yield Path(name)
+    finally:
+        if missing:
+            credentials.rmdir()
 
 
 needs_systemd = pytest.mark.skipif(

@@ -1,0 +1,266 @@
+"""The units as a user has them: in a real `systemd --user` of one, from the first connection to the last stop."""
+
+from __future__ import annotations
+
+import errno
+import os
+import pwd
+import signal
+import socket
+import stat
+import subprocess
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tests.process.harness import PASSPHRASE, alive, until
+from tests.process.wire import talk
+from tests.service.conftest import Login, needs_systemd
+
+pytestmark = [pytest.mark.process, needs_systemd]
+
+OTHER_UID = 65533
+SHORT = "[Service]\nWatchdogSec=2\nTimeoutStopSec=2\n"
+
+
+def knock(port: int) -> None:
+    """One connection, and nothing else."""
+    socket.create_connection(("127.0.0.1", port), timeout=10).close()
+
+
+def as_other(port: int) -> int:
+    """0 when another user gets the port, else the errno."""
+    pid = os.fork()
+    if pid == 0:
+        os.setgroups([])
+        os.setresgid(OTHER_UID, OTHER_UID, OTHER_UID)
+        os.setresuid(OTHER_UID, OTHER_UID, OTHER_UID)
+        try:
+            with socket.socket() as sock:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+                sock.bind(("127.0.0.1", port))
+                sock.listen(1)
+        except OSError as exc:
+            os._exit(exc.errno or 1)
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def test_the_first_connection_starts_the_daemon(login: Login) -> None:
+    """By TCP, and again by the control socket: until then nobody runs, and `status` and `check` start nobody."""
+    shown = login.install().out
+    assert f"# ---- {login.units}/vaultd.socket" in shown
+    assert f"ListenStream=127.0.0.1:{login.port}" in shown
+    status = login.run("vaultd", "status")
+    checked = login.run("vaultd", "check")
+    assert (status.status, login.said(status)[1]) == (
+        69,
+        "vaultd is not running; vaultd.socket holds 127.0.0.1:PORT, and the first use starts it: type `vaultd start`\n",
+    )
+    assert "port         127.0.0.1:PORT is held by vaultd.socket" in login.said(checked)[1]
+    assert (login.pid(), login.shown("vaultd.service", "ActiveState")) == (0, "inactive")
+
+    knock(login.port)
+    first = login.ran_by_unit()
+    assert login.said(login.run("vaultd", "status"))[1].endswith("locked, run by systemd\n")
+    assert login.ctl("stop", "vaultd.service").status == 0
+    assert login.pid() == 0
+    assert login.client("status").status == 0  # by control.sock
+    assert login.ran_by_unit() != first
+
+
+def test_the_sockets_are_nobody_elses(login: Login) -> None:
+    """0600 in 0700, on lo, and while the daemon is down another user gets neither port nor socket."""
+    login.install()
+    control = login.runtime / "vaultd/control.sock"
+    uid = pwd.getpwnam("daemon")[2]
+
+    assert (stat.S_IMODE(control.stat().st_mode), control.stat().st_uid) == (0o600, uid)
+    assert (stat.S_IMODE(control.parent.stat().st_mode), control.parent.stat().st_uid) == (0o700, uid)
+    listening = subprocess.run(
+        ["ss", "-tlnH", "sport", "=", str(login.port)], capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert listening[2:4] == ["1024", f"127.0.0.1%lo:{login.port}"]
+    assert as_other(login.port) == errno.EADDRINUSE
+    assert login.run("vaultd", "stop").status == 0
+    assert not control.exists()
+    assert as_other(login.port) == 0  # the control: it is the socket unit that keeps him out
+
+
+def test_start_stop_and_restart_go_through_the_unit(login: Login) -> None:
+    """Stop closes the sockets, so that nothing starts it again; restart keeps them open; what a unit cannot take is told."""
+    login.install()
+    started = login.run("vaultd", "start")
+    first = login.pid()
+    inode = os.stat(login.runtime / "vaultd/control.sock").st_ino
+    restarted = login.run("vaultd", "restart", "--debug")
+    second = login.pid()
+
+    assert (started.status, restarted.status) == (0, 0), (started, restarted)
+    assert login.said(started)[1].startswith("vaultd 0.1.0 serves on http://127.0.0.1:PORT (pid N)\nstore: ")
+    assert login.runs()
+    assert first != second
+    assert os.stat(login.runtime / "vaultd/control.sock").st_ino == inode
+    assert " DEBUG " in (login.state / "vaultd.log").read_text()
+    assert "VAULTD_ONCE" not in login.ctl("show-environment").out
+    refused = login.run("vaultd", "restart", "--port", "9999")
+    assert refused.status == 78
+    assert "type `vaultd service install` and `vaultd restart`" in refused.err
+    assert login.pid() == second
+    assert login.said(login.run("vaultd", "stop")) == (
+        0, "vaultd (pid N) has stopped; the sockets of vaultd.socket are closed until `vaultd start` or the next login\n",
+    )  # fmt: skip
+    assert login.shown("vaultd.socket", "ActiveState") == "inactive"
+    assert login.client("status").status == 69
+    with pytest.raises(ConnectionRefusedError):
+        knock(login.port)
+    assert login.run("vaultd", "stop").out == "vaultd is not running\n"
+    assert login.run("vaultd", "restart").status == 0
+    assert login.runs()
+
+
+def test_a_daemon_without_units_is_handed_over(login: Login) -> None:
+    """Install stops nobody: it says that `restart` hands over, and that does."""
+    assert login.run("vaultd", "start").status == 0
+    before = login.client("status").out
+    installed = login.install()
+    assert login.said(installed)[1].endswith("vaultd (pid N) still runs without its units: type `vaultd restart`\n")
+    assert login.client("status").out == before
+    status = login.said(login.run("vaultd", "status"))[1]
+    assert status.endswith(", without vaultd.socket: type `vaultd restart`\n")
+
+    assert login.run("vaultd", "restart").status == 0
+    assert login.runs()
+    assert login.said(login.run("vaultd", "status"))[1].endswith(", run by systemd\n")
+
+
+def test_a_crash_is_followed_by_a_start(login: Login) -> None:
+    """SIGKILL: the port stays the user's, and a connection made meanwhile is answered by the next daemon."""
+    login.install()
+    assert login.run("vaultd", "start").status == 0
+    first = login.pid()
+    os.kill(first, signal.SIGKILL)
+
+    assert as_other(login.port) == errno.EADDRINUSE
+    assert login.client("status").status == 0
+    assert login.ran_by_unit() != first
+    assert int(login.shown("vaultd.service", "NRestarts")) == 1
+
+
+def test_a_hung_daemon_is_killed_and_started_again(login: Login) -> None:
+    """The watchdog: SIGSTOP is a loop that never turns. Before that it lives on for more than its time, being fed."""
+    login.install()
+    login.drop_in("vaultd.service.d/short.conf", SHORT)
+    assert login.run("vaultd", "start").status == 0
+    first = login.pid()
+    began = login.shown("vaultd.service", "WatchdogTimestampMonotonic")
+    until(
+        lambda: int(login.shown("vaultd.service", "WatchdogTimestampMonotonic")) > int(began) + 3_000_000,
+        "it is fed beyond the 2 s that it has",
+    )
+    assert login.pid() == first
+    os.kill(first, signal.SIGSTOP)
+
+    until(lambda: not alive(first), "the watchdog ends it")
+    assert login.ran_by_unit(other_than=first) != first
+    assert login.shown("vaultd.service", "NRestarts") == "1"
+
+
+def test_the_service_managers_credential_opens_the_store(login: Login) -> None:
+    """VAULTD_PASSPHRASE_FILE at the install becomes LoadCredential=: a start, and a crash, need nobody."""
+    passphrase = login.directory / "passphrase"
+    assert f"LoadCredential=vaultd-passphrase:{passphrase}" in login.install(VAULTD_PASSPHRASE_FILE=str(passphrase)).out
+    made = login.client("unlock", "--stdin", stdin=PASSPHRASE + "\n")
+    assert (made.status, login.run("vaultd", "restart").status) == (0, 0), made
+    assert login.said(login.run("vaultd", "status"))[1].endswith(", unlocked, run by systemd\n")
+    first = login.pid()
+    environ = Path(f"/proc/{first}/environ").read_bytes()
+    assert PASSPHRASE.encode() not in environ
+    assert b"LISTEN_FDNAMES=vaultd:vaultd" in environ
+    os.kill(first, signal.SIGKILL)
+
+    login.ran_by_unit(other_than=first)
+    assert "unlocked" in login.run("vaultd", "status").out
+
+
+def _breaks(login: Login, times: int) -> None:
+    """A daemon that cannot start, and somebody who goes on asking."""
+    login.settings("nonsense = 1\n")
+    login.own()
+    for _ in range(times):
+        with closing(socket.socket()) as sock:
+            sock.settimeout(30)
+            if sock.connect_ex(("127.0.0.1", login.port)):
+                return
+            try:
+                sock.recv(1)  # closed once that start has failed
+            except ConnectionResetError:
+                continue
+
+
+def test_a_daemon_that_cannot_start_keeps_its_port(login: Login) -> None:
+    """A typing error in config.toml, and 8 clients: each is turned away, nothing loops, nobody gets the port; mended,
+    the next one is served. With a limit of starts, which is systemd's default, the port is anybody's.
+    """
+    login.install()
+    _breaks(login, 8)
+    assert as_other(login.port) == errno.EADDRINUSE
+    assert login.shown("vaultd.socket", "SubState") in {"listening", "running"}
+    until(lambda: login.shown("vaultd.service", "ActiveState") == "failed", "nothing is tried again by itself")
+    told = login.run("vaultd", "start")
+    assert told.status == 78
+    assert "config.toml:3" in told.err
+    login.settings()
+    login.own()
+    assert talk(login.port, "GET /healthz").status == 401 or login.client("status").status == 0
+    login.ran_by_unit()
+
+    login.drop_in("vaultd.service.d/limit.conf", "[Unit]\nStartLimitIntervalSec=10\nStartLimitBurst=5\n")
+    assert login.run("vaultd", "stop").status == 0
+    assert login.run("vaultd", "start").status == 0
+    assert login.ctl("stop", "vaultd.service").status == 0
+    _breaks(login, 8)
+    until(lambda: as_other(login.port) == 0, "the control: a limit closes the socket")
+
+
+def test_uninstall_leaves_nothing(login: Login) -> None:
+    """Stopped, disabled, removed; then the plain way works again."""
+    login.install()
+    assert login.run("vaultd", "start").status == 0
+    pid = login.pid()
+    assert login.said(login.install("--strict"))[1].endswith("vaultd (pid N) goes on as it was: type `vaultd restart`\n")
+    assert login.run("vaultd", "service", "status").status == 0
+    gone = login.run("vaultd", "service", "uninstall")
+
+    assert gone.status == 0, gone
+    assert not alive(pid)
+    assert [path for path in login.units.rglob("*") if not path.is_dir()] == []
+    assert login.run("vaultd", "service", "status").status == 1
+    assert login.run("vaultd", "start").status == 0
+    assert login.run("vaultd", "stop").status == 0
+
+
+def test_the_strict_drop_in_runs_the_daemon() -> None:
+    """It serves from inside a user namespace: files, locks, sockets and the peer check work; nothing else is writable."""
+    with Login.begun("/run") as login:  # PrivateTmp hides /tmp
+        login.install("--strict", VAULTD_PASSPHRASE_FILE=str(login.directory / "passphrase"))
+        started = login.run("vaultd", "start")
+        assert started.status == 0, (started, login.log())
+        mapped = Path(f"/proc/{login.pid()}/uid_map").read_text().split()
+        assert mapped == ["1", "1", "1"]
+        unlocked = login.client("unlock", "--stdin", stdin=PASSPHRASE + "\n")
+        assert unlocked.status == 0, unlocked
+        own = login.run("curl", "-s", "--noproxy", "*", "-o", "/dev/null", "-w", "%{http_code}",
+                        f"http://127.0.0.1:{login.port}/healthz")  # fmt: skip
+        other = subprocess.run(
+            ["setpriv", f"--reuid={OTHER_UID}", f"--regid={OTHER_UID}", "--clear-groups", "curl", "-s", "--noproxy", "*",
+             "-o", "/dev/null", "-w", "%{http_code}", f"http://127.0.0.1:{login.port}/healthz"],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert (own.out, other.stdout) == ("200", "000")
+        before = login.pid()
+        assert login.run("vaultd", "restart").status == 0
+        assert "unlocked" in login.run("vaultd", "status").out
+        assert login.pid() != before
