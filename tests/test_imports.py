@@ -40,6 +40,7 @@ HOME = {
     "secretstorage": {"store"},
     "aiohttp": {"web"},
     "uvloop": {"lifecycle"},
+    "jeepney": {"host"},
 }
 
 #: every place of `reveal()` or `reveal_bytes()` in the product, file by file

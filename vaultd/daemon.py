@@ -12,7 +12,7 @@ import os
 import secrets
 import signal
 import socket
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,10 +35,12 @@ from vaultd.lifecycle.passphrase import PassphraseFile
 from vaultd.lifecycle.reporting import Reporting
 from vaultd.lifecycle.surroundings import Amazon, Surroundings, make_keeper, real_amazon
 from vaultd.lifecycle.unlocking import Unlocking
+from vaultd.lifecycle.locking import Locking, presence_of
 from vaultd.model.peer import Peer
 from vaultd.model.secret import Secret
 from vaultd.store.os_keyring import OsKeyring
 
+from vaultd.lifecycle.watchdog import Watchdog, allowed_seconds
 if TYPE_CHECKING:
     from vaultd.web.app import SdkSide
     from vaultd.web.control import Control
@@ -133,6 +135,15 @@ class Daemon:
         )
         self.watch: CatalogWatch | None = None
         self.port = 0
+            on_use=None if settings.store.lock_after_idle is None else self.used,
+        )
+        self.attestation = Attestation(
+            programs=self.clients,
+            policies=policies_of(settings),
+            desk=self.desk,
+            clock=clock,
+            audit=self.audit,
+            met=self.grants.met,
         self._reporting = Reporting(
             around=around,
             sts=amazon.sts,
@@ -152,6 +163,8 @@ class Daemon:
         self._linked: LinkLocalSide | None = None
         self._handover: Handover | None = None
         self._control: Control | None = None
+        self.locking = Locking(unlocking=self.unlocking, clock=clock, after=settings.store.lock_after_idle)
+        self.presence = presence_of(around, lock=self.locking.lock)
 
     # ---- life ----
 
@@ -162,6 +175,7 @@ class Daemon:
     async def run(self, ready: Callable[[dict[str, Any]], None], *, accept_rollback: bool = False) -> None:
         """Serve until a signal or `stop()`; `ready` is called once with the status, when everything is open.
 
+            presence=lambda: () if self.presence is None else self.presence.trouble,
         Raises what kept it from serving, or the group of what a permanent task died of; nothing is left behind.
         """
         self._stopping = stopping = asyncio.Event()
@@ -213,6 +227,8 @@ class Daemon:
             settings_path=around.settings_path or around.layout.config_toml,
         )
 
+        # drop all, as ssh-agent does (security.md §2.2 item 27)
+        loop.add_signal_handler(signal.SIGUSR1, lambda: self.locking.begin("signal"))
     def _config_path(self) -> Path:
         configured = self._around.settings.aws.config_file
         return Path(configured).expanduser() if configured else Layout.aws_config(self._around.environ)
@@ -292,7 +308,15 @@ class Daemon:
         async with asyncio.TaskGroup() as tasks:
             permanent = [
                 tasks.create_task(_for_ever(each))
-                for each in (self.refresher.run(), self.grants.run(), self.audit.run(), self._follow(), self._seal())
+                for each in (
+                    self.refresher.run(),
+                    self.watchdog.run(),
+                    self.grants.run(),
+                    self.audit.run(),
+                    self._follow(),
+                    self._seal(),
+                    *self._watching(),
+                )
             ]
             await stopping.wait()
             for task in permanent:
@@ -322,6 +346,15 @@ class Daemon:
         self._leave_nothing()
 
     async def _close(self, reason: str | None) -> None:
+    def _watching(self) -> Iterator[Coroutine[Any, Any, None]]:
+        """What locks by itself, as far as the settings ask for it; and the keeper's process, where it has one."""
+        if self.locking.watches:
+            yield self.locking.run()
+        if isinstance(self._keeper, RemoteKeeper):
+            yield self._keeper.watch(self.unlocking.reopen)
+        if self.presence is not None:
+            yield self.presence.run()
+
         """No new connections, flights with a code land, the head is sealed; then those who wait are let go."""
         sockets.notify("STOPPING=1")
         if self._control is not None:
@@ -347,7 +380,8 @@ class Daemon:
 
     def _leave_nothing(self) -> None:
         self._listening.leave_nothing()
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        self.clients.close()
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
             asyncio.get_running_loop().remove_signal_handler(number)
         log.info("stop daemon pid=%d", os.getpid())
 
@@ -417,6 +451,10 @@ class Daemon:
 
     def _alive(self, bound: Bound) -> bool:
         return bound.boot_id == self.boot_id and processes.alive(bound.pid, bound.started)
+
+    def used(self) -> None:
+        """A command of a person, or a request with a good token."""
+        self.locking.used()
 
     def _revoked(self, grant: Grant, reason: str) -> None:
         if self._doors is not None:

@@ -292,8 +292,12 @@ class Broker:
         return list(notes.values())
 
     async def lock(self) -> None:
-        """Flow 6, the engine's side: one turn, no await. The keeper is closed by the caller."""
-        self.locked = True
+        """`lock_now`, for whoever awaits it."""
+        self.lock_now()
+
+    def lock_now(self) -> None:
+        """Flow 6, the engine's side: one turn. The keeper is closed by the caller."""
+        self.locked, self.stranded = True, False
         self._flights.epoch += 1
         self._flights.cancel()
         self._cells.lock()

@@ -68,7 +68,8 @@ class _Living:
 class Grants:
     """Every grant that lives. `alive` tells whether a bound process of this boot still runs.
 
-    `on_revoke(grant, reason)` is called after a grant ended, by command or by itself: for the audit line and the door.
+    `on_revoke(grant, reason)` is called after a grant ended, by command or by itself: for the audit line and the door;
+    `on_use()` at each request with a good token, before it is answered.
     """
 
     def __init__(
@@ -85,6 +86,7 @@ class Grants:
         on_revoke: Callable[[Grant, str], None],
     ) -> None:
         self._files = files
+        on_use: Callable[[], None] | None = None,
         self._path = path
         self._tokens = tokens
         self._clock = clock
@@ -95,6 +97,7 @@ class Grants:
         self._on_revoke = on_revoke
         self._by_digest: dict[bytes, _Living] = {}
         self._by_id: dict[str, _Living] = {}
+        self._on_use = on_use
         #: Revoked, but still in the file: a second `revoke` of one tries the disk again instead of not knowing it.
         self._unwritten: dict[str, Grant] = {}
         self._changed = False
@@ -236,6 +239,8 @@ class Grants:
         self._changed = True
         return living.grant
 
+        if self._on_use is not None:
+            self._on_use()
     def revoke(self, grant_id: str, *, reason: str) -> Grant:
         """End one at once. Raises UnknownGrant, and Unwritable when it holds in memory but is not written yet."""
         if (again := self._unwritten.get(grant_id)) is not None:

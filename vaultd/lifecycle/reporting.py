@@ -32,6 +32,7 @@ class Reporting:
         unlocking: Unlocking,
         watch: Callable[[], CatalogWatch],
         doors: Callable[[], Iterable[str]],
+        presence: Callable[[], Iterable[str]] = tuple,
     ) -> None:
         self._around = around
         self._sts = sts
@@ -40,6 +41,7 @@ class Reporting:
         self._unlocking = unlocking
         self._watch = watch
         self._doors = doors
+        self._presence = presence
         self.notices: tuple[str, ...] = around.settings.notices
         self.found: tuple[str, ...] = ()
 
@@ -54,7 +56,8 @@ class Reporting:
             "store": self._unlocking.store,
             "locked": self._broker.locked,
             "locked_reason": self._locked_reason,
-            "clock_skew_seconds": self._sts.clock_skew(),
+            "locked_by": (self._unlocking.locked_by or None) if self._broker.locked else None,
+            "clock_skew_seconds": self._outlook.skew(),
             "lost_audit_lines": self._audit.lost,
             "log": str(self._around.layout.log_file),
             "trouble": [*self._trouble(), *self._around.settings.notices],
@@ -78,7 +81,7 @@ class Reporting:
             port=port,
             skew_seconds=self._sts.clock_skew(),
             locked_reason=self._locked_reason,
-            trouble=(*self._unserved(), *self._unlocking.store_warnings),
+            trouble=(*self._unserved(), *self._presence(), *self._unlocking.store_warnings),
             lost_audit_lines=self._audit.lost,
             settings_path=self._around.settings_path,
             audit=(*self.found, *self._unlocking.audit_warnings),
@@ -91,7 +94,8 @@ class Reporting:
     @property
     def warnings(self) -> tuple[str, ...]:
         """What is wrong and stays so until mended."""
-        return (*self.found, *self._doors(), *self._unlocking.warnings)
+        keeper = [each for each in self._outlook.residence().warnings if each not in self.notices]
+        return (*self.found, *keeper, *self._doors(), *self._presence(), *self._unlocking.warnings)
 
     @property
     def _locked_reason(self) -> str:

@@ -84,7 +84,12 @@ class Control:
 
     @web.middleware
     async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        using = not _looks(request)
+        if using:
+            self._rooms.lifecycle.used()
         reply = await _answered(request, partial(self._heard, handler))
+        if using:  # again: it may have waited for a person
+            self._rooms.lifecycle.used()
         resource = request.match_info.route.resource  # the route as we wrote it: no byte of the request is logged
         route = None if resource is None else resource.canonical
         log.debug("answer control method=%s route=%s status=%d", shown(request.method, limit=20), route, reply.status)
@@ -98,6 +103,11 @@ class Control:
             if exc.details.get("opened") and connection(request).gone.done():
                 self._rooms.desk.attend(exc.details["prompt"]["id"]).leave()
             raise
+
+
+def _looks(request: web.Request) -> bool:
+    """It shows what is there, and neither changes nor hands out anything: `status --watch` asks so for days."""
+    return request.method == "GET" and not request.path.endswith("/credentials")
 
 
 async def _answered(request: web.Request, handler: Handler) -> web.StreamResponse:

@@ -65,6 +65,9 @@ class Lifecycle(Protocol):
         """A grant was made: its session is to be kept fresh."""
 
     def stop(self, *, by: Peer | None) -> None:
+    def used(self) -> None:
+        """A person's command has come, or has been answered."""
+
         """Begin the orderly end; returns at once."""
 
 
