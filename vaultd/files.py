@@ -92,6 +92,11 @@ class Layout:
         return self.run / "vaultd.lock"
 
     @property
+    def keeper_lock(self) -> Path:
+        """Held by flock while a keeper process lives: the next one opens no store before that is gone."""
+        return self.state / "keeper.lock"
+
+    @property
     def endpoint_json(self) -> Path:
         """Port and pid of the daemon that lives."""
         return self.run / "endpoint.json"
@@ -267,19 +272,20 @@ class Files:
                 return self._read_from(descriptor, path, 0)
 
     def replace(self, path: Path, content: bytes) -> None:
-        """Make `content` the file, whole or not at all, and durable before this returns."""
-        with self._writing(path):
+        """Make `content` the file, whole or not at all, and durable before this returns.
+
+        Where the directory's sync fails the old file is put back: a caller who is told that nothing was written undoes
+        what belonged to it, and a new index over a key that was dropped again would be a key lost.
+        """
+        with self._writing(path), self._held(path) as old:
             self._refuse_foreign(path)
-            new = path.with_name(f".{path.name}.{secrets.token_hex(6)}{_NEW}")
+            self._put(path, content)
             try:
-                self._write_new(new, content)
-                self._fault("rename", path)
-                os.rename(new, path)  # noqa: PTH104 - os throughout this module: one system call a line
+                self._sync_dir(path.parent)
             except BaseException:
                 with suppress(OSError):
-                    os.unlink(new)  # noqa: PTH108
+                    self._put_back(path, old)
                 raise
-            self._sync_dir(path.parent)
 
     def append(self, path: Path, content: bytes, *, sync: bool) -> None:
         """Add `content` at the end; what was written in part is cut back. `sync`: durable before this returns."""
@@ -346,6 +352,35 @@ class Files:
         return (found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size, found.st_ctime_ns)
 
     # ---- one system call a line ----
+
+    def _put(self, path: Path, content: bytes) -> None:
+        new = path.with_name(f".{path.name}.{secrets.token_hex(6)}{_NEW}")
+        try:
+            self._write_new(new, content)
+            self._fault("rename", path)
+            os.rename(new, path)  # noqa: PTH104 - os throughout this module: one system call a line
+        except BaseException:
+            with suppress(OSError):
+                os.unlink(new)  # noqa: PTH108
+            raise
+
+    def _put_back(self, path: Path, old: int | None) -> None:
+        if old is None:
+            os.unlink(path)  # noqa: PTH108
+        else:
+            self._put(path, self._read_from(old, path, 0))
+
+    @contextmanager
+    def _held(self, path: Path) -> Iterator[int | None]:
+        """The file as it is, kept open while another takes its name; None when there is none that opens."""
+        descriptor = None
+        with suppress(OSError):
+            descriptor = os.open(path, os.O_RDONLY | _SAFE)
+        try:
+            yield descriptor
+        finally:
+            if descriptor is not None:
+                os.close(descriptor)
 
     def _try_flock(self, descriptor: int, path: Path) -> bool:
         try:
