@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 
-from tests.adversary import t01_other_user_tcp, t02_other_user_unix, t03_squatting
+from tests.adversary import t01_other_user_tcp, t02_other_user_unix, t03_squatting, t04_web_page, t05_network
 from tests.adversary.case import Case
 
 CASES: tuple[Case, ...] = (
     *t01_other_user_tcp.CASES,
     *t02_other_user_unix.CASES,
     *t03_squatting.CASES,
+    *t04_web_page.CASES,
+    *t05_network.CASES,
 )
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -107,6 +107,30 @@ class Ground:
     def leaked(self, found: bytes) -> bytes:
         """`found` where a secret is in it."""
         return found if any(each in found for each in self.secrets) else b""
+
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """The owner's daemon is down for the block; then everything is served again, link-local addresses too."""
+        assert self.home.run("vaultd", "stop").status == 0
+        try:
+            yield
+        finally:
+            self._start()
+
+    def restarted(self, over: AbstractContextManager[object]) -> None:
+        """The same, with something that lasts from the stop to beyond the start."""
+        assert self.home.run("vaultd", "stop").status == 0
+        with over:
+            self._start()
+
+    def _start(self) -> None:
+        log = self.home.state / "vaultd.log"
+        before = len(log.read_text())
+        started = self.home.run("vaultd", "start")
+        assert started.status == 0, started
+        for each in PLACES.values():
+            taken = f"take listener address={each.address} "
+            until(lambda taken=taken: taken in log.read_text()[before:], taken)  # type: ignore[misc]
 
     def audit(self, event: str) -> int:
         return self.home.events(event)

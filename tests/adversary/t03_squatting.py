@@ -153,24 +153,37 @@ def start_over(*, down: bool) -> Attack:
 
 
 def door_taken(*, taken: bool) -> Attack:
-    """A door's port is squatted over a restart: is its grant still there?"""
+    """A door's port is squatted while the daemon is down: is its grant still there?"""
 
     def act(ground: Ground) -> bytes:
-        with short_directory() as directory:
-            directory.chmod(0o755)
-            home = OwnersHome.of(directory, ground.emulator)
-            with home.daemon():
-                assert home.add(ground.emulator).status == 0
-                code = ground.emulator.code(step=0)
-                opened = home.client("refresh", "web-admin", "--token-code", code)
-                assert opened.status == 0, opened
-                used = home.client("use", "web-admin", "--imds", "--shell", "sh")
-                assert used.status == 0, used
-                port = int(used.out.split("127.0.0.1:", 1)[1].split("/", 1)[0])
-                assert home.run("vaultd", "stop").status == 0
-                with squatter(ground, port) if taken else contextlib.nullcontext(""):
-                    assert home.run("vaultd", "start").status == 0
-                    return b"grant" * len(home.ask("GET", "/v1/grants")["grants"])
+        used = ground.home.client("use", "web-admin", "--imds", "--shell", "sh")
+        assert used.status == 0, used
+        port = int(used.out.split("127.0.0.1:", 1)[1].split("/", 1)[0])
+        grant = variables(used.out)["VAULTD_GRANT"]
+        ground.restarted(squatter(ground, port) if taken else contextlib.nullcontext(""))
+        return _grant_left(ground, grant)
+
+    return act
+
+
+def _grant_left(ground: Ground, grant: str) -> bytes:
+    found = [each["id"] for each in ground.home.ask("GET", "/v1/grants")["grants"]]
+    return b"grant" if grant in found else b""
+
+
+def doctor_is_content(*, taken: bool) -> Attack:
+    """`doctor` in a shell whose URL led to vaultd, and leads to a squatter now that it is down."""
+
+    def act(ground: Ground) -> bytes:
+        with contextlib.ExitStack() as stack:
+            if taken:
+                stack.enter_context(ground.stopped())
+                stack.enter_context(squatter(ground, ground.home.port))
+            url = f"http://127.0.0.1:{ground.home.port}/v1/credentials/web-admin"
+            said = ground.home.client("doctor", "--json", environment={"AWS_CONTAINER_CREDENTIALS_FULL_URI": url})
+        [endpoint] = [each for each in said.json()["checks"] if each["name"] == "endpoint"]
+        assert endpoint["ok"] or str(OTHER) in endpoint["message"], endpoint
+        return b"ok" if endpoint["ok"] else b""
 
     return act
 
@@ -224,6 +237,10 @@ CASES = (
     Case(
         "T3-door-squatted-over-a-restart", "T3", "A grant whose IMDS port was squatted while vaultd was down is revoked",
         door_taken(taken=True), "without a squatter the grant is there after the restart", door_taken(taken=False),
+    ),
+    Case(
+        "T3-doctor", "T3", "`vault-client doctor` names a squatter of the shell's URL by his uid",
+        doctor_is_content(taken=True), "before vaultd's own listener it is content", doctor_is_content(taken=False),
     ),
     Case(
         "T3-token-of-a-stale-url", "T3", "A token that a squatter was sent gets another user nothing",
