@@ -24,11 +24,13 @@ MAY: dict[str, set[str]] = {
     "store": {"model", "errors", "files", "engine.seams"},
     "host": {"errors", "files", "model"},  # model for Peer: what the kernel tells of a process is a frozen value
     "web": {"model", "errors", "engine", "host"},
-    "config": {"config_refusal", "errors", "files"},
+    "config": {"config_refusal", "errors", "files", "model.programs"},  # the names that `relays` may have are there
     "config_refusal": set(),
     "logs": {"errors", "files"},
     "catalog": {"config", "model", "errors", "files"},
 }
+#: The keeper's own composition root: everything but what listens, and the daemon around it.
+MAY["keeper.process"] = MAY["keeper"] | {"keeper", "aws", "store", "host", "logs", "lifecycle.keeping"}
 EVERYTHING = {"checks", "command", "daemon", "lifecycle", "cli", "__main__", "__init__"}  # fmt: skip
 
 #: outside package → the rooms it lives in
@@ -38,9 +40,9 @@ HOME = {
     "keyring": {"store"},
     "cryptography": {"store"},
     "secretstorage": {"store"},
+    "jeepney": {"host"},
     "aiohttp": {"web"},
     "uvloop": {"lifecycle"},
-    "jeepney": {"host"},
 }
 
 #: every place of `reveal()` or `reveal_bytes()` in the product, file by file
@@ -49,6 +51,7 @@ REVEALS = {
     "vaultd/model/environment.py",  # the grant's token, into the variables of `use` and `exec`
     "vaultd/keeper/codec.py",
     "vaultd/keeper/codes.py",
+    "vaultd/keeper/wire.py",  # to travel between the daemon and its keeper, over a socketpair of theirs alone
     "vaultd/aws/sts.py",
     "vaultd/aws/clients.py",
     "vaultd/store/os_keyring.py",
@@ -61,6 +64,8 @@ CLIENT_START_BANNED = ("http.client", "urllib.request", "urllib.parse", "pathlib
 
 def room(path: Path) -> str:
     parts = path.relative_to(PRODUCT).parts
+    if parts == ("keeper", "process.py"):
+        return "keeper.process"
     return parts[0] if len(parts) > 1 else path.stem
 
 

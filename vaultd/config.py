@@ -1,9 +1,8 @@
 """`config.toml` → frozen `Settings`, the sections of interface.md §7.
 
 Rule: an unknown key, a wrong type or a bare number for a duration is Misconfigured (78), naming file:line, the key and
-the nearest known one, or its table. A key of a part that does not exist yet is never taken in silence: one
-that would restrict or lock something is refused (78), since without it stays open what its owner believes shut; any
-other is a notice.
+the nearest known one, or its table. A key of a part that does not exist yet is never taken in silence: it is a notice,
+since nothing that it would shut stays open.
 """
 
 from __future__ import annotations
@@ -22,6 +21,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from vaultd import config_refusal
 from vaultd.errors import Misconfigured
+from vaultd.model.programs import RELAYS
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _DURATION = re.compile(r"([0-9]+)([smhd])")
@@ -94,6 +94,19 @@ def _host(value: str) -> str:
     return value.lower()
 
 
+def _program(value: str) -> str:
+    """A path that means one file wherever the daemon was started."""
+    if not value.startswith(("/", "~/")):
+        raise ValueError('it takes full paths; write one such as "/usr/bin/terraform"')
+    return value
+
+
+def _relay(value: str) -> str:
+    if value not in RELAYS:
+        raise ValueError(f"it is no relay that vaultd knows; write one of {', '.join(RELAYS)}")
+    return value
+
+
 def _proxy(value: str) -> str:
     """A proxy's URL may carry a password, so no message repeats it."""
     try:
@@ -112,6 +125,8 @@ Never = Annotated[timedelta | None, BeforeValidator(_parse_duration_or_never)]
 Region = Annotated[str, AfterValidator(_region)]
 Proxy = Annotated[str, AfterValidator(_proxy)]
 Names = Annotated[tuple[str, ...], Field(strict=False)]
+Programs = Annotated[tuple[Annotated[str, AfterValidator(_program)], ...], Field(strict=False)]
+Relays = Annotated[tuple[Annotated[str, AfterValidator(_relay)], ...], Field(strict=False)]
 Hosts = Annotated[tuple[Annotated[str, AfterValidator(_host)], ...], Field(strict=False)]
 
 
@@ -157,6 +172,12 @@ class Store(_Section):
     lock_on_screen_lock: bool = False
 
 
+class KeeperProcess(_Section):
+    """`process`: identity keys, MFA sessions and the data key live in a process of their own, without a listener."""
+
+    process: bool = False
+
+
 class Prompt(_Section):
     """How a person is asked, and how long an SDK's request waits for the answer (sdk-facts §10.8: 120 s at most)."""
 
@@ -194,16 +215,11 @@ class ProfileSettings(_Section):
 
     protected: bool = False
     mfa_max_age: Duration | None = None
-    allow_executables: Names | None = None
+    allow_executables: Programs | None = None
     run_executables: Names = ()
-    relays: Names = ()
+    relays: Relays = ()
 
 
-#: Of parts that are not there yet, and what each would shut.
-_NOT_YET_REFUSED = {
-    "store": ("lock_after_idle", "lock_on_suspend", "lock_on_screen_lock"),
-    "profiles": ("protected", "allow_executables", "relays"),
-}
 #: Of parts that are not there yet, without which nothing is open that should be shut: no program of ours is ever run,
 #: and a code is asked for on a terminal only.
 _NOT_YET_NOTICED = {
@@ -222,6 +238,7 @@ class Settings(_Section):
     aws: Aws = Aws()
     sessions: Sessions = Sessions()
     store: Store = Store()
+    keeper: KeeperProcess = KeeperProcess()
     prompt: Prompt = Prompt()
     grants: GrantLimits = GrantLimits()
     audit: AuditFiles = AuditFiles()
@@ -325,9 +342,4 @@ def load_settings(text: str, *, path: str) -> Settings:
         settings = Settings.model_validate(content)
     except ValidationError as exc:
         raise Misconfigured(config_refusal.message(exc, model=Settings, text=text, path=path)) from exc
-    for keys in settings.not_there_yet(_NOT_YET_REFUSED):
-        where = f"{path}:{config_refusal.line_of(text, keys)}: {config_refusal.spelled(keys)}"
-        raise Misconfigured(
-            f"{where} is not there yet, and what it is to shut would stay open; remove the line",
-        )
     return settings

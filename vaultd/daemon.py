@@ -18,29 +18,33 @@ from typing import TYPE_CHECKING, Any
 
 from vaultd import logs
 from vaultd.catalog import Catalog, CatalogWatch
+from vaultd.engine.attestation import Attestation
 from vaultd.engine.audit import Audit
 from vaultd.engine.broker import Broker
 from vaultd.engine.desk import Desk
 from vaultd.engine.grant_records import Bound, Grant
 from vaultd.engine.grants import Grants
 from vaultd.engine.refresher import Refresher
-from vaultd.engine.seams import IdentityStore
+from vaultd.engine.seams import IdentityStore, Outlook
+from vaultd.errors import VaultdError
 from vaultd.files import Layout
 from vaultd.host import processes, sockets
 from vaultd.host.peers import Peers
 from vaultd.keeper.keeper import DaemonKeeper
-from vaultd.lifecycle.clients import Clients
+from vaultd.keeper.remote import RemoteKeeper
+from vaultd.lifecycle import keeping
+from vaultd.lifecycle.clients import Clients, policies_of
 from vaultd.lifecycle.listening import Listening
+from vaultd.lifecycle.locking import Locking, presence_of
 from vaultd.lifecycle.passphrase import PassphraseFile
 from vaultd.lifecycle.reporting import Reporting
 from vaultd.lifecycle.surroundings import Amazon, Surroundings, make_keeper, real_amazon
 from vaultd.lifecycle.unlocking import Unlocking
-from vaultd.lifecycle.locking import Locking, presence_of
+from vaultd.lifecycle.watchdog import Watchdog, allowed_seconds
 from vaultd.model.peer import Peer
 from vaultd.model.secret import Secret
 from vaultd.store.os_keyring import OsKeyring
 
-from vaultd.lifecycle.watchdog import Watchdog, allowed_seconds
 if TYPE_CHECKING:
     from vaultd.web.app import SdkSide
     from vaultd.web.control import Control
@@ -64,12 +68,23 @@ def build(
     *,
     amazon: Amazon | None = None,
     keyring: IdentityStore | None = None,
+    keeper: RemoteKeeper | None = None,
     jitter: Callable[[], float] | None = None,
 ) -> Daemon:
-    """Every object once. A test gives its own clock in `around`, and its own AWS or keyring."""
+    """Every object once. A test gives its own clock in `around`, and its own AWS or keyring. `keeper`: the one in a
+    process of its own; without, it lives in this process.
+    """
+    if keeper is not None:
+        return Daemon(around, keeper, keeper, abandoned=lambda: False, jitter=jitter)
     chosen = OsKeyring(clock=around.clock) if keyring is None else keyring
     aws = amazon or real_amazon(around)
-    return Daemon(around, make_keeper(around, aws, chosen), aws, keyring=chosen, jitter=jitter)
+    return Daemon(
+        around,
+        make_keeper(around, aws, chosen),
+        keeping.Here(aws),
+        abandoned=lambda: bool(getattr(chosen, "abandoned", False)),
+        jitter=jitter,
+    )
 
 
 class Daemon:
@@ -78,16 +93,16 @@ class Daemon:
     def __init__(
         self,
         around: Surroundings,
-        keeper: DaemonKeeper,
-        amazon: Amazon,
+        keeper: DaemonKeeper | RemoteKeeper,
+        outlook: Outlook,
         *,
-        keyring: IdentityStore,
+        abandoned: Callable[[], bool],
         jitter: Callable[[], float] | None = None,
     ) -> None:
         self._around = around
         self._keeper = keeper
-        self._amazon = amazon
-        self._keyring = keyring
+        self._outlook = outlook
+        self._abandoned = abandoned
         self.boot_id = processes.boot_id()
         settings, layout, files, clock = around.settings, around.layout, around.files, around.clock
         self.clients = Clients(grants=lambda: self.grants, catalog=self.catalog, clock=clock)
@@ -97,7 +112,7 @@ class Daemon:
             clock=clock,
             max_bytes=settings.audit.max_bytes,
             keep=settings.audit.keep,
-            look=self.clients.look,
+            look=self.clients.look_up,
             redact=logs.redacted,
         )
         self.desk = Desk(clock=clock, timeout=settings.prompt.timeout, cancel_cooldown=settings.prompt.cancel_cooldown)
@@ -120,8 +135,23 @@ class Daemon:
             boot_id=self.boot_id,
             alive=self._alive,
             on_revoke=self._revoked,
+            on_use=None if settings.store.lock_after_idle is None else self.used,
+        )
+        self.attestation = Attestation(
+            programs=self.clients,
+            policies=policies_of(settings),
+            desk=self.desk,
+            clock=clock,
+            audit=self.audit,
+            met=self.grants.met,
         )
         self.refresher = Refresher(broker=self.broker, clock=clock, active=self.clients.active)
+        self.watchdog = Watchdog(
+            seconds=allowed_seconds(around.environ),
+            clock=clock,
+            overdue=lambda: self.refresher.overdue,
+            notify=sockets.notify,
+        )
         self._passphrase = PassphraseFile(files, around.environ)
         self.unlocking = Unlocking(
             keeper=keeper,
@@ -133,25 +163,19 @@ class Daemon:
             new_store=lambda: not layout.secrets_sealed.exists(),
             changed=self._changed,
         )
+        self.locking = Locking(unlocking=self.unlocking, clock=clock, after=settings.store.lock_after_idle)
+        self.presence = presence_of(around, lock=self.locking.lock)
         self.watch: CatalogWatch | None = None
         self.port = 0
-            on_use=None if settings.store.lock_after_idle is None else self.used,
-        )
-        self.attestation = Attestation(
-            programs=self.clients,
-            policies=policies_of(settings),
-            desk=self.desk,
-            clock=clock,
-            audit=self.audit,
-            met=self.grants.met,
         self._reporting = Reporting(
             around=around,
-            sts=amazon.sts,
+            outlook=outlook,
             broker=self.broker,
             audit=self.audit,
             unlocking=self.unlocking,
             watch=lambda: self._watched,
             doors=lambda: () if self._doors is None else self._doors.trouble,
+            presence=lambda: () if self.presence is None else self.presence.trouble,
         )
         self._listening = Listening(files, layout)
         self._serving = False
@@ -163,8 +187,6 @@ class Daemon:
         self._linked: LinkLocalSide | None = None
         self._handover: Handover | None = None
         self._control: Control | None = None
-        self.locking = Locking(unlocking=self.unlocking, clock=clock, after=settings.store.lock_after_idle)
-        self.presence = presence_of(around, lock=self.locking.lock)
 
     # ---- life ----
 
@@ -175,7 +197,6 @@ class Daemon:
     async def run(self, ready: Callable[[dict[str, Any]], None], *, accept_rollback: bool = False) -> None:
         """Serve until a signal or `stop()`; `ready` is called once with the status, when everything is open.
 
-            presence=lambda: () if self.presence is None else self.presence.trouble,
         Raises what kept it from serving, or the group of what a permanent task died of; nothing is left behind.
         """
         self._stopping = stopping = asyncio.Event()
@@ -187,7 +208,7 @@ class Daemon:
             sockets.notify("READY=1")
             await self._tend(stopping)
         except BaseException as exc:
-            await self._end(f"died of {type(exc).__name__}: see `vaultd logs`")
+            await self._end(_why(exc))
             raise
         await self._end()
 
@@ -206,6 +227,8 @@ class Daemon:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stopping.set)
         loop.add_signal_handler(signal.SIGHUP, lambda: None)  # a closed terminal is no reason to end
+        # drop all, as ssh-agent does (security.md §2.2 item 27)
+        loop.add_signal_handler(signal.SIGUSR1, lambda: self.locking.begin("signal"))
 
     def _listen(self) -> tuple[socket.socket, socket.socket]:
         tcp, unix = self._listening.open(self._around.settings.listen.port)
@@ -227,8 +250,6 @@ class Daemon:
             settings_path=around.settings_path or around.layout.config_toml,
         )
 
-        # drop all, as ssh-agent does (security.md §2.2 item 27)
-        loop.add_signal_handler(signal.SIGUSR1, lambda: self.locking.begin("signal"))
     def _config_path(self) -> Path:
         configured = self._around.settings.aws.config_file
         return Path(configured).expanduser() if configured else Layout.aws_config(self._around.environ)
@@ -266,6 +287,7 @@ class Daemon:
                 describe=self.clients.describe,
                 holds=holds,
                 crowd=crowd,
+                attestation=self.attestation,
             )
 
         self._sdk = side()
@@ -278,6 +300,7 @@ class Daemon:
             clock=self._around.clock,
             describe=self.clients.describe,
             crowd=crowd,
+            attestation=self.attestation,
         )
         self._linked = LinkLocalSide(
             plans=self._looked, grants=self.grants, doors=self._doors, audit=self.audit, sides=side
@@ -290,6 +313,7 @@ class Daemon:
             grants=self.grants,
             doors=self._doors,
             audit=self.audit,
+            attestation=self.attestation,
             custody=self._keeper,
             lifecycle=self,
             clock=self._around.clock,
@@ -322,6 +346,15 @@ class Daemon:
             for task in permanent:
                 task.cancel()
 
+    def _watching(self) -> Iterator[Coroutine[Any, Any, None]]:
+        """What locks by itself, as far as the settings ask for it; and the keeper's process, where it has one."""
+        if self.locking.watches:
+            yield self.locking.run()
+        if isinstance(self._keeper, RemoteKeeper):
+            yield self._keeper.watch(self.unlocking.reopen)
+        if self.presence is not None:
+            yield self.presence.run()
+
     async def _follow(self) -> None:
         """Look at the config files, never on a GET."""
         while True:
@@ -346,15 +379,6 @@ class Daemon:
         self._leave_nothing()
 
     async def _close(self, reason: str | None) -> None:
-    def _watching(self) -> Iterator[Coroutine[Any, Any, None]]:
-        """What locks by itself, as far as the settings ask for it; and the keeper's process, where it has one."""
-        if self.locking.watches:
-            yield self.locking.run()
-        if isinstance(self._keeper, RemoteKeeper):
-            yield self._keeper.watch(self.unlocking.reopen)
-        if self.presence is not None:
-            yield self.presence.run()
-
         """No new connections, flights with a code land, the head is sealed; then those who wait are let go."""
         sockets.notify("STOPPING=1")
         if self._control is not None:
@@ -377,6 +401,12 @@ class Daemon:
         await self._keeper.close(self.audit.head, lock=False)
         if self._control is not None:
             await self._control.close()
+        await self._let_go()
+
+    async def _let_go(self) -> None:
+        """Of the keeper's process."""
+        if isinstance(self._keeper, RemoteKeeper):
+            await self._keeper.end()
 
     def _leave_nothing(self) -> None:
         self._listening.leave_nothing()
@@ -388,7 +418,7 @@ class Daemon:
     @property
     def abandoned(self) -> bool:
         """A keyring call still hangs in its thread: the process must leave by os._exit."""
-        return bool(getattr(self._keyring, "abandoned", False))
+        return self._abandoned()
 
     # ---- web.rooms.Lifecycle ----
 
@@ -418,9 +448,13 @@ class Daemon:
     def granted(self) -> None:
         """A grant was made: its session is to be kept fresh, and boto3 to be there when it is needed."""
         self.refresher.nudge()
-        if self._amazon.warm is not None and self._warming is None:
-            self._warming = asyncio.ensure_future(self._amazon.warm())
+        if self._warming is None:
+            self._warming = asyncio.ensure_future(self._outlook.warm())
             self._warming.add_done_callback(_warmed)
+
+    def used(self) -> None:
+        """A command of a person, or a request with a good token."""
+        self.locking.used()
 
     def stop(self, *, by: Peer | None = None) -> None:
         """Begin the orderly end."""
@@ -452,10 +486,6 @@ class Daemon:
     def _alive(self, bound: Bound) -> bool:
         return bound.boot_id == self.boot_id and processes.alive(bound.pid, bound.started)
 
-    def used(self) -> None:
-        """A command of a person, or a request with a good token."""
-        self.locking.used()
-
     def _revoked(self, grant: Grant, reason: str) -> None:
         if self._doors is not None:
             self._doors.close(grant)
@@ -469,6 +499,12 @@ class Daemon:
             peer=grant.peer,
             reason=reason,
         )
+
+
+def _why(exc: BaseException) -> str:
+    """Of the daemon's end, for the audit line; a permanent task that died of an error of ours says it itself."""
+    first = exc.exceptions[0] if isinstance(exc, BaseExceptionGroup) else exc
+    return first.message if isinstance(first, VaultdError) else f"died of {type(exc).__name__}: see `vaultd logs`"
 
 
 async def _for_ever(work: Coroutine[Any, Any, None]) -> None:

@@ -6,6 +6,8 @@ Rules
 - Only Ctrl-C cancels (DELETE, which starts the daemon's cool-down). A terminal that goes away, or Ctrl-D, just leaves.
 - Nothing typed is echoed, and what was typed before the question is thrown away (security.md §4, terminal driver). A
   code is six digits, or it is not sent: people paste passphrases into code prompts.
+- A program that wants a protected profile is allowed by `y` or `yes` alone: nothing typed is a no (ssh-agent's askpass
+  takes an empty reply for a yes, security.md §4).
 """
 
 from __future__ import annotations
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
 
 _CLEAR = "\r\x1b[K"
 _ASK = "MFA code: "
+_ALLOW = "allow it until a lock, or for 8 hours? [y/N] "
+_YES = frozenset({"y", "yes"})
 _LINE_LIMIT = 64 * 1024
 _LOCAL_FLAGS = 3
 #: The longest session of a role that is assumed from the MFA session (aws-facts §1.1).
@@ -147,7 +151,7 @@ def settled(
         except Refusal as refusal:
             if refusal.prompt is None:
                 raise
-            if token_code is None:
+            if token_code is None or consents(refusal.prompt):
                 ask(link, refusal.prompt, body)
             elif carried:
                 leave(link, refusal.prompt)
@@ -156,6 +160,11 @@ def settled(
                 carried = True  # one code is sent once
                 post(link, refusal.prompt, token_code)
     raise Stop(f"{ROUNDS} questions were answered and another is open: look at `vault-client status`")
+
+
+def consents(prompt: dict[str, Any]) -> bool:
+    """A question of yes or no; else it takes a code."""
+    return prompt.get("kind") == "consent"
 
 
 def post(link: Link, prompt: dict[str, Any], token_code: str) -> None:
@@ -172,9 +181,11 @@ def ask(link: Link, prompt: dict[str, Any], body: dict[str, Any] | None = None) 
     """Returns when the question is answered, here or elsewhere; raises Stop when it is not. `body`: of the call that
     the question stands before.
     """
-    terminal = Terminal.find(f"{_mfa(prompt)} when the code is at hand")
+    when = "to answer it" if consents(prompt) else "when the code is at hand"
+    terminal = Terminal.find(f"{_mfa(prompt)} {when}")
     if terminal is None:
-        leave(link, prompt)
+        if not consents(prompt):  # a wish stays open, to be answered from another terminal
+            leave(link, prompt)
         raise _nobody(link, prompt, body)
     with terminal:
         _converse(link, terminal, prompt)
@@ -195,6 +206,12 @@ def _mfa(prompt: dict[str, Any]) -> str:
 
 def _nobody(link: Link, prompt: dict[str, Any], body: dict[str, Any] | None) -> Stop:
     about = clean(prompt.get("profile") or prompt.get("identity"))
+    if consents(prompt):
+        return Stop(
+            f"{about} is protected and there is no terminal to ask on whether {clean(prompt.get('requester'))} may use "
+            f"it: type {_mfa(prompt)} in one, then this again",
+            NEEDS_PERSON,
+        )
     needs = f"{about} needs a code of {clean(prompt.get('mfa_serial'))}"
     if _direct(link, prompt, body):
         return Stop(
@@ -226,6 +243,8 @@ def _cancelled(link: Link, terminal: Terminal, prompt: dict[str, Any]) -> Stop:
     with suppress(Stop):  # it is over already, or the daemon is, or the terminal: nothing is left to cancel
         terminal.write("\n")
         link.call("DELETE", f"/v1/prompts/{prompt['id']}")
+    if consents(prompt):
+        return denied(prompt)
     # a cool-down of less than 30 s refuses that too (interface.md §3)
     return Stop(f"cancelled: wait 30 s, then type {_mfa(prompt)}")
 
@@ -236,7 +255,7 @@ def headline(prompt: dict[str, Any]) -> str:
     if prompt.get("requester"):
         parts.append(f"requested by {clean(prompt['requester'])}")
     text = " · ".join(parts)
-    ending = f" · code for {clean(prompt.get('mfa_serial'))}"
+    ending = " · wants this profile" if consents(prompt) else f" · code for {clean(prompt.get('mfa_serial'))}"
     room = 200 - len(ending)
     return (text if len(text) <= room else text[: room - 1] + "…") + ending
 
@@ -244,7 +263,7 @@ def headline(prompt: dict[str, Any]) -> str:
 def _converse(link: Link, terminal: Terminal, prompt: dict[str, Any]) -> None:
     watch = link.open("GET", f"/v1/prompts/{prompt['id']}?wait&attend")
     try:
-        terminal.write(headline(prompt) + "\n" + _ASK)
+        terminal.write(headline(prompt) + "\n" + (_ALLOW if consents(prompt) else _ASK))
         _listen(link, terminal, prompt, watch)
     except KeyboardInterrupt:
         # Before `watch` closes: an asker who leaves closes the question without the cool-down that a cancel starts.
@@ -261,7 +280,7 @@ def _listen(link: Link, terminal: Terminal, prompt: dict[str, Any], watch: Conne
             terminal.write(_CLEAR)
             _over(watch, prompt, terminal)
             return
-        if _typed(link, terminal, prompt):
+        if (_decided if consents(prompt) else _typed)(link, terminal, prompt):
             return
 
 
@@ -281,6 +300,11 @@ def _over(watch: Connection, prompt: dict[str, Any], terminal: Terminal) -> None
 def over(prompt: dict[str, Any], outcome: object) -> Stop:
     """Why a question ended without an answer."""
     identity = clean(prompt.get("identity"))
+    if consents(prompt):
+        about = clean(prompt.get("profile"))
+        if outcome == "cancelled":
+            return Stop(f"the use of {about} was denied elsewhere: run the program again to be asked once more")
+        return Stop(f"nobody allowed the use of {about} in time: type {_mfa(prompt)}", NEEDS_PERSON)
     if outcome == "cancelled":
         return Stop(f"the question for {identity} was cancelled elsewhere: wait 30 s, then type {_mfa(prompt)}")
     return Stop(f"nobody answered the question for {identity} in time: type {_mfa(prompt)}", NEEDS_PERSON)
@@ -301,6 +325,27 @@ def _typed(link: Link, terminal: Terminal, prompt: dict[str, Any]) -> bool:
         terminal.write(_again(refusal) + "\n" + _ASK)
         return False
     return True
+
+
+def _decided(link: Link, terminal: Terminal, prompt: dict[str, Any]) -> bool:
+    """A line is an answer, whatever it says; raises Stop for a no."""
+    allow = terminal.line().strip().lower() in _YES
+    terminal.write("yes\n" if allow else "no\n")
+    try:
+        link.call("POST", f"/v1/prompts/{prompt['id']}", {"allow": allow})
+    except Refusal as refusal:
+        if refusal.status != 404:
+            raise
+        return True  # answered elsewhere meanwhile: the repeated call tells how
+    if not allow:
+        raise denied(prompt)
+    return True
+
+
+def denied(prompt: dict[str, Any]) -> Stop:
+    """A person's no."""
+    about, who = clean(prompt.get("profile")), clean(prompt.get("requester"))
+    return Stop(f"{about} was not given to {who}: run it again in two minutes to be asked once more")
 
 
 def _again(refusal: Refusal) -> str:

@@ -75,7 +75,7 @@ _TABLE = (
     Command("list", "", "json", "show:list_profiles", "every profile: account, role, identity, MFA, session state"),
     Command("status", "", "json watch", "show:status", "the daemon, its sessions, grants and open questions"),
     Command("explain", "PROFILE", "json", "show:explain", "how a profile gets its session, step by step"),
-    Command("mfa", "[IDENTITY]", "token-code=CODE", "sessions:mfa", "answer the open MFA question, or open a session"),
+    Command("mfa", "[IDENTITY]", "token-code=CODE", "sessions:mfa", "answer the open question, or open a session"),
     Command("refresh", "PROFILE", "token-code=CODE", "sessions:refresh", "get a new session now"),
     Command("clear", "[PROFILE]", "", "sessions:clear", "drop a profile's sessions, or all, MFA sessions too"),
     Command("lock", "", "", "sessions:lock", "forget keys and sessions in memory and serve nothing"),

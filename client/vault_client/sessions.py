@@ -8,11 +8,11 @@ import os
 import sys
 import time
 
-from vault_client.ask import Terminal, ask, post, settled
+from vault_client.ask import Terminal, ask, consents, post, settled
 from vault_client.cli import Call
 from vault_client.errors import NEEDS_PERSON, USAGE, Refusal, Stop
 from vault_client.link import quoted
-from vault_client.tables import local
+from vault_client.tables import clean, local
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def mfa(call: Call) -> int:
-    """Answer the oldest open question, or open an MFA session ahead of time."""
+    """Answer the oldest open question (a code, or a program's wish for a protected profile), or open an MFA session."""
     token_code = call.token_code
     body: dict[str, Any] = {"identity": call.operands[0]} if call.operands else {}
     if token_code is not None:
@@ -34,6 +34,9 @@ def mfa(call: Call) -> int:
         post(call.link, prompt, token_code)
     else:
         ask(call.link, prompt)
+    if consents(prompt):
+        call.say(f"{clean(prompt.get('profile'))} is allowed: run the program again, if it has given up")
+        return 0
     call.say(f"the MFA session of {prompt['identity']} is open: its profiles need no code for now")
     return 0
 

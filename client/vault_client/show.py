@@ -187,6 +187,10 @@ def _first_line(body: dict[str, Any], ink: Ink) -> str:
 def _question(prompt: dict[str, Any]) -> str:
     who = f" (asked by {clean(prompt['requester'])})" if prompt.get("requester") else ""
     about = clean(prompt.get("profile") or prompt.get("identity"))
+    if prompt.get("kind") == "consent":
+        return (
+            f"{about} is wanted{who}, which nobody allowed yet: type `vault-client mfa {typed(prompt.get('identity'))}`"
+        )
     return f"{about} waits for a code{who}: type `vault-client mfa {typed(prompt.get('identity'))}`"
 
 

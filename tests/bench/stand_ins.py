@@ -6,11 +6,15 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 
+from vaultd.catalog import Catalog
+from vaultd.engine.attestation import Attestation
 from vaultd.engine.audit import Audit
+from vaultd.engine.desk import Desk
 from vaultd.engine.grants import Grants
 from vaultd.files import Files
 from vaultd.host.clock import SystemClock
 from vaultd.host.peers import Peers
+from vaultd.lifecycle.clients import Clients
 from vaultd.model.credentials import RoleSession
 from vaultd.model.plan import Overrides, Plan
 from vaultd.web.app import SdkSide
@@ -52,8 +56,8 @@ class OnePlan:
         return self.made
 
 
-async def _nobody(inode: int) -> str:
-    return "nobody"
+def _no_catalog() -> Catalog:
+    raise AssertionError("nobody asks which profiles are in use")
 
 
 def sdk_side(folder: Path, session: RoleSession, *, slug: str) -> tuple[SdkSide, str, Audit]:
@@ -85,6 +89,15 @@ def sdk_side(folder: Path, session: RoleSession, *, slug: str) -> tuple[SdkSide,
     )
     audit = Audit(files=files, path=folder / "audit.jsonl", clock=clock, max_bytes=1 << 20, keep=1, look=None)
     plans = OnePlan(Plan(profile=slug, slug=slug, identity="franklin", steps=(), role_arn=session.role_arn))
+    clients = Clients(grants=lambda: grants, catalog=_no_catalog, clock=clock)
+    attestation = Attestation(
+        programs=clients,
+        policies={},
+        desk=Desk(clock=clock, timeout=timedelta(seconds=120), cancel_cooldown=timedelta(seconds=120)),
+        clock=clock,
+        audit=audit,
+        met=grants.met,
+    )
     side = SdkSide(
         plans=lambda: plans,
         broker=OneSession(session),
@@ -92,6 +105,7 @@ def sdk_side(folder: Path, session: RoleSession, *, slug: str) -> tuple[SdkSide,
         audit=audit,
         peers=Peers(),
         clock=clock,
-        describe=_nobody,
+        describe=clients.describe,
+        attestation=attestation,
     )
     return side, token.reveal(), audit

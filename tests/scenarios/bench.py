@@ -363,7 +363,7 @@ class Scene:
         """`get`, to be driven."""
         grant = self._endpoint.grant(use.token.reveal_bytes())
         plan = self._endpoint.plan(grant, CREDENTIALS_PATH + grant.slug)
-        served = self._endpoint.ready(grant, plan) or await self._endpoint.made(grant, plan, NOBODY)
+        served = self._endpoint.ready(grant, plan, NOBODY) or await self._endpoint.made(grant, plan, NOBODY)
         self.daemon.broker.used(plan)
         return self._served(served.session)
 

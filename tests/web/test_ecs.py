@@ -122,7 +122,7 @@ async def test_rendered_bytes_go_with_their_session(tmp_path: Path) -> None:
     credentials = Credentials(plans=lambda: plans, broker=broker, grants=grants, clock=clock, describe=nobody)
     plan = plan_of("web-admin")
 
-    first, second = credentials.ready(grant, plan), credentials.ready(grant, plan)
+    first, second = (credentials.ready(grant, plan, SIGHTING) for _ in range(2))
 
     assert first is not None
     assert second is not None

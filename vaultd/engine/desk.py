@@ -7,6 +7,8 @@ Rules
   without a cool-down. A question that an SDK request or the refresher opened (`stays`) lives to its time-out.
 - First answer wins. Three refused codes, or an explicit cancel, start a cool-down; a code given unasked
   (`--token-code`) ends one that is 30 s old (interface.md §3). How many codes may go out is the keeper's to say.
+- A question of kind `consent` asks whether a program may use a protected profile, one for each program and profile.
+  Only an explicit yes counts; a no is a cancel, with its cool-down. At most MOST_CONSENTS are open.
 - Codes are checked for their shape here, passed down, and not kept. Deadlines are by boottime (architecture.md §8.9).
 """
 
@@ -20,9 +22,10 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
+from vaultd.engine.consents import Consents, Subject
 from vaultd.engine.flights import within
 from vaultd.engine.seams import Clock
-from vaultd.errors import CodeRefused, InvalidCode, TooManyAttempts, UnknownPrompt, VaultdError
+from vaultd.errors import BadRequest, CodeRefused, InvalidCode, TooManyAttempts, UnknownPrompt, VaultdError
 from vaultd.model.dialects import stamp
 from vaultd.model.secret import Secret
 from vaultd.model.text import shown, typed
@@ -31,6 +34,8 @@ from vaultd.model.text import shown, typed
 ATTEMPTS = 3
 #: A cool-down of this age ends when a code is given unasked (interface.md §3).
 THAW_SECONDS = 30.0
+#: A program may be copied to any number of names, and a person answers one question at a time.
+MOST_CONSENTS = 16
 
 Ending = Literal["answered", "cancelled", "expired"]
 
@@ -81,20 +86,26 @@ class Verdict:
 
 #: Takes (question, code, who answered); the broker's side of a question. It never raises.
 OnCode = Callable[[Question, Secret, str], Awaitable[Verdict]]
+#: Hears of a consent's end: profile, identity, `allow` or `deny`, who answered.
+OnConsent = Callable[[str, str, str, str], None]
 Device = tuple[str, str]
+#: What there is one question for: a device, or a program at a profile.
+Key = Device | Subject
 
 
 @dataclass(slots=True, eq=False)
 class _Open:
     question: Question
     purpose: str
-    on_code: OnCode
+    on_code: OnCode | None
     stays: bool
     deadline: float
     ended: asyncio.Future[Ending]
     askers: int = 0
     attended: bool = False
     landing: asyncio.Task[VaultdError | None] | None = None
+    subject: Subject | None = None
+    on_consent: OnConsent | None = None
 
     @property
     def abandoned(self) -> bool:
@@ -102,8 +113,8 @@ class _Open:
         return self.attended and self.askers == 0 and not self.stays
 
     @property
-    def device(self) -> Device:
-        return self.question.identity, self.question.mfa_serial
+    def device(self) -> Key:
+        return self.subject or (self.question.identity, self.question.mfa_serial)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,14 +138,15 @@ class Attendance:
 
 
 class Desk:
-    """Open questions, askers and cool-downs (architecture.md §7)."""
+    """Open questions, askers, cool-downs and consents (architecture.md §7)."""
 
     def __init__(self, *, clock: Clock, timeout: timedelta, cancel_cooldown: timedelta) -> None:
         self._clock = clock
         self._timeout = timeout
         self._cooldown = cancel_cooldown.total_seconds()
-        self._open: dict[Device, _Open] = {}
-        self._cooldowns: dict[Device, _Cooldown] = {}
+        self._open: dict[Key, _Open] = {}
+        self._cooldowns: dict[Key, _Cooldown] = {}
+        self.consents = Consents(clock)
         self._landings: set[asyncio.Task[VaultdError | None]] = set()
 
     # ---- opening and finding ----
@@ -177,6 +189,50 @@ class Desk:
         )
         return question
 
+    def ask_consent(
+        self, *, subject: Subject, identity: str, requester: str, on_end: OnConsent, stays: bool
+    ) -> Question:
+        """Open or join the question whether a program may use a profile; raises TooManyAttempts in a cool-down, and
+        when too many are open.
+        """
+        self._sweep()
+        found = self._open.get(subject)
+        if found is not None:
+            return found.question
+        self._refuse_cooling(subject)
+        if sum(each.subject is not None for each in self._open.values()) >= MOST_CONSENTS:
+            raise TooManyAttempts(
+                f"{MOST_CONSENTS} programs wait for a person to allow them: type `vault-client mfa` for each of them.",
+                retry_after_seconds=_seconds(self._timeout.total_seconds()),
+            )
+        question = Question(
+            id=secrets.token_hex(8),
+            kind="consent",
+            identity=identity,
+            mfa_serial="",
+            profile=subject[0],
+            requester=requester,
+            attempts_left=1,
+            expires_at=self._clock.now() + self._timeout,
+        )
+        self._open[subject] = _Open(
+            question=question,
+            purpose="consent",
+            on_code=None,
+            stays=stays,
+            deadline=self._deadline(),
+            ended=asyncio.get_running_loop().create_future(),
+            subject=subject,
+            on_consent=on_end,
+        )
+        return question
+
+    def asked(self, subject: Subject) -> Question | None:
+        """The open question about a program and a profile."""
+        self._sweep()
+        found = self._open.get(subject)
+        return None if found is None else found.question
+
     def pending(self, identity: str, mfa_serial: str) -> Question | None:
         """The open question of a device."""
         self._sweep()
@@ -206,7 +262,7 @@ class Desk:
         if cooldown is not None and self._clock.boottime() - cooldown.since >= THAW_SECONDS:
             del self._cooldowns[identity, mfa_serial]
 
-    def _refuse_cooling(self, device: Device) -> None:
+    def _refuse_cooling(self, device: Key) -> None:
         cooldown, boot = self._cooldowns.get(device), self._clock.boottime()
         if cooldown is None:
             return
@@ -214,14 +270,17 @@ class Desk:
             del self._cooldowns[device]
             return
         wait, early = _seconds(cooldown.until - boot), _seconds(cooldown.since + THAW_SECONDS - boot)
-        if early > 0:
+        if not isinstance(device[1], str):
+            remedy = f"wait {wait} s, run the program again, and allow it with `vault-client mfa`"
+        elif early > 0:
             remedy = f"wait {early} s, then type `vault-client mfa {typed(device[0])} --token-code CODE`"
         else:
             remedy = f"wait {wait} s, or type `vault-client mfa {typed(device[0])} --token-code CODE`"
         raise TooManyAttempts(f"{cooldown.why}: {remedy}.", retry_after_seconds=wait)
 
-    def _cool(self, device: Device, why: str, seconds: float) -> None:
+    def _cool(self, device: Key, why: str, seconds: float) -> None:
         boot = self._clock.boottime()
+        self._cooldowns = {key: each for key, each in self._cooldowns.items() if boot < each.until}
         self._cooldowns[device] = _Cooldown(since=boot, until=boot + seconds, why=why)
 
     # ---- answering ----
@@ -236,6 +295,8 @@ class Desk:
         if digits is None:
             raise InvalidCode("A token code is six digits: type the ones that your device shows now.")
         found = self._find(question_id)
+        if found.on_code is None:
+            raise BadRequest("That question takes yes or no: type `vault-client mfa`.", field="token_code")
         while found.landing is not None:  # somebody else's code is on its way: his may win
             await asyncio.wait({found.landing})
             found = self._find(question_id)
@@ -253,6 +314,7 @@ class Desk:
         """Runs to its end whoever leaves; returns the error instead of raising it."""
         verdict = Verdict(error=VaultdError("The answer was lost: type `vaultd logs` for the reason."))
         try:
+            assert found.on_code is not None
             verdict = await found.on_code(found.question, code, by)
         except Exception:
             log.exception("fail answer identity=%s", shown(found.question.identity))
@@ -306,14 +368,34 @@ class Desk:
         found.question = replace(found.question, mfa_serial=mfa_serial)
         self._open[found.device] = found
 
+    def decide(self, question_id: str, *, allow: bool, by: str) -> None:
+        """A person's yes or no to a consent. Raises UnknownPrompt, and BadRequest for a question that takes a code."""
+        found = self._find(question_id)
+        if found.subject is None:
+            raise BadRequest("That question takes a token code: type `vault-client mfa`.", field="allow")
+        if not allow:
+            self.cancel(question_id, by=by)
+            return
+        self.consents.give(found.subject)
+        self._tell(found, "allow", by)
+        self._end(found, "answered")
+
     # ---- ends ----
 
-    def cancel(self, question_id: str) -> None:
+    def cancel(self, question_id: str, *, by: str = "") -> None:
         """A person said no: the one way, beside refused codes, to start the cool-down."""
         found = self._find(question_id)
-        why = f"The MFA question for {shown(found.question.identity)} was cancelled"
+        if found.subject is None:
+            why = f"The MFA question for {shown(found.question.identity)} was cancelled"
+        else:
+            why = f"Profile {shown(found.question.profile)} was denied to {shown(found.question.requester)}"
+            self._tell(found, "deny", by)
         self._cool(found.device, why, self._cooldown)
         self._end(found, "cancelled")
+
+    def _tell(self, found: _Open, decision: str, by: str) -> None:
+        if found.on_consent is not None:
+            found.on_consent(found.question.profile, found.question.identity, decision, by)
 
     def attend(self, question_id: str) -> Attendance:
         """Count an asker in."""
@@ -338,7 +420,8 @@ class Desk:
         return found.ended.result()
 
     def lock(self) -> None:
-        """End every question; one turn. Cool-downs stay: a lock is no way around them."""
+        """End every question and consent; one turn. Cool-downs stay: a lock is no way around them."""
+        self.consents.drop()
         for found in list(self._open.values()):
             self._end(found, "cancelled")
 

@@ -63,6 +63,8 @@ class _Living:
     deadline: float
     used: float
     last_used: datetime | None
+    #: The last program that was let to it; memory only.
+    met: Peer | None = None
 
 
 class Grants:
@@ -84,9 +86,9 @@ class Grants:
         boot_id: str,
         alive: Callable[[Bound], bool],
         on_revoke: Callable[[Grant, str], None],
+        on_use: Callable[[], None] | None = None,
     ) -> None:
         self._files = files
-        on_use: Callable[[], None] | None = None,
         self._path = path
         self._tokens = tokens
         self._clock = clock
@@ -95,9 +97,9 @@ class Grants:
         self._boot_id = boot_id
         self._alive = alive
         self._on_revoke = on_revoke
+        self._on_use = on_use
         self._by_digest: dict[bytes, _Living] = {}
         self._by_id: dict[str, _Living] = {}
-        self._on_use = on_use
         #: Revoked, but still in the file: a second `revoke` of one tries the disk again instead of not knowing it.
         self._unwritten: dict[str, Grant] = {}
         self._changed = False
@@ -237,10 +239,10 @@ class Grants:
         living.used = boot
         living.last_used = self._clock.now()
         self._changed = True
-        return living.grant
-
         if self._on_use is not None:
             self._on_use()
+        return living.grant
+
     def revoke(self, grant_id: str, *, reason: str) -> Grant:
         """End one at once. Raises UnknownGrant, and Unwritable when it holds in memory but is not written yet."""
         if (again := self._unwritten.get(grant_id)) is not None:
@@ -295,6 +297,12 @@ class Grants:
         """Every grant that lives, the oldest first; may be asked from a thread (the look-up of a process)."""
         return tuple(living.grant for living in tuple(self._by_id.values()) if self._ending(living) is None)
 
+    def met(self, grant_id: str, peer: Peer) -> None:
+        """A program was let to it."""
+        living = self._by_id.get(grant_id)
+        if living is not None:
+            living.met = peer
+
     def get(self, grant_id: str) -> Grant:
         """Raises UnknownGrant."""
         living = self._by_id.get(grant_id)
@@ -303,8 +311,9 @@ class Grants:
         return living.grant
 
     def wire(self, grant: Grant) -> dict[str, Any]:
-        """The grant object of interface.md §6."""
-        last_used = self.last_used(grant.id)
+        """The grant object of interface.md §6; `peer` is the last program that was let to it, else who asked for it."""
+        last_used, living = self.last_used(grant.id), self._by_id.get(grant.id)
+        peer = grant.peer if living is None else living.met or grant.peer
         return {
             "id": grant.id,
             "profile": shown(grant.profile),
@@ -313,7 +322,7 @@ class Grants:
             "created": stamp(grant.created),
             "last_used": None if last_used is None else stamp(last_used),
             "expires": stamp(grant.expires),
-            "peer": None if grant.peer is None else peer_wire(grant.peer),
+            "peer": None if peer is None else peer_wire(peer),
         }
 
     # ---- the permanent task ----

@@ -10,15 +10,41 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Protocol
 
 from vaultd.engine.seams import Clock
 from vaultd.model.peer import Peer
+from vaultd.model.programs import Program
 
 PER_SECOND = 5
 REMEMBERED = 10.0
 #: /proc answers in milliseconds; a look-up that hangs on a dying process is given up.
 DEADLINE = 2.0
+
+
+class Seat(Protocol):
+    """Where a program has a connection, as host/holders.py knows it."""
+
+    @property
+    def program(self) -> Program:
+        """Who has it."""
+
+    def leave(self) -> None:
+        """The connection has ended."""
+
+
+@dataclass(slots=True, eq=False)
+class Badge:
+    """What was found out about the program behind one connection. `cleared`: the grant that it may use without another
+    look; `passed`: the grant for which only the consent is to be looked at (a lock and eight hours end one); `seat`: to
+    be left when the connection ends.
+    """
+
+    cleared: str | None = None
+    passed: str | None = None
+    program: Program | None = None
+    seat: Seat | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +54,7 @@ class Sighting:
     uid: int
     inode: int | None
     pid: int | None
+    badge: Badge = field(default_factory=Badge, compare=False, repr=False)
 
 
 class Looks:
@@ -41,6 +68,8 @@ class Looks:
 
     async def who(self, sighting: Sighting) -> Peer:
         """The process, as far as it can be told; never raises."""
+        if sighting.badge.program is not None:  # attested before its keys went out
+            return sighting.badge.program.peer
         unknown, now = Peer(uid=sighting.uid), self._clock.boottime()
         if (known := self._recall(sighting.inode, now)) is not None:
             return known

@@ -65,7 +65,7 @@ def look(pid: int) -> Peer | None:
     if started is None:
         return None
     try:
-        uid = _effective_uid(pid)
+        uid = effective_uid(pid)
     except (OSError, ValueError, StopIteration):
         return None
     peer = Peer(uid=uid, pid=pid, exe=_exe(pid), argv0=_argv0(pid), started=started)
@@ -98,7 +98,7 @@ def find_by_inode(inode: int, *, first: Iterable[int] = ()) -> Peer | None:
     """The process of this user that holds the socket: `first` are looked at first, then all, the newest first."""
     name = f"socket:[{inode}]"
     budget = SCAN_LIMIT
-    for pid in _candidates(first):
+    for pid in candidates(first):
         found, seen = _holds(pid, name, min(budget, SCAN_LIMIT_EACH))
         if found and (peer := look(pid)) is not None and peer.uid == own_uid():
             return peer
@@ -129,10 +129,32 @@ def _stat(pid: int) -> list[str] | None:
     return text[text.rindex(")") + 2 :].split()
 
 
-def _effective_uid(pid: int) -> int:
+def effective_uid(pid: int) -> int:
+    """Raises OSError, ValueError or StopIteration for a process that is gone."""
     # Not the owner of /proc/PID: that is root for a process that is not dumpable, ourselves for example.
     text = (_PROC / str(pid) / "status").read_text(errors="replace")
     return int(next(line for line in text.splitlines() if line.startswith("Uid:")).split()[2])
+
+
+def name_of(pid: int) -> str | None:
+    """The name that the process goes by (15 characters, its own choice); readable when nothing else is."""
+    with suppress(OSError):
+        return (_PROC / str(pid) / "comm").read_bytes().decode("utf-8", "replace").rstrip("\n")
+    return None
+
+
+def script_of(pid: int, exe: str) -> str | None:
+    """The full path of the script that an interpreter runs, by argv[1]: the process's own word. None: no interpreter,
+    or one with code from elsewhere (`-c`, `-m`, stdin).
+    """
+    if not _INTERPRETERS.fullmatch(exe.removesuffix(" (deleted)").rpartition("/")[2]):
+        return None
+    with suppress(OSError, ValueError), (_PROC / str(pid) / "cmdline").open("rb") as stream:
+        script = os.fsdecode([*stream.read(4096).split(b"\0", 2), b"", b""][1])
+        if script and not script.startswith("-"):
+            path = os.path.normpath(os.path.join(os.readlink(_PROC / str(pid) / "cwd"), script))  # noqa: PTH115, PTH118 - text
+            return path if os.path.isfile(path) else None  # noqa: PTH113
+    return None
 
 
 def _exe(pid: int) -> str | None:
@@ -154,7 +176,8 @@ def _argv0(pid: int) -> str | None:
     return None
 
 
-def _candidates(first: Iterable[int]) -> Iterator[int]:
+def candidates(first: Iterable[int]) -> Iterator[int]:
+    """Pids in the order of a search: these first, then all there are, the newest first."""
     tried = set(first)
     yield from tried
     with suppress(OSError):

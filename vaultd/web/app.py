@@ -19,6 +19,7 @@ from typing import Final
 
 from aiohttp.http import RawRequestMessage
 
+from vaultd.engine.attestation import Attestation
 from vaultd.engine.grants import Grant, Grants
 from vaultd.engine.seams import Clock
 from vaultd.engine.sightings import Sighting
@@ -65,11 +66,14 @@ class SdkSide:
         limits: Limits | None = None,
         crowd: Crowd | None = None,
         holds: Holds | None = None,
+        attestation: Attestation | None = None,
     ) -> None:
         self._audit = audit
         self._clock = clock
         self._holds = holds
-        self._credentials = Credentials(plans=plans, broker=broker, grants=grants, clock=clock, describe=describe)
+        self._credentials = Credentials(
+            plans=plans, broker=broker, grants=grants, clock=clock, describe=describe, attestation=attestation
+        )
         self.peers = peers
         self.limits = limits or Limits()
         self.crowd = crowd or Crowd(self.limits.most())
@@ -125,7 +129,7 @@ class SdkSide:
             if message.path == HEALTH_PATH and message.method == "GET":
                 return as_asked(_HEALTHY, message)
             grant = self._granted(message)
-            served = self._credentials.ready(grant, self._credentials.plan(grant, message.path))
+            served = self._credentials.ready(grant, self._credentials.plan(grant, message.path), sighting)
         except VaultdError as exc:
             return self._told(exc, message, grant, sighting)
         return None if served is None else self._serving(served, message, sighting)
@@ -139,6 +143,8 @@ class SdkSide:
     async def _made(self, request: Request) -> Reply:
         message, sighting, arrived = request.parsed, request.line.sighting, self._clock.boottime()
         grant = self._granted(message)
+        if self._credentials.unmet(grant, sighting) and not request.line.present():
+            return Reply(b"", keep=False)
         plan: Plan | None = None
         try:
             plan = self._credentials.plan(grant, message.path)
@@ -162,7 +168,7 @@ class SdkSide:
             return None
         if not line.begin(_HELD):
             return Reply(b"", keep=False)
-        obtain = functools.partial(self._credentials.awaited, plan, line.sighting)
+        obtain = functools.partial(self._credentials.awaited, grant, plan, line.sighting)
         ended = await self._holds.hold(line, side=self, grant=grant.id, error=error, until=until, obtain=obtain)
         return self._end_of_hold(self._holds, ended, grant, request)
 
@@ -185,7 +191,7 @@ class SdkSide:
         return Reply(END, keep=False)
 
     def _keys(self, request: Request) -> Reply:
-        served = self._credentials.landed(bare_token(request.parsed), request.parsed.path)
+        served = self._credentials.landed(bare_token(request.parsed), request.parsed.path, request.line.sighting)
         sent = self._credentials.sent(served, request.line.sighting, self._audit)
         return Reply(last_chunk(body_of(served.message)), keep=False, sent=sent)
 

@@ -86,9 +86,10 @@ class PromptBody(Body):
 
 
 class AnswerBody(Body):
-    """POST /v1/prompts/{id}."""
+    """POST /v1/prompts/{id}: a code, or for a consent an explicit true or false."""
 
-    token_code: SecretText
+    token_code: SecretText | None = None
+    allow: bool | None = None
 
 
 class IdentityBody(Body):

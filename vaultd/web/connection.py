@@ -252,6 +252,10 @@ class Connection(RequestHandler):
             self._due = self._loop.time() + self._gate.limits.idle
         return reply.keep and (not self._half_closed or bool(self._messages))
 
+    def present(self) -> bool:
+        """The client is still there: nothing is looked for, and nobody asked, for one that is gone."""
+        return self._attested() is not None
+
     def begin(self, head: bytes) -> bool:
         """The head of a held answer: it says that keys may follow, so the peer is looked up for it too."""
         if self.transport is None or self._attested() is None:
@@ -321,6 +325,9 @@ class Connection(RequestHandler):
             self._timer.cancel()
             self._timer = None
         self._crowd.remove(self)
+        if (seat := self.sighting.badge.seat) is not None:
+            self.sighting.badge.seat = None
+            seat.leave()
         super().connection_lost(exc)
 
     # ---- what went wrong ----

@@ -18,6 +18,7 @@ import socket
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Final
 
+from vaultd.engine.attestation import Attestation
 from vaultd.engine.grant_records import LOOPBACK, Door
 from vaultd.engine.grants import Grant, Grants
 from vaultd.engine.seams import Clock
@@ -54,11 +55,12 @@ class Doors:
         limits: Limits | None = None,
         crowd: Crowd | None = None,
         listen: Callable[[int], socket.socket] = sockets.listen_tcp,
+        attestation: Attestation | None = None,
     ) -> None:
         limits = limits or Limits()
         plain, extended = Behind.renderings()
         self._behind = Behind(
-            serving=Serving(plans=plans, broker=broker, clock=clock, describe=describe),
+            serving=Serving(plans=plans, broker=broker, clock=clock, describe=describe, attestation=attestation),
             grants=grants,
             audit=audit,
             peers=peers,

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Final
 
+from vaultd.engine.attestation import Attestation
 from vaultd.engine.grants import Grant, Grants
 from vaultd.engine.seams import Clock
 from vaultd.engine.sightings import Sighting
@@ -35,10 +36,11 @@ class Credentials:
         grants: Grants,
         clock: Clock,
         describe: Callable[[int], Awaitable[str]],
+        attestation: Attestation | None = None,
     ) -> None:
         self._broker = broker
         self._grants = grants
-        self._serving = Serving(plans=plans, broker=broker, clock=clock, describe=describe)
+        self._serving = Serving(plans=plans, broker=broker, clock=clock, describe=describe, attestation=attestation)
         self._rendered = Rendered(ecs_reply)
 
     def grant(self, token: bytes) -> Grant:
@@ -58,33 +60,42 @@ class Credentials:
             )
         return self._serving.plan(grant)
 
-    def ready(self, grant: Grant, plan: Plan) -> Served | None:
-        """What goes out now, without waiting."""
+    def unmet(self, grant: Grant, sighting: Sighting) -> bool:
+        """Who asks is not known yet."""
+        return self._serving.unmet(grant, sighting)
+
+    def ready(self, grant: Grant, plan: Plan, sighting: Sighting) -> Served | None:
+        """What goes out now, without waiting. Raises ForbiddenPeer."""
+        if sighting.badge.cleared != grant.id and not self._serving.cleared(grant, sighting):
+            return None
         return self._serving.ready(grant, plan, self._rendered, patience=PATIENCE)
 
     async def made(self, grant: Grant, plan: Plan, sighting: Sighting) -> Served:
-        """The same within PATIENCE; raises whatever keeps a session from being made."""
-        return await self._serving.made(grant, plan, sighting, self._rendered, patience=PATIENCE)
+        """The same within PATIENCE; raises whatever keeps a session from being made, or this program from it."""
+        await self._serving.admitted(grant, plan, sighting)
+        ready = None if self.locked else self._serving.ready(grant, plan, self._rendered, patience=PATIENCE)
+        return ready or await self._serving.made(grant, plan, sighting, self._rendered, patience=PATIENCE)
 
     @property
     def locked(self) -> bool:
         """Nothing is served."""
         return self._broker.locked
 
-    def landed(self, token: bytes, path: str) -> Served:
+    def landed(self, token: bytes, path: str, sighting: Sighting) -> Served:
         """What a held request gets, in the turn of its bytes: grant, plan and session as they are now, not as they were
         when it came. Raises what `grant` and `plan` do, and StsUnavailable.
         """
         grant = self.grant(token)
         served = self._serving.ready(grant, self.plan(grant, path), self._rendered)
-        if served is None or self.locked:
+        if served is None or self.locked or not self._serving.still_admitted(grant, sighting):
             raise StsUnavailable(
                 f"The session of {shown(grant.profile)} is gone again; type `vault-client use {typed(grant.profile)}`."
             )
         return served
 
-    async def awaited(self, plan: Plan, sighting: Sighting, patience: float) -> None:
+    async def awaited(self, grant: Grant, plan: Plan, sighting: Sighting, patience: float) -> None:
         """For a held request: once the session is made, it is `ready`. Raises what keeps it from being made."""
+        await self._serving.admitted(grant, plan, sighting)
         await self._serving.session(plan, sighting, patience=patience)
 
     def sent(self, served: Served, sighting: Sighting, audit: Witness) -> Callable[[], None]:

@@ -187,6 +187,8 @@ class DoorSide:
         message, sighting = request.parsed, request.line.sighting
         if (reply := self.answer_now(message, sighting)) is not None:
             return reply
+        if self._behind.serving.unmet(self._grant, sighting) and not request.line.present():
+            return Reply(b"", keep=False)
         path = _plain(message.path)
         try:
             return self._serving(await self._made(path, sighting), message, sighting)
@@ -243,14 +245,19 @@ class DoorSide:
 
     def _ready(self, grant: Grant, path: str, message: RawRequestMessage, sighting: Sighting) -> Reply | None:
         rendered = self._rendering(path)
-        plan = self._behind.serving.plan(grant)
-        served = self._behind.serving.ready(grant, plan, rendered, patience=PATIENCE)
+        serving = self._behind.serving
+        plan = serving.plan(grant)
+        if sighting.badge.cleared != grant.id and not serving.cleared(grant, sighting):
+            return None
+        served = serving.ready(grant, plan, rendered, patience=PATIENCE)
         return None if served is None else self._serving(served, message, sighting)
 
     async def _made(self, path: str, sighting: Sighting) -> Served:
         serving = self._behind.serving
-        plan = serving.plan(self._grant)
-        return await serving.made(self._grant, plan, sighting, self._rendering(path), patience=PATIENCE)
+        plan, rendered = serving.plan(self._grant), self._rendering(path)
+        await serving.admitted(self._grant, plan, sighting)
+        ready = None if serving.locked else serving.ready(self._grant, plan, rendered, patience=PATIENCE)
+        return ready or await serving.made(self._grant, plan, sighting, rendered, patience=PATIENCE)
 
     def _rendering(self, path: str) -> Rendered:
         found = self._rendered.get(path)

@@ -27,6 +27,9 @@ class Line(Protocol):
     async def deliver(self, reply: Reply) -> None:
         """Write it to a client that waited; ConnectionError when there is nobody."""
 
+    def present(self) -> bool:
+        """The client is still there."""
+
     def begin(self, head: bytes) -> bool:
         """Write the head of an answer that is dripped, to a peer that is looked up; False: the client is gone."""
 

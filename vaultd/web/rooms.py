@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from aiohttp import web
 
+from vaultd.engine.attestation import Attestation
 from vaultd.engine.audit import Audit
 from vaultd.engine.broker import Broker
 from vaultd.engine.desk import Desk
@@ -64,10 +65,10 @@ class Lifecycle(Protocol):
     def granted(self) -> None:
         """A grant was made: its session is to be kept fresh."""
 
-    def stop(self, *, by: Peer | None) -> None:
     def used(self) -> None:
         """A person's command has come, or has been answered."""
 
+    def stop(self, *, by: Peer | None) -> None:
         """Begin the orderly end; returns at once."""
 
 
@@ -81,6 +82,7 @@ class Rooms:
     grants: Grants
     doors: Doors
     audit: Audit
+    attestation: Attestation
     custody: Custody
     lifecycle: Lifecycle
     clock: Clock

@@ -3,6 +3,7 @@
 Rules
 - A profile that has since come to mean another role than the grant's is refused, not followed; one without a role, when
   it has come to mean another identity or another IAM user. What a role's plan begins at may change: its ARN is pinned.
+- Which program asks is looked at once for each connection and grant, after the token and before the session.
 - Nothing with keys is written once the broker is locked.
 - What is ready goes out without an await; what is not is waited for as long as the dialect's clients bear.
 - Keys are rendered once a session, and the bytes go when the session goes.
@@ -17,6 +18,7 @@ from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Final, NamedTuple, Protocol
 
+from vaultd.engine.attestation import Attestation
 from vaultd.engine.flights import within
 from vaultd.engine.grants import Grant
 from vaultd.engine.seams import Clock
@@ -84,13 +86,20 @@ class Serving:
         broker: Sessions,
         clock: Clock,
         describe: Callable[[int], Awaitable[str]],
+        attestation: Attestation | None = None,
     ) -> None:
+        self._attestation = attestation
         self._plans = plans
         self._broker = broker
         self._clock = clock
         self._naming = _Naming(describe, clock)
         self._known: dict[str, Plan] = {}
         self._number = -1
+
+    @property
+    def locked(self) -> bool:
+        """Nothing is served."""
+        return self._broker.locked
 
     def plan(self, grant: Grant) -> Plan:
         """What the grant's profile means now. Raises ProfileMismatch, UnknownProfile, BadProfile."""
@@ -99,6 +108,27 @@ class Serving:
             self._known.clear()
             self._number = plans.number
         return self._known.get(grant.id) or self._learn(plans, grant)
+
+    def unmet(self, grant: Grant, sighting: Sighting) -> bool:
+        """A look-up lies before this request, for which its client should still be there."""
+        return self._attestation is not None and sighting.badge.cleared != grant.id
+
+    def cleared(self, grant: Grant, sighting: Sighting) -> bool:
+        """May the program behind this connection use the grant, as far as it can be told without waiting? False:
+        `admitted` will tell. Raises ForbiddenPeer.
+        """
+        if sighting.badge.cleared == grant.id or self._attestation is None:
+            return True
+        return self._attestation.clears(grant.id, grant.profile, sighting)
+
+    async def admitted(self, grant: Grant, plan: Plan, sighting: Sighting) -> None:
+        """Returns when it may. Raises ForbiddenPeer, and ConsentRequired with the question."""
+        if self._attestation is not None and not self._broker.locked:  # locked: nobody is asked, and nothing is served
+            await self._attestation.admit(grant.id, plan, sighting)
+
+    def still_admitted(self, grant: Grant, sighting: Sighting) -> bool:
+        """For a request that was admitted: does it still hold? A consent may have ended meanwhile."""
+        return self._attestation is None or self._attestation.holds(grant.id, grant.profile, sighting)
 
     def ready(self, grant: Grant, plan: Plan, rendered: Rendered, *, patience: float = 0.0) -> Served | None:
         """What goes out now, without waiting. None too when it was long idle: `made` within `patience` is better."""

@@ -8,7 +8,7 @@ from typing import Any
 from aiohttp import web
 
 from vaultd.engine.broker import Broker
-from vaultd.errors import VaultdError
+from vaultd.errors import ConsentRequired, ForbiddenPeer, VaultdError
 from vaultd.model.credentials import RoleSession
 from vaultd.model.dialects import credentials_object
 from vaultd.model.plan import Plan, Step
@@ -53,9 +53,32 @@ class _Profiles:
 
     async def credentials(self, request: web.Request) -> web.Response:
         plan = self._rooms.catalog().plan(request.match_info["profile"])
+        await self._admit(request, plan)
         session = await self._rooms.broker.session(plan, requester=requester(request))
         self._note(request, plan, session)
         return reply(credentials_object(session))
+
+    async def _admit(self, request: web.Request, plan: Plan) -> None:
+        """Keys go to the caller here, and not to a program that holds a token: it is judged in its place."""
+        if self._rooms.broker.locked:
+            return
+        try:
+            await self._rooms.attestation.admit_caller(plan, caller(request))
+        except (ForbiddenPeer, ConsentRequired) as exc:
+            self._deny(request, plan, exc)
+            raise
+
+    def _deny(self, request: web.Request, plan: Plan, error: VaultdError) -> None:
+        self._rooms.audit.record(
+            "credentials.deny",
+            profile=plan.profile,
+            identity=plan.identity,
+            role_arn=plan.role_arn,
+            peer=caller(request),
+            decision="deny",
+            reason=error.code,
+            count=1,
+        )
 
     def _note(self, request: web.Request, plan: Plan, session: RoleSession) -> None:
         self._rooms.audit.record(

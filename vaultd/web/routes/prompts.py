@@ -42,7 +42,7 @@ class _Prompts:
         body = bodies.parse(bodies.PromptBody, await request.read())
         if self._rooms.broker.locked:
             raise Locked("vaultd is locked: type `vault-client unlock`")
-        pending = self._pending(body.identity)
+        pending = self._pending(body.identity, code=body.token_code is not None)
         question = pending or await self._ahead_of_time(body.identity, requester=requester(request))
         if isinstance(question, MfaHandle):
             return reply({"live": True, "expiration": stamp(question.expiration)})
@@ -57,10 +57,12 @@ class _Prompts:
                 attendance.leave()
         return reply({})
 
-    def _pending(self, identity: str | None) -> Question | None:
-        """The oldest open question, of that identity where one is named."""
-        pending = (each for each in self._rooms.desk.open_questions() if identity in {None, each.identity})
-        return next(pending, None)
+    def _pending(self, identity: str | None, *, code: bool) -> Question | None:
+        """The oldest open question, of that identity where one is named; one for a `code` where that is given."""
+        for each in self._rooms.desk.open_questions():
+            if identity in {None, each.identity} and not (code and each.kind != "code"):
+                return each
+        return None
 
     async def _ahead_of_time(self, identity: str | None, *, requester: str) -> Question | MfaHandle:
         name = self._known(identity)
@@ -109,7 +111,16 @@ class _Prompts:
 
     async def answer(self, request: web.Request) -> web.Response:
         body = bodies.parse(bodies.AnswerBody, await request.read())
-        await self._rooms.desk.answer(request.match_info["id"], body.token_code, by=requester(request))
+        question = request.match_info["id"]
+        if (body.token_code is None) == (body.allow is None):
+            raise BadRequest(
+                "field token_code: a question takes it or allow, and not both; send the one that it asks for",
+                field="token_code",
+            )
+        if body.allow is not None:
+            self._rooms.desk.decide(question, allow=body.allow, by=requester(request))
+        elif body.token_code is not None:
+            await self._rooms.desk.answer(question, body.token_code, by=requester(request))
         return reply({})
 
     async def cancel(self, request: web.Request) -> web.Response:
@@ -118,5 +129,5 @@ class _Prompts:
         if "leave" in request.query:
             self._rooms.desk.attend(question).leave()
         else:
-            self._rooms.desk.cancel(question)
+            self._rooms.desk.cancel(question, by=requester(request))
         return reply({})

@@ -1,0 +1,253 @@
+"""Attestation: which program asks for keys, and whether the profile's policy gives them to it (security.md §5).
+
+Rules
+- Once for each connection and grant, after the token was good and before the session is looked at: who has no token
+  costs no look-up. A connection that was cleared costs one comparison.
+- By default a relay is refused, everything else of this user is served: also one that cannot be told (not dumpable, or
+  not found within 50 ms), unless a process that may be it has a relay's name. With `allow_executables` or `protected`
+  who cannot be told is refused.
+- `protected`: each new program is confirmed by a person once, by an explicit yes; a no counts for the cool-down.
+- Scans run in a thread, one at a time for all who wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Collection, Mapping
+from typing import Final, Protocol
+
+from vaultd.engine.desk import Desk
+from vaultd.engine.flights import within
+from vaultd.engine.renewals import Recorder
+from vaultd.engine.seams import Clock
+from vaultd.engine.sightings import Seat, Sighting
+from vaultd.errors import ConsentRequired, ForbiddenPeer, TooManyAttempts
+from vaultd.model.peer import Peer
+from vaultd.model.plan import Plan
+from vaultd.model.programs import Found, Policy, Program, table_of
+from vaultd.model.text import shown, typed
+
+#: A request waits so long for the look-up (2 ms as a rule).
+LONGEST: Final = 0.05
+_OPEN: Final = Policy()
+_NOBODY: Final = Found()
+
+log = logging.getLogger(__name__)
+
+
+class Programs(Protocol):
+    """The operating system's side (lifecycle/clients.py)."""
+
+    def known(self, inode: int) -> Seat | None:
+        """The holder of a socket, when it called before; some microseconds, on the loop."""
+
+    async def look(self, inodes: Collection[int]) -> Mapping[int, Found]:
+        """The holders of sockets, by a scan in a thread."""
+
+    async def behind(self, peer: Peer) -> Found:
+        """What a process runs that is known by pid and start time."""
+
+    async def listed(self, program: Program, entries: Collection[str]) -> bool:
+        """Is it one of these files, or is its script?"""
+
+    async def describe_peer(self, peer: Peer) -> str:
+        """`terraform (pid 4711, /usr/bin/terraform, started by zsh)`."""
+
+
+class Attestation:
+    """The policies in motion. `met` is told of every program that was let to a grant."""
+
+    def __init__(
+        self,
+        *,
+        programs: Programs,
+        policies: Mapping[str, Policy],
+        desk: Desk,
+        clock: Clock,
+        audit: Recorder,
+        met: Callable[[str, Peer], None],
+    ) -> None:
+        self._programs = programs
+        self._policies = policies
+        self._desk = desk
+        self._clock = clock
+        self._audit = audit
+        self._met = met
+        self._wanted: dict[int, asyncio.Future[Found | None]] = {}
+        self._scan: asyncio.Task[None] | None = None
+
+    # ---- a connection ----
+
+    def clears(self, grant_id: str, profile: str, sighting: Sighting) -> bool:
+        """On the loop, for a connection that this grant was not cleared for: False: `admit` has to see to it.
+
+        Raises ForbiddenPeer for a relay that is known already.
+        """
+        policy, badge = self._policies.get(profile, _OPEN), sighting.badge
+        if policy.strict:
+            return self._still_passed(grant_id, profile, policy, sighting)
+        program = badge.program or self._seated(sighting)
+        if program is None:
+            return False
+        if program.relay is not None:
+            self._refuse_relay(policy, profile, Found(program))
+        badge.program, badge.cleared = program, grant_id
+        self._met(grant_id, program.peer)
+        return True
+
+    def _seated(self, sighting: Sighting) -> Program | None:
+        """Who called before, by where he had a connection."""
+        seat = None if sighting.inode is None else self._programs.known(sighting.inode)
+        if seat is None:
+            return None
+        sighting.badge.seat = seat
+        return seat.program
+
+    def _still_passed(self, grant_id: str, profile: str, policy: Policy, sighting: Sighting) -> bool:
+        badge = sighting.badge
+        if badge.passed != grant_id or badge.program is None:
+            return False
+        return not policy.protected or self._desk.consents.hold((profile, badge.program.key))
+
+    async def admit(self, grant_id: str, plan: Plan, sighting: Sighting) -> None:
+        """The same with a look-up of at most 50 ms, and with a question where a person has to confirm.
+
+        Raises ForbiddenPeer, and ConsentRequired with the question.
+        """
+        badge = sighting.badge
+        if badge.cleared == grant_id or self.clears(grant_id, plan.profile, sighting):
+            return
+        policy = self._policies.get(plan.profile, _OPEN)
+        found = await self._find(sighting)
+        if badge.seat is None and found is not None and found.program is not None:
+            self._seated(sighting)
+        await self._judge(policy, plan, found or _NOBODY, stays=True)
+        if found is None:  # not found in time: this request is served, and the next one looks again
+            return
+        if policy.strict:
+            badge.passed, badge.program = grant_id, found.program
+        else:
+            badge.cleared, badge.program = grant_id, found.program
+        if found.program is not None:
+            self._met(grant_id, found.program.peer)
+
+    def holds(self, grant_id: str, profile: str, sighting: Sighting) -> bool:
+        """For a request that was admitted and had to wait: has its consent not ended meanwhile?"""
+        policy = self._policies.get(profile, _OPEN)
+        return not policy.strict or self._still_passed(grant_id, profile, policy, sighting)
+
+    async def admit_caller(self, plan: Plan, peer: Peer) -> None:
+        """For keys that go out over the control socket: the same rules for the process at its other end."""
+        policy = self._policies.get(plan.profile, _OPEN)
+        await self._judge(policy, plan, await self._programs.behind(peer), stays=False)
+
+    # ---- the policies ----
+
+    async def _judge(self, policy: Policy, plan: Plan, found: Found, *, stays: bool) -> None:
+        self._refuse_relay(policy, plan.profile, found)
+        if not policy.strict:
+            return
+        if found.program is None:
+            raise _untold(plan.profile)
+        if policy.allow is not None and not await self._programs.listed(found.program, policy.allow):
+            raise _unlisted(plan.profile, found.program)
+        if policy.protected and not self._desk.consents.hold((plan.profile, found.program.key)):
+            await self._ask(plan, found.program, stays=stays)
+
+    def _refuse_relay(self, policy: Policy, profile: str, found: Found) -> None:
+        family = policy.refused_relay(found)
+        if family is not None:
+            raise _relayed(profile, family, sure=found.program is not None)
+
+    async def _ask(self, plan: Plan, program: Program, *, stays: bool) -> None:
+        """Raises ConsentRequired with the open question, or ForbiddenPeer after a no."""
+        requester = await self._programs.describe_peer(program.peer)
+        subject = (plan.profile, program.key)
+        opened = self._desk.asked(subject) is None
+        try:
+            question = self._desk.ask_consent(
+                subject=subject, identity=plan.identity, requester=requester, on_end=self._note, stays=stays
+            )
+        except TooManyAttempts as exc:
+            raise ForbiddenPeer(exc.message) from exc
+        if opened:
+            self._audit.record(
+                "consent.ask", profile=plan.profile, identity=plan.identity, peer=program.peer, reason=requester
+            )
+            log.info("ask consent profile=%s", shown(plan.profile))
+        raise ConsentRequired(
+            f"Profile {shown(plan.profile)} is protected and waits for a person to allow {shown(program.path)}: "
+            f"type `vault-client mfa {typed(plan.identity)}`.",
+            prompt=question.wire(),
+            opened=opened,
+        )
+
+    def _note(self, profile: str, identity: str, decision: str, by: str) -> None:
+        self._audit.record(
+            "consent.answer", sync=True, profile=profile, identity=identity, decision=decision, reason=by
+        )
+
+    # ---- look-ups ----
+
+    async def _find(self, sighting: Sighting) -> Found | None:
+        """None: not in time, or there is no socket to look for."""
+        if sighting.inode is None:
+            return None
+        future = self._wanted.get(sighting.inode)
+        if future is None:
+            future = self._wanted[sighting.inode] = asyncio.get_running_loop().create_future()
+        if self._scan is None:
+            self._scan = asyncio.ensure_future(self._look())
+        await asyncio.wait({future})  # bounded by `_look`, which has one timer for all
+        return future.result()
+
+    async def _look(self) -> None:
+        """Scan for all who wait, until nobody does. Nobody waits longer than LONGEST for one scan."""
+        try:
+            while batch := tuple(self._wanted):
+                scan = asyncio.ensure_future(self._programs.look(batch))
+                while not await within(self._clock, {scan}, LONGEST):
+                    self._tell(tuple(self._wanted), None)
+                self._tell(batch, _result_of(scan))
+        finally:
+            self._scan = None
+
+    def _tell(self, inodes: Collection[int], found: Mapping[int, Found] | None) -> None:
+        for inode in inodes:
+            future = self._wanted.pop(inode, None)
+            if future is not None:
+                future.set_result(None if found is None else found.get(inode, _NOBODY))
+
+
+def _result_of(scan: asyncio.Future[Mapping[int, Found]]) -> Mapping[int, Found]:
+    """Whoever cannot be told for an error of ours is treated as such."""
+    if (exc := scan.exception()) is None:
+        return scan.result()
+    log.error("fail look-up error=%s", type(exc).__name__, exc_info=exc)
+    return {}
+
+
+def _relayed(profile: str, family: str, *, sure: bool) -> ForbiddenPeer:
+    who = (
+        f"{family}, a relay that others may stand behind" if sure else f"a hidden process that may be {family}, a relay"
+    )
+    return ForbiddenPeer(
+        f'Profile {shown(profile)} is not given to {who}: to allow it write `relays = ["{family}"]` under '
+        f"{table_of(profile)} in config.toml, then type `vaultd restart`."
+    )
+
+
+def _unlisted(profile: str, program: Program) -> ForbiddenPeer:
+    return ForbiddenPeer(
+        f"Profile {shown(profile)} is not given to {program.path}: to allow it add that path to allow_executables "
+        f"under {table_of(profile)} in config.toml, then type `vaultd restart`."
+    )
+
+
+def _untold(profile: str) -> ForbiddenPeer:
+    return ForbiddenPeer(
+        f"Profile {shown(profile)} is given to known programs alone, and it cannot be told which one asks: run it as "
+        "a plain process of yours (not setuid, not in a container), or remove protected and allow_executables under "
+        f"{table_of(profile)} in config.toml and type `vaultd restart`."
+    )

@@ -1,0 +1,272 @@
+"""Which process holds a socket, and what it runs: for the policies of a profile, before keys go out (security.md §5).
+
+Rules
+- A process is pinned by a descriptor of its /proc directory: that names the process, not the pid, so a pid that is
+  reused meanwhile reads as gone. What was read of it counts only if it still holds the socket afterwards.
+- A process that called before and calls again on another connection is found on the loop, by looking where it had a
+  socket before (2.5 µs a place). Everything else is a scan in a thread, one for all who wait.
+- A process that may not be looked into (not dumpable) is told by name only, as a possibility.
+- The look is at the first request of a connection: a socket that is handed to another process later keeps its name.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from itertools import islice
+
+from vaultd.host import processes
+from vaultd.model.programs import FileId, Found, Program
+
+#: Processes that are kept pinned, the latest caller first; each is one descriptor.
+MOST_PINNED = 16
+#: Places that are looked at on the loop for one connection, of all pinned processes.
+MOST_PLACES = 12
+#: Of them places of connections that are believed to be open, the oldest.
+MOST_BUSY = 8
+#: Places and sockets that are remembered of one process.
+MOST_FREED, MOST_SEEN = 128, 1024
+
+
+@dataclass(slots=True, eq=False)
+class _Pinned:
+    """A process by its directory in /proc. `freed`: descriptors that were connections to us and have ended, the longest
+    ago first, as a client takes the lowest that is free; `seen`: where the last scan saw which socket.
+    """
+
+    directory: int
+    program: Program
+    seen: dict[str, int]
+    freed: deque[int] = field(default_factory=lambda: deque(maxlen=MOST_FREED))
+    busy: dict[int, Seat] = field(default_factory=dict)
+    last: int = -1
+
+    def place_of(self, wanted: str, most: int) -> tuple[int | None, int]:
+        """Where it has this socket, as far as `most` looks tell, and how many are left."""
+        for place in self._likely(wanted):
+            if most <= 0:
+                break
+            most -= 1
+            if _link(self.directory, f"fd/{place}") == wanted:
+                return place, most
+        return None, most
+
+    def _likely(self, wanted: str) -> Iterator[int]:
+        """A freed place that is looked at is forgotten: it is closed, or another connection's, which frees it again."""
+        if (place := self.seen.pop(wanted, None)) is not None:
+            yield place
+        while self.freed:
+            yield self.freed.popleft()
+        yield from tuple(islice(self.busy, MOST_BUSY))  # one may have ended, and we have not heard of it
+        yield self.last + 1  # one more connection than ever
+
+    def close(self) -> None:
+        os.close(self.directory)
+
+
+class Seat:
+    """Where a program has the connection that it was told by; `leave` when that has ended."""
+
+    __slots__ = ("_pinned", "_place", "program")
+
+    def __init__(self, pinned: _Pinned, place: int) -> None:
+        self.program = pinned.program
+        self._pinned = pinned
+        self._place = place
+        pinned.last = place
+        pinned.busy.pop(place, None)
+        pinned.busy[place] = self
+
+    def leave(self) -> None:
+        """The next connection of that program is likely there."""
+        if self._pinned.busy.get(self._place) is self:
+            del self._pinned.busy[self._place]
+            self._pinned.freed.append(self._place)
+
+
+@dataclass(slots=True, eq=False)
+class Looked:
+    """A scan's results, and the processes that it pinned: to be taken over by `adopt`, on the loop."""
+
+    found: dict[int, Found] = field(default_factory=dict)
+    pinned: list[_Pinned] = field(default_factory=list)
+
+
+class Holders:
+    """Holders of sockets. `known`, `adopt` and `close` on the loop, the rest in a thread."""
+
+    def __init__(self) -> None:
+        self._pinned: list[_Pinned] = []
+
+    def __len__(self) -> int:
+        """How many processes are pinned."""
+        return len(self._pinned)
+
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """Of the pinned processes."""
+        return tuple(each.program.peer.pid for each in self._pinned if each.program.peer.pid is not None)
+
+    # ---- on the loop ----
+
+    def known(self, inode: int) -> Seat | None:
+        """The holder, when it is a process that called before and still runs the same file."""
+        wanted, most = f"socket:[{inode}]", MOST_PLACES
+        for pinned in self._pinned:
+            place, most = pinned.place_of(wanted, most)
+            if place is not None:
+                return self._again(pinned, place)
+            if most <= 0:
+                break
+        return None
+
+    def _again(self, pinned: _Pinned, place: int) -> Seat | None:
+        if _link(pinned.directory, "exe") != pinned.program.exe:  # it has become another program by execve
+            self._drop(pinned)
+            return None
+        if self._pinned[0] is not pinned:
+            self._pinned.remove(pinned)
+            self._pinned.insert(0, pinned)
+        return Seat(pinned, place)
+
+    def adopt(self, looked: Looked) -> None:
+        """Keep what a scan has pinned."""
+        for pinned in looked.pinned:
+            self._keep(pinned)
+
+    def _keep(self, new: _Pinned) -> None:
+        peer = new.program.peer
+        for old in self._pinned:
+            if (old.program.peer.pid, old.program.peer.started) == (peer.pid, peer.started):
+                old.program, old.seen = new.program, new.seen
+                new.close()
+                return
+        self._pinned.insert(0, new)
+        while len(self._pinned) > MOST_PINNED:
+            self._drop(next((each for each in self._pinned if _link(each.directory, "exe") is None), self._pinned[-1]))
+
+    def _drop(self, pinned: _Pinned) -> None:
+        self._pinned.remove(pinned)
+        pinned.close()
+
+    def close(self) -> None:
+        """Give the descriptors back."""
+        while self._pinned:
+            self._drop(self._pinned[-1])
+
+    # ---- in a thread ----
+
+    def look(self, inodes: Iterable[int], *, first: Iterable[int] = ()) -> Looked:
+        """One scan for all of these sockets: `first` are looked at first, then all, the newest first. Blocks."""
+        looked, names = Looked(), {f"socket:[{each}]": each for each in inodes}
+        barred: list[int] = []
+        wanted = set(names)
+        for pid, places in _descriptors(first, barred):
+            mine = wanted & places.keys()
+            if mine and (pinned := _pin(pid, {link: places[link] for link in mine}, places)) is not None:
+                looked.pinned.append(pinned)
+                looked.found.update({names[link]: Found(pinned.program) for link in mine})
+                wanted -= mine
+            if not wanted:
+                return looked
+        hidden = tuple(sorted({name for pid in barred if (name := _own_name(pid)) is not None}))
+        looked.found.update({names[each]: Found(hidden=hidden) for each in wanted})
+        return looked
+
+
+def program_of(pid: int, started: int | None) -> Found:
+    """What the process of that pid and start time runs. Blocks."""
+    with suppress(OSError):
+        directory = _open(pid)
+        try:
+            program = _read(pid, directory)
+            if program is not None and program.peer.started == started:
+                return Found(program)
+        finally:
+            os.close(directory)
+    name = _own_name(pid)
+    return Found(hidden=() if name is None else (name,))
+
+
+def file_id(path: str, *, directory: int | None = None) -> FileId | None:
+    """The file at a path, links followed; None where there is none that we may see."""
+    try:
+        found = os.stat(path, dir_fd=directory)
+    except (OSError, ValueError):
+        return None
+    return found.st_dev, found.st_ino, found.st_ctime_ns, found.st_size
+
+
+def _link(directory: int, place: str) -> str | None:
+    try:
+        return os.readlink(place, dir_fd=directory)
+    except OSError:
+        return None
+
+
+def _open(pid: int) -> int:
+    return os.open(f"/proc/{pid}", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+def _descriptors(first: Iterable[int], barred: list[int]) -> Iterator[tuple[int, dict[str, int]]]:
+    """Process by process the descriptors that are sockets, within the bounds of a scan; `barred` gets the rest."""
+    budget = processes.SCAN_LIMIT
+    for pid in processes.candidates(first):
+        folder, seen, places = f"/proc/{pid}/fd", 0, dict[str, int]()
+        try:
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    if seen >= min(budget, processes.SCAN_LIMIT_EACH):
+                        break
+                    seen += 1
+                    with suppress(OSError):
+                        link = os.readlink(f"{folder}/{entry.name}")  # noqa: PTH115 - thousands of these a scan
+                        if link.startswith("socket:"):
+                            places[link] = int(entry.name)
+        except PermissionError:
+            barred.append(pid)
+        except OSError:
+            continue
+        budget -= seen
+        yield pid, places
+        if budget <= 0:
+            return
+
+
+def _pin(pid: int, held: dict[str, int], places: dict[str, int]) -> _Pinned | None:
+    """The process, if it is one of ours that held these sockets before and after it was read."""
+    try:
+        directory = _open(pid)
+    except OSError:
+        return None
+    program = _read(pid, directory)
+    if program is None or any(_link(directory, f"fd/{place}") != link for link, place in held.items()):
+        os.close(directory)
+        return None
+    return _Pinned(directory, program, {**dict(islice(places.items(), MOST_SEEN)), **held})
+
+
+def _read(pid: int, directory: int) -> Program | None:
+    exe = _link(directory, "exe")
+    peer = processes.look(pid)
+    if exe is None or peer is None or peer.uid != processes.own_uid():
+        return None
+    script = processes.script_of(pid, exe)
+    return Program(
+        peer=peer,
+        exe=exe,
+        file=file_id("exe", directory=directory),
+        script=script,
+        script_file=None if script is None else file_id(script),
+    )
+
+
+def _own_name(pid: int) -> str | None:
+    """The name of a process of this user that may not be looked into, by its own word; None for another user's."""
+    try:
+        return processes.name_of(pid) if processes.effective_uid(pid) == processes.own_uid() else None
+    except (OSError, ValueError, StopIteration):
+        return None
