@@ -39,6 +39,8 @@ class FakeClock:
     def __init__(self, start: datetime = START) -> None:
         self._now = start
         self._boot = 1000.0
+        #: How many turns of the loop `settle` takes: more where a wire lies between two ends.
+        self.turns = 20
         self._order = itertools.count()
         self._sleepers: list[tuple[float, int, asyncio.Future[None]]] = []
 
@@ -75,9 +77,9 @@ class FakeClock:
         """The wall clock alone is set (NTP, a person): boottime does not move."""
         self._now += timedelta(seconds=wall_seconds)
 
-    async def settle(self, turns: int = 20) -> None:
+    async def settle(self, turns: int | None = None) -> None:
         """Let every runnable task run until it waits."""
-        for _ in range(turns):
+        for _ in range(self.turns if turns is None else turns):
             await asyncio.sleep(0)
 
     def _step(self, seconds: float) -> None:

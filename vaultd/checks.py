@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from vaultd import ownership
+from vaultd.command import own_unit
 from vaultd.config import Settings, load_for
 from vaultd.engine import audit_chain
-from vaultd.engine.seams import Head
+from vaultd.engine.seams import Head, Residence
 from vaultd.errors import FileRefused, VaultdError
 from vaultd.files import Files, Layout, check_runtime_dir
 from vaultd.host import sockets
@@ -56,7 +57,7 @@ class Check:
 @dataclass(frozen=True, slots=True)
 class Live:
     """What only a running daemon knows. `audit`: what was wrong with the audit log when it was opened; `head`: where it
-    ends now.
+    ends now. `residence`: where its keeper lives, which looks for the OS `keyring`.
     """
 
     port: int
@@ -67,6 +68,8 @@ class Live:
     settings_path: Path | None = None
     audit: tuple[str, ...] = ()
     head: Head | None = None
+    residence: Residence | None = None
+    keyring: Callable[[], str | None] | None = None
 
 
 def run(layout: Layout, files: Files, environ: Mapping[str, str], *, live: Live | None = None) -> list[Check]:
@@ -80,8 +83,9 @@ def run(layout: Layout, files: Files, environ: Mapping[str, str], *, live: Live 
         found,
         _permissions(layout, files, environ),
         _profiles(files, settings, environ),
-        _store(layout, files, settings),
+        _store(layout, files, settings, _keyring if live is None or live.keyring is None else live.keyring),
         _daemon(layout, live, holder),
+        *_keeper(live),
         _port(settings, live, holder),
         attestation(Peers()),
         _clock(live),
@@ -201,7 +205,7 @@ def _profiles(files: Files, settings: Settings, environ: Mapping[str, str]) -> C
     return Check("profiles", True, f"{path} has {len(found.names())} profiles")
 
 
-def _store(layout: Layout, files: Files, settings: Settings) -> Check:
+def _store(layout: Layout, files: Files, settings: Settings, keyring: Callable[[], str | None]) -> Check:
     """Which store would be used; the keyring is looked for, and not asked for anything."""
     try:
         entries = IdentityIndex(files, layout.identities_json).load()
@@ -214,7 +218,7 @@ def _store(layout: Layout, files: Files, settings: Settings) -> Check:
         if missing:
             return Check("store", False, f"{file} is missing, and {held} are in it", "restore it from a backup")
         return Check("store", True, f"the encrypted file {file}, {held}")
-    chosen = _keyring()
+    chosen = keyring()
     if chosen is not None:
         return Check("store", True, f"the OS keyring ({chosen}), {held}")
     if settings.store.backend == "auto":
@@ -238,6 +242,20 @@ def _daemon(layout: Layout, live: Live | None, holder: Holder | None) -> Check:
     return Check("daemon", True, "unlocked")
 
 
+def _keeper(live: Live | None) -> list[Check]:
+    """Which process holds the keys, and whether others may read it."""
+    if live is None or live.residence is None:
+        return []
+    keeper, own = live.residence, os.getpid()
+    if keeper.dumpable:
+        said = f"other processes of this user may read the keys in the memory of pid {keeper.pid}"
+        return [Check("keeper", False, said, "type `vaultd restart`")]
+    if not keeper.apart:
+        return [Check("keeper", True, f"keys are held in vaultd's one process, pid {own}")]
+    again = f", started again {keeper.restarts} times" if keeper.restarts else ""
+    return [Check("keeper", True, f"vaultd is pid {own}; keys are held by its keeper, pid {keeper.pid}{again}")]
+
+
 def _silent(layout: Layout, holder: Holder | None) -> Check:
     """None answered; one may run all the same, with a run directory that is not ours."""
     if holder is None:
@@ -258,6 +276,8 @@ def _port(settings: Settings, live: Live | None, holder: Holder | None) -> Check
     owner = sockets.port_owner(port)
     if owner is None:
         return Check("port", True, f"127.0.0.1:{port} is free")
+    if (unit := own_unit.find()) is not None and unit.port == port and unit.supervisor.listens():
+        return Check("port", True, f"127.0.0.1:{port} is held by {unit.name}, and the first use starts vaultd")
     who = "another process" if owner.pid is None else f"{owner.exe or owner.argv0 or 'a process'} (pid {owner.pid})"
     whose = "" if owner.uid == os.geteuid() else f" of uid {owner.uid}"
     remedy = "write another `[listen] port` into config.toml or end that process, then type `vaultd start`"

@@ -7,11 +7,13 @@ from datetime import timedelta
 from pathlib import Path
 
 from tests.fakes import FakeClock, FakeIam, FakeStore, FakeSts
-from vaultd.engine.seams import IdentityStore, Minted, MintMfa, MintRole, Opened
+from tests.keeper.wired import Wired
+from vaultd.engine.seams import Custody, IdentityStore, Minted, MintMfa, MintRole, Opened
 from vaultd.errors import StoreUnavailable
 from vaultd.files import Files
 from vaultd.keeper.keeper import DaemonKeeper
 from vaultd.keeper.opening import Choice, Stores
+from vaultd.keeper.remote import RemoteKeeper
 from vaultd.model.credentials import Identity, IdentityKey, MfaHandle, RoleSession
 from vaultd.model.partitions import Endpoint
 from vaultd.model.plan import RoleParameters
@@ -47,7 +49,9 @@ class Full:
 class Home:
     """One home directory; `keeper()` is a daemon's start in it."""
 
-    def __init__(self, path: Path, clock: FakeClock) -> None:
+    def __init__(self, path: Path, clock: FakeClock, *, wired: Wired | None = None) -> None:
+        self.wired = wired
+        self._last: DaemonKeeper
         self.clock = clock
         self.disk = Full()
         self.files = Files(fault=self.disk)
@@ -72,7 +76,18 @@ class Home:
     def sealed(self) -> Path:
         return self.path / "sessions.sealed"
 
-    def keeper(self) -> DaemonKeeper:
+    def keeper(self) -> DaemonKeeper | RemoteKeeper:
+        return self.wired.remote(self.made) if self.wired is not None else self.made()
+
+    def within(self, keeper: DaemonKeeper | RemoteKeeper) -> DaemonKeeper:
+        """The one behind the wire, for a look at what it holds."""
+        return self._last if isinstance(keeper, RemoteKeeper) else keeper
+
+    def made(self) -> DaemonKeeper:
+        self._last = self._made()
+        return self._last
+
+    def _made(self) -> DaemonKeeper:
         self.file.close()  # a new process
         return DaemonKeeper(
             stores=Stores({"keyring": self._keyring, "file": lambda: self.file}, choice=self.choice),
@@ -87,11 +102,11 @@ class Home:
             persist=self.persist,
         )
 
-    async def opened(self) -> tuple[DaemonKeeper, Opened]:
+    async def opened(self) -> tuple[DaemonKeeper | RemoteKeeper, Opened]:
         keeper = self.keeper()
         return keeper, await keeper.open()
 
-    async def with_franklin(self) -> DaemonKeeper:
+    async def with_franklin(self) -> DaemonKeeper | RemoteKeeper:
         """Open, with franklin's key added."""
         keeper, _ = await self.opened()
         await add_franklin(keeper)
@@ -104,7 +119,7 @@ class Home:
         return self.keyring
 
 
-async def add_franklin(keeper: DaemonKeeper, *, key_id: str = KEY_ID, replace: bool = False) -> Identity:
+async def add_franklin(keeper: Custody, *, key_id: str = KEY_ID, replace: bool = False) -> Identity:
     return await keeper.add(franklin(key_id=key_id), endpoint=ENDPOINT, replace=replace)
 
 

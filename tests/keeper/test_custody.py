@@ -321,4 +321,4 @@ async def test_a_key_added_survives_the_daemon(home: Home) -> None:
     await keeper.mint(from_handle(None))
 
     assert home.sts.calls[-1].key_id == KEY_ID
-    assert keeper._identities._keys[home.index.load()[0].uuid].secret_access_key == Secret(SECRET)
+    assert home.within(keeper)._identities._keys[home.index.load()[0].uuid].secret_access_key == Secret(SECRET)

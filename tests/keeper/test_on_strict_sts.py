@@ -12,6 +12,7 @@ from tests.keeper.rooms import ROLE, SERIAL, Home, from_handle, handle_of, sessi
 from tests.strict_sts import FRANKLIN, StrictSts
 from vaultd.errors import CodeRefused, CodeSpent, IdentityBroken, SessionRejected, StsUnavailable, Throttled
 from vaultd.keeper.keeper import DaemonKeeper
+from vaultd.keeper.remote import RemoteKeeper
 from vaultd.model.credentials import IdentityKey
 
 
@@ -23,7 +24,7 @@ def clock() -> SkippingClock:
 class World:
     """franklin added to a keeper that calls the emulator."""
 
-    def __init__(self, strict: StrictSts, aws: Aws, keeper: DaemonKeeper) -> None:
+    def __init__(self, strict: StrictSts, aws: Aws, keeper: DaemonKeeper | RemoteKeeper) -> None:
         self.strict = strict
         self.aws = aws
         self.keeper = keeper

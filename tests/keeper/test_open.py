@@ -319,15 +319,17 @@ async def test_close_drops_everything_in_one_turn(home: Home) -> None:
     """architecture.md §6.6: no await inside, the epoch has grown, and nothing of a secret is held by the keeper."""
     keeper = await home.with_franklin()
     handle = handle_of(await keeper.mint(with_code()))
+    inner = home.within(keeper)
 
-    closing = keeper.close(Head(3, "d" * 64))
-    with pytest.raises(StopIteration) as done:
-        closing.send(None)
-
-    assert done.value.value == 1
-    assert keeper._identities._keys == {}
-    assert keeper._sessions.handles == ()
-    assert keeper._codes._data_key is None
+    if inner is keeper:
+        with pytest.raises(StopIteration) as done:
+            keeper.close(Head(3, "d" * 64)).send(None)
+        assert done.value.value == 1
+    else:  # behind the wire it is acknowledged
+        assert await keeper.close(Head(3, "d" * 64)) == 1
+    assert inner._identities._keys == {}
+    assert inner._sessions.handles == ()
+    assert inner._codes._data_key is None
     assert home.marker.exists()
     for order in (with_code("111111"), from_handle(handle), from_handle(None)):
         with pytest.raises(Locked, match=r"^vaultd is locked; run `vault-client unlock`$"):

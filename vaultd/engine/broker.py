@@ -85,6 +85,9 @@ class Broker:
         self._proving = Proving(custody=custody, clock=clock, flights=self._flights, cells=self._cells, audit=audit)
         self._states = States(cells=self._cells, chains=self._chains, asking=self._asking)
         self.locked = True
+        #: The keeper is shut though nobody locked: its process ended, and the store opens for a person only. What is at
+        #: hand is served on, and nothing is made.
+        self.stranded = False
 
     @property
     def epoch(self) -> int:
@@ -93,10 +96,15 @@ class Broker:
 
     def restore(self, opened: Opened) -> None:
         """Take over what `Keeper.open` brought."""
-        self.locked = opened.locked
+        self.locked, self.stranded = opened.locked, False
         self._flights.epoch = max(self._flights.epoch, opened.epoch)
         if not opened.locked:
             self._cells.restore(opened)
+
+    def lose_keeper(self) -> None:
+        """The keeper is shut; see `stranded`. Flights would end in Locked only, so their waiters are told now."""
+        self.stranded = True
+        self._flights.cancel()
 
     # ---- serving ----
 
@@ -112,7 +120,8 @@ class Broker:
         if session.expiration - now < SERVE_FLOOR:
             return None
         late = cell.renew_at is not None and now >= cell.renew_at  # steps.due, without the call
-        return None if late and self._tending.worth_waiting(plan, patience=patience) else session
+        worth = late and not self.stranded and self._tending.worth_waiting(plan, patience=patience)
+        return None if worth else session
 
     def used(self, plan: Plan) -> None:
         """A session of this plan was served: begin its renewal when it is due. Costs one comparison when it is not."""
@@ -140,7 +149,7 @@ class Broker:
         deadline = None if wait is None else self._clock.boottime() + wait
         patience = LONGEST_PATIENCE if wait is None else min(wait, LONGEST_PATIENCE)
         held = self.peek(plan)
-        if held is not None and self._tending.worth_waiting(plan, patience=patience):
+        if held is not None and not self.stranded and self._tending.worth_waiting(plan, patience=patience):
             flight = self._tending.begun(plan)
             await within(self._clock, {flight}, patience - self._flights.age(plan.last.fingerprint))
             self._refuse_locked()
@@ -166,6 +175,7 @@ class Broker:
             self._refuse_locked()
             if not wish.forced and (held := self.peek(wish.plan)) is not None:
                 return held
+            self._refuse_stranded()
             chain = self._chains.of(wish.plan)
             self._refuse_known(wish, chain)
             needed = await self._code_step(wish, chain)
@@ -228,6 +238,12 @@ class Broker:
             under_way=True,
         )
 
+    def _refuse_stranded(self) -> None:
+        """Where something would have to be made."""
+        self._refuse_locked()
+        if self.stranded:
+            raise Locked("vaultd's keeper was started again and its store is shut: type `vault-client unlock`.")
+
     def _refuse_locked(self) -> None:
         if self.locked:
             raise Locked("vaultd is locked: type `vault-client unlock`.")
@@ -248,12 +264,12 @@ class Broker:
         self, identity: str, mfa_serial: str, endpoint: Endpoint, *, requester: str
     ) -> Question | MfaHandle:
         """`vault-client mfa` ahead of time: the question, or the MFA session while it opens all that it should."""
-        self._refuse_locked()
+        self._refuse_stranded()
         return self._asking.open_mfa(identity, mfa_serial, endpoint, requester=requester)
 
     def tend(self, plan: Plan) -> float:
         """Begin what is due for an active plan; the seconds until it is worth another look, at most 30."""
-        return IDLE_SECONDS if self.locked else self._tending.tend(plan)
+        return IDLE_SECONDS if self.locked or self.stranded else self._tending.tend(plan)
 
     def state(self, plan: Plan) -> ProfileState:
         """What `status` shows; no I/O."""

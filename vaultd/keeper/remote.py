@@ -147,7 +147,9 @@ class RemoteKeeper:
         given = {"head": head, "lock": lock}
         try:
             await (self._again("close", given) if lock else self._call("close", given))
-        except KeeperEnded as exc:
+        except VaultdError as exc:
+            if not isinstance(exc, KeeperEnded) and self._lost is None:
+                raise
             if lock:
                 raise Unwritable(
                     "vaultd is locked, but its keeper ended before it could write that down, and a restart may open "

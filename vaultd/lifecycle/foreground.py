@@ -23,7 +23,7 @@ from vaultd.files import Files, Layout, check_runtime_dir
 from vaultd.host import hardening, sockets
 from vaultd.host.clock import SystemClock
 from vaultd.lifecycle.holding import Hold
-from vaultd.lifecycle.surroundings import read_settings
+from vaultd.lifecycle.surroundings import read_settings, spawn_keeper
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +69,10 @@ def _built(
         settings_path=None if config is None else config.absolute(),
         port_given=port is not None,
     )
-    daemon = build(around)
+    # Here: before loop, threads and the aiohttp import (architecture.md §3), which then go on side by side with it.
+    apart = settings.keeper.process
+    keeper = spawn_keeper(around, hardening.for_keeper(hardened), log_level=level) if apart else None
+    daemon = build(around, keeper=keeper)
     daemon.notice(hardened.warnings)
     return daemon
 
@@ -97,9 +100,15 @@ def _run(daemon: Daemon, told: _Told, *, accept_rollback: bool) -> None:
             runner.run(daemon.run(told.ready, accept_rollback=accept_rollback))
         except BaseExceptionGroup as group:  # a permanent task died, and all of them with it (architecture.md §8.7)
             log.critical("die daemon", exc_info=group)
-            raise VaultdError(
+            raise _lost_to(group) or VaultdError(
                 "vaultd made an error and has stopped: type `vaultd logs`, then `vaultd start`"
             ) from group
+
+
+def _lost_to(group: BaseExceptionGroup[BaseException]) -> VaultdError | None:
+    """The error of ours that ended it, where it was one: it says what to type."""
+    first = group.exceptions[0]
+    return first if isinstance(first, VaultdError) else None
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

@@ -14,7 +14,7 @@ from vaultd import __version__, checks
 from vaultd.catalog import CatalogWatch
 from vaultd.engine.audit import Audit
 from vaultd.engine.broker import Broker
-from vaultd.engine.seams import Sts
+from vaultd.engine.seams import Outlook
 from vaultd.lifecycle.surroundings import Surroundings
 from vaultd.lifecycle.unlocking import Unlocking
 
@@ -26,7 +26,7 @@ class Reporting:
         self,
         *,
         around: Surroundings,
-        sts: Sts,
+        outlook: Outlook,
         broker: Broker,
         audit: Audit,
         unlocking: Unlocking,
@@ -35,7 +35,7 @@ class Reporting:
         presence: Callable[[], Iterable[str]] = tuple,
     ) -> None:
         self._around = around
-        self._sts = sts
+        self._outlook = outlook
         self._broker = broker
         self._audit = audit
         self._unlocking = unlocking
@@ -50,11 +50,12 @@ class Reporting:
         return {
             "version": __version__,
             "pid": os.getpid(),
+            "keeper_pid": self._outlook.residence().pid,
             "port": port,
             "port_given": self._around.port_given,
             "config_given": None if self._around.settings_path is None else str(self._around.settings_path),
             "store": self._unlocking.store,
-            "locked": self._broker.locked,
+            "locked": self._shut,
             "locked_reason": self._locked_reason,
             "locked_by": (self._unlocking.locked_by or None) if self._broker.locked else None,
             "clock_skew_seconds": self._outlook.skew(),
@@ -79,7 +80,9 @@ class Reporting:
         """Every diagnosis, with what only a running daemon knows."""
         live = checks.Live(
             port=port,
-            skew_seconds=self._sts.clock_skew(),
+            skew_seconds=self._outlook.skew(),
+            residence=self._outlook.residence(),
+            keyring=self._asking_for_keyring(),
             locked_reason=self._locked_reason,
             trouble=(*self._unserved(), *self._presence(), *self._unlocking.store_warnings),
             lost_audit_lines=self._audit.lost,
@@ -91,6 +94,11 @@ class Reporting:
         found = await asyncio.to_thread(checks.run, around.layout, around.files, around.environ, live=live)
         return [each.wire() for each in found]
 
+    def _asking_for_keyring(self) -> Callable[[], str | None]:
+        """For the thread of the checks: the keeper looks for the keyring, which this process need not know."""
+        loop = asyncio.get_running_loop()
+        return lambda: asyncio.run_coroutine_threadsafe(self._outlook.keyring(), loop).result()
+
     @property
     def warnings(self) -> tuple[str, ...]:
         """What is wrong and stays so until mended."""
@@ -99,7 +107,12 @@ class Reporting:
 
     @property
     def _locked_reason(self) -> str:
-        return self._unlocking.reason if self._broker.locked else ""
+        return self._unlocking.reason if self._shut else ""
+
+    @property
+    def _shut(self) -> bool:
+        """Somebody has to unlock it; when only the keeper is shut, what is at hand is served on."""
+        return self._broker.locked or self._broker.stranded
 
     def _trouble(self) -> list[str]:
         """The worst first."""
