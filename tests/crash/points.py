@@ -178,7 +178,9 @@ def _write_line(descriptor: int, line: str) -> None:
 def workbench() -> Iterator[Path]:
     """Where the homes lie: in memory where that is a file system, since 30,000 syncs of a disk take a minute."""
     memory = "/dev/shm"
-    with tempfile.TemporaryDirectory(prefix="vaultd-crash-", dir=memory if os.access(memory, os.W_OK) else None) as root:
+    with tempfile.TemporaryDirectory(
+        prefix="vaultd-crash-", dir=memory if os.access(memory, os.W_OK) else None
+    ) as root:
         yield Path(root)
 
 
@@ -208,7 +210,9 @@ def whole_table(root: Path) -> list[Tried]:
 def told_table(tried: list[Tried]) -> str:
     """The crash table: points by work and kind; then what was found, which has to be nothing."""
     names = [kind.name for kind in KINDS]
-    head = f"{'':<20}" + "".join(f"{name:>12}" for name in (*names, "torn", "lost", "undone", "reset", "resent", "told"))
+    head = f"{'':<20}" + "".join(
+        f"{name:>12}" for name in (*names, "torn", "lost", "undone", "reset", "resent", "told")
+    )
     lines = [head]
     for work in (*(each.name for each in WORKS), "all"):
         mine = [each for each in tried if work in {each.work, "all"}]

@@ -144,9 +144,7 @@ async def _opened(house: House, acknowledged: Acknowledged, findings: Findings, 
     return opened
 
 
-def _warnings(
-    house: House, opened: Opened, acknowledged: Acknowledged, findings: Findings, *, warned: bool
-) -> None:
+def _warnings(house: House, opened: Opened, acknowledged: Acknowledged, findings: Findings, *, warned: bool) -> None:
     """Nothing was damaged, only torn; a chain that was sealed is there up to its seal."""
     for each in opened.warnings:
         # A key was added and the first record of the log was not written: no code is taken for 30 s, which is safe.

@@ -5,11 +5,12 @@ Rule: `tell` is called after the call of the product returned, never before: wha
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.crash.house import ENDPOINT, HOUR, PASSPHRASE, House, key_of, with_code
+from tests.crash.house import ENDPOINT, HOUR, PASSPHRASE, House, Tell, key_of, with_code
 from vaultd.engine.seams import Note
 from vaultd.errors import CodeRefused, VaultdError
 from vaultd.files import Files
@@ -108,7 +109,9 @@ async def _session(house: House) -> None:
     """An MFA session, a role session, a limit, a dropped session (which compacts), the head."""
     await house.keeper.mint(with_code("ada", NEXT_CODE))
     now = house.clock.now()
-    session = RoleSession("ASIAROLE", Secret("s" * 40), Secret("t" * 300), issued=now, expiration=now + HOUR, account_id="1" * 12)
+    session = RoleSession(
+        "ASIAROLE", Secret("s" * 40), Secret("t" * 300), issued=now, expiration=now + HOUR, account_id="1" * 12
+    )
     for note in (
         Note("session", "f" * 64, session=session),
         Note("limit", "e" * 64, seconds=3540),
@@ -175,7 +178,7 @@ async def _use(house: House, older: Path) -> None:
     for name in ("ada", "bob"):
         await house.keeper.add(key_of(name, 1), endpoint=ENDPOINT)
         house.tell(f"key {name} {key_of(name, 1).access_key_id}")
-        older.write_bytes(house.layout.secrets_sealed.read_bytes())
+        shutil.copyfile(house.layout.secrets_sealed, older)
     await house.keeper.add(key_of("carl", 1), endpoint=ENDPOINT)
     house.tell(f"key carl {key_of('carl', 1).access_key_id}")
     await house.keeper.mint(with_code("ada", FIRST_CODE))
@@ -191,7 +194,9 @@ async def _use(house: House, older: Path) -> None:
 
 def _role(house: House) -> RoleSession:
     now = house.clock.now()
-    return RoleSession("ASIAOLD", Secret("s" * 40), Secret("t" * 300), issued=now, expiration=now + 2 * HOUR, account_id="1" * 12)
+    return RoleSession(
+        "ASIAOLD", Secret("s" * 40), Secret("t" * 300), issued=now, expiration=now + 2 * HOUR, account_id="1" * 12
+    )
 
 
 async def prepared(work: Work, path: Path, files: Files, tell: Tell) -> House:
