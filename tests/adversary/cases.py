@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from tests.adversary import t01_other_user_tcp, t02_other_user_unix, t03_squatting, t04_web_page, t05_network
+from tests.adversary import t01_other_user_tcp, t02_other_user_unix, t03_squatting, t04_web_page, t05_network, t06_relays, t07_ssrf, t13_wrong_role
 from tests.adversary.case import Case
 
 CASES: tuple[Case, ...] = (
@@ -13,6 +13,9 @@ CASES: tuple[Case, ...] = (
     *t03_squatting.CASES,
     *t04_web_page.CASES,
     *t05_network.CASES,
+    *t06_relays.CASES,
+    *t07_ssrf.CASES,
+    *t13_wrong_role.CASES,
 )
 
 if __name__ == "__main__":
