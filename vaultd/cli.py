@@ -377,7 +377,7 @@ def status(options: argparse.Namespace) -> int:
         print(_silence())
     else:
         state = "locked" if found["locked"] else "unlocked"
-        where = f"http://127.0.0.1:{found['port']} (pid {found['pid']})"
+        where = f"http://127.0.0.1:{found['port']} (pid {found['pid']}{_keeper_of(found)})"
         print(f"vaultd {found['version']} serves on {where}, {state}{_run_by(found)}")
     return 0 if found is not None else UNREACHABLE
 
@@ -398,6 +398,12 @@ def _run_by(found: dict[str, Any]) -> str:
         return ""
     theirs = unit.supervisor.pid() == found["pid"]
     return f", run by {unit.supervisor.name}" if theirs else f", without {unit.name}: type `vaultd restart`"
+
+
+def _keeper_of(found: dict[str, Any]) -> str:
+    """The process that holds the keys, where it is another one."""
+    keeper = found.get("keeper_pid")
+    return "" if keeper in {None, found["pid"]} else f", keeper pid {keeper}"
 
 
 def _brief(found: dict[str, Any] | None) -> dict[str, Any]:

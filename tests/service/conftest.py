@@ -19,14 +19,6 @@ from tests.process.harness import PASSPHRASE, PROFILES, Home, Ran, free_port, sh
 
 #: There on every Linux; a user of the tests' own would have to be made.
 USER = "daemon"
-#: What user-runtime-dir@.service makes in a real login: a unit with mounts of its own has them put over what it may not see.
-_LIKE_LOGIND = """
-cd "$XDG_RUNTIME_DIR/systemd"
-mkdir -p inaccessible
-touch inaccessible/reg
-mkdir inaccessible/dir
-chmod 0 inaccessible/*
-"""
 UNITS = Path(".config/systemd/user")
 
 
@@ -53,7 +45,6 @@ class Login(Home):
             environment = {"HOME": str(login.directory)}
             with Manager.running(login.units, place / "run", user=USER, environment=environment) as manager:
                 login.manager, login.inside = manager, manager.inside
-                login.run("sh", "-ec", _LIKE_LOGIND)
                 yield login
         assert groups() == before
 
@@ -138,16 +129,22 @@ def _directory(below: str) -> AbstractContextManager[Path]:
 
 @contextmanager
 def _below(folder: str) -> Iterator[Path]:
-    credentials = Path("/run/credentials")  # there wherever systemd is pid 1; units with mounts of their own need it
-    missing = not credentials.exists()
+    with tempfile.TemporaryDirectory(prefix="vaultd-", dir=folder) as name:
+        yield Path(name)
+
+
+@contextmanager
+def root_of_credentials() -> Iterator[None]:
+    """There wherever systemd is pid 1; a unit with mounts of its own and a credential needs it, and finds it here."""
+    path = Path("/run/credentials")
+    missing = not path.exists()
     if missing:
-        credentials.mkdir()
+        path.mkdir()
     try:
-        with tempfile.TemporaryDirectory(prefix="vaultd-", dir=folder) as name:
-            yield Path(name)
+        yield
     finally:
         if missing:
-            credentials.rmdir()
+            path.rmdir()
 
 
 needs_systemd = pytest.mark.skipif(

@@ -81,7 +81,9 @@ STRICT = {
     "ProtectHome=read-only": "end(read_only('/home'))",
     "ProtectSystem=strict\nReadWritePaths=@HERE@": "end(read_only('/usr') and not read_only('.'))",
     "PrivateTmp=yes": "end(not os.path.exists('@TMP@'))",
-    "PrivateDevices=yes": "end(not os.path.exists('/dev/mem') and len(os.listdir('/dev')) < 25 and status('Seccomp') == '2')",
+    "PrivateDevices=yes": (
+        "end(not os.path.exists('/dev/mem') and len(os.listdir('/dev')) < 25 and status('Seccomp') == '2')"
+    ),
     "CapabilityBoundingSet=": "end(int(status('CapBnd'), 16) == 0)",
 }
 

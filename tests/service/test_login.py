@@ -9,14 +9,14 @@ import signal
 import socket
 import stat
 import subprocess
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
 
 from tests.process.harness import PASSPHRASE, alive, until
 from tests.process.wire import talk
-from tests.service.conftest import Login, needs_systemd
+from tests.service.conftest import Login, needs_systemd, root_of_credentials
 
 pytestmark = [pytest.mark.process, needs_systemd]
 
@@ -90,11 +90,11 @@ def test_the_sockets_are_nobody_elses(login: Login) -> None:
 
 
 def test_start_stop_and_restart_go_through_the_unit(login: Login) -> None:
-    """Stop closes the sockets, so that nothing starts it again; restart keeps them open; what a unit cannot take is told."""
+    """Stop closes the sockets, so that nothing starts it again; restart keeps them; what a unit cannot take is told."""
     login.install()
     started = login.run("vaultd", "start")
     first = login.pid()
-    inode = os.stat(login.runtime / "vaultd/control.sock").st_ino
+    inode = (login.runtime / "vaultd/control.sock").stat().st_ino
     restarted = login.run("vaultd", "restart", "--debug")
     second = login.pid()
 
@@ -102,7 +102,7 @@ def test_start_stop_and_restart_go_through_the_unit(login: Login) -> None:
     assert login.said(started)[1].startswith("vaultd 0.1.0 serves on http://127.0.0.1:PORT (pid N)\nstore: ")
     assert login.runs()
     assert first != second
-    assert os.stat(login.runtime / "vaultd/control.sock").st_ino == inode
+    assert (login.runtime / "vaultd/control.sock").stat().st_ino == inode
     assert " DEBUG " in (login.state / "vaultd.log").read_text()
     assert "VAULTD_ONCE" not in login.ctl("show-environment").out
     refused = login.run("vaultd", "restart", "--port", "9999")
@@ -110,7 +110,8 @@ def test_start_stop_and_restart_go_through_the_unit(login: Login) -> None:
     assert "type `vaultd service install` and `vaultd restart`" in refused.err
     assert login.pid() == second
     assert login.said(login.run("vaultd", "stop")) == (
-        0, "vaultd (pid N) has stopped; the sockets of vaultd.socket are closed until `vaultd start` or the next login\n",
+        0,
+        "vaultd (pid N) has stopped; the sockets of vaultd.socket are closed until `vaultd start` or the next login\n",
     )  # fmt: skip
     assert login.shown("vaultd.socket", "ActiveState") == "inactive"
     assert login.client("status").status == 69
@@ -230,7 +231,9 @@ def test_uninstall_leaves_nothing(login: Login) -> None:
     login.install()
     assert login.run("vaultd", "start").status == 0
     pid = login.pid()
-    assert login.said(login.install("--strict"))[1].endswith("vaultd (pid N) goes on as it was: type `vaultd restart`\n")
+    assert login.said(login.install("--strict"))[1].endswith(
+        "vaultd (pid N) goes on as it was: type `vaultd restart`\n"
+    )
     assert login.run("vaultd", "service", "status").status == 0
     gone = login.run("vaultd", "service", "uninstall")
 
@@ -242,25 +245,39 @@ def test_uninstall_leaves_nothing(login: Login) -> None:
     assert login.run("vaultd", "stop").status == 0
 
 
-def test_the_strict_drop_in_runs_the_daemon() -> None:
-    """It serves from inside a user namespace: files, locks, sockets and the peer check work; nothing else is writable."""
-    with Login.begun("/run") as login:  # PrivateTmp hides /tmp
-        login.install("--strict", VAULTD_PASSPHRASE_FILE=str(login.directory / "passphrase"))
+@pytest.mark.parametrize("credential", [True, False])
+def test_the_strict_drop_in_runs_the_daemon(credential: bool) -> None:
+    """It serves from inside a user namespace: files, locks, sockets and the peer check work. Which program a client is,
+    it cannot see; its comment says so.
+    """
+    with ExitStack() as stack:
+        if credential:
+            stack.enter_context(root_of_credentials())
+        login = stack.enter_context(Login.begun("/run"))  # PrivateTmp hides /tmp
+        login.install("--strict", VAULTD_PASSPHRASE_FILE=str(login.directory / "passphrase") if credential else "")
         started = login.run("vaultd", "start")
         assert started.status == 0, (started, login.log())
-        mapped = Path(f"/proc/{login.pid()}/uid_map").read_text().split()
-        assert mapped == ["1", "1", "1"]
+        assert Path(f"/proc/{login.pid()}/uid_map").read_text().split() == ["1", "1", "1"]
         unlocked = login.client("unlock", "--stdin", stdin=PASSPHRASE + "\n")
         assert unlocked.status == 0, unlocked
-        own = login.run("curl", "-s", "--noproxy", "*", "-o", "/dev/null", "-w", "%{http_code}",
-                        f"http://127.0.0.1:{login.port}/healthz")  # fmt: skip
-        other = subprocess.run(
-            ["setpriv", f"--reuid={OTHER_UID}", f"--regid={OTHER_UID}", "--clear-groups", "curl", "-s", "--noproxy", "*",
-             "-o", "/dev/null", "-w", "%{http_code}", f"http://127.0.0.1:{login.port}/healthz"],
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        assert (own.out, other.stdout) == ("200", "000")
+        url = (
+            "-s",
+            "--noproxy",
+            "*",
+            "-o",
+            "/dev/null",
+            "-w",
+            "%{http_code}",
+            f"http://127.0.0.1:{login.port}/healthz",
+        )
+        stranger = ("setpriv", f"--reuid={OTHER_UID}", f"--regid={OTHER_UID}", "--clear-groups", "curl", *url)
+        assert login.run("curl", *url).out == "200"
+        assert subprocess.run(stranger, capture_output=True, text=True, check=False).stdout == "000"
+        peers = [
+            line["peer"] for line in login.audit() if line["event"] == "unlock"
+        ]  # with a credential nobody need do it
+        assert [(peer["uid"], peer["exe"]) for peer in peers] == ([] if credential else [(1, None)])
         before = login.pid()
         assert login.run("vaultd", "restart").status == 0
-        assert "unlocked" in login.run("vaultd", "status").out
+        assert login.said(login.run("vaultd", "status"))[1].count(", unlocked") == credential
         assert login.pid() != before

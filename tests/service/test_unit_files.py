@@ -1,4 +1,4 @@
-"""The unit files as text: what security.md §2.3 measured to be ignored or to break is not in them; systemd reads them."""
+"""The unit files as text: what security.md §2.3 measured to be ignored or to break is not in them."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_no_directive_is_known_to_be_ignored_or_to_break(name: str) -> None:
 @pytest.mark.parametrize("line", ["ProtectHome=yes", "IPAddressDeny=any", "CapabilityBoundingSet=", "LimitMEMLOCK=1G"])
 def test_the_lint_sees_such_a_directive(line: str) -> None:
     """The control: each kind, in the unit that has no user namespace."""
-    assert unfit(text("vaultd.service") + line + "\n") == {line.split("=")[0]}
+    assert unfit(text("vaultd.service") + line + "\n") == {line.partition("=")[0]}
     assert unfit(text(STRICT) + "IPAddressDeny=any\nProtectClock=yes\n") == {"IPAddressDeny", "ProtectClock"}
 
 
@@ -77,7 +77,7 @@ def test_families_keep_the_one_that_tells_whose_a_client_is() -> None:
 
 
 def test_the_life_of_the_unit() -> None:
-    """sd_notify by the main process alone; a watchdog; again after a crash; tokens outlive it; nobody else's sockets."""
+    """sd_notify by the main process alone; a watchdog; again after a crash; nobody else's sockets."""
     service, socket = text("vaultd.service"), text("vaultd.socket")
 
     for line in ("Type=notify", "NotifyAccess=main", "WatchdogSec=30", "Restart=on-failure", "RestartSec=1"):
@@ -161,14 +161,14 @@ def test_a_stamp_tells_a_change() -> None:
 
 
 def test_a_path_keeps_its_percent_signs() -> None:
-    """systemd reads % as a specifier; what no line can hold is refused."""
+    """Where systemd sees % it reads a specifier; what no line can hold is refused."""
     assert units.path("/a %h/b") == "/a %%h/b"
     with pytest.raises(Misconfigured):
         units.path("/a\nListenStream=0.0.0.0:80")
 
 
 def test_the_launchd_agent() -> None:
-    """security.md §2.3: the agent's sockets are 127.0.0.1 and a 0600 one, no core, and it comes back after a failure."""
+    """security.md §2.3: its sockets are 127.0.0.1 and a 0600 one, no core, and it comes back after a failure."""
     words = {
         "PYTHON": "/usr/bin/python3",
         "PORT": "9169",

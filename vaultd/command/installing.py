@@ -205,7 +205,7 @@ def _whose(path: Path, *, changed: bool) -> str:
             f"{path} was changed since `vaultd service install` wrote it, so it is left alone: move the changes into a "
             f"drop-in (`systemctl --user edit {path.name}`), run `rm {quoted}`, then type the same again"
         )
-    return f"{path} was not written by vaultd, so it is left alone: run `mv {quoted} {quoted}.old`, then type the same again"
+    return f"{path} is not vaultd's, so it is left alone: run `mv {quoted} {quoted}.old`, then type the same again"
 
 
 def _write(wanted: Wanted, files: Files, made: Mapping[str, str], before: Mapping[str, str]) -> bool:
