@@ -58,7 +58,7 @@ _ASYNCIO_SAYS = {
 }
 
 _AFTER = (
-    r"(?:secret_?access_?key|session_?token|security-?_?token|token_?code|signin_?token|passphrase|password|secret"
+    r"(?:secret_?access_?key|metadata_?key|session_?token|security-?_?token|token_?code|signin_?token|passphrase|password|secret"
     r"|authorization(?:_token)?|signature|(?<![a-z_])token)[\"']?\s*"
 )
 _BARE = r"[^\s\"'<>&,;)\]}]"
@@ -74,6 +74,8 @@ _REDACTIONS = tuple(
         rf"(?i)({_AFTER}:\s*(?:bearer\s+)?){_BARE}{{16,}}",
         # A session token by its beginning.
         r"()(?:IQoJ|FwoG|FQoG|AgoJ)[A-Za-z0-9+/=%_-]{12,}",
+        # A metadata token (IMDS) by its version and the first bytes of its end, as model/metadata_tokens.py packs them.
+        r"(?<![\w/+=-])()AQAAAA[\w-]{50}(?![\w/+=-])",
         # Without a name: a grant token is 32 url-safe bytes (43 characters), a secret access key 40 of base64.
         rf"(?<![\w/+=-])(){_MIXED}[\w-]{{43}}(?![\w/+=-])",
         rf"(?<![\w/+=-])(){_MIXED}[A-Za-z0-9/+]{{40}}(?![\w/+=-])",

@@ -1,4 +1,4 @@
-"""Canaries: five random values of the kinds that must never be seen, and the scanner that looks for them.
+"""Canaries: random values of the seven kinds that must never be seen, and the scanner that looks for them.
 
 Rule: a value counts as leaked in any form that gives it back: as it is, url-encoded, hex, base64 in each of its three
 alignments (both alphabets), UTF-16, JSON-escaped; and of a long one its first or last 16 characters are enough. The
@@ -16,10 +16,15 @@ import secrets
 import string
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.parse import quote, quote_plus
 
-NAMES = ("secret_key", "session_token", "token_code", "passphrase", "grant_token")
+from vaultd.model import metadata_tokens
+
+NAMES = (
+    "secret_key", "session_token", "token_code", "passphrase", "grant_token", "metadata_token", "metadata_key",
+)  # fmt: skip
 _PART = 16
 _BASE64 = string.ascii_letters + string.digits + "+/"
 
@@ -34,7 +39,7 @@ class Hit:
 
 
 class Canaries:
-    """Five values; `Canaries.random()` makes them, or they are given where the test's world has its own."""
+    """Values by kind; `Canaries.random()` makes them, or they are given where the test's world has its own."""
 
     def __init__(self, **values: str) -> None:
         unknown = values.keys() - set(NAMES)
@@ -54,6 +59,12 @@ class Canaries:
             token_code=f"{secrets.randbelow(900_000) + 100_000}",
             passphrase=f"horse {secrets.token_hex(6)} ünder/stapled+",
             grant_token=secrets.token_urlsafe(32),
+            metadata_token=metadata_tokens.make(
+                secrets.token_bytes(32),
+                expiry=datetime.now(UTC) + timedelta(hours=6),
+                nonce=secrets.token_bytes(metadata_tokens.NONCE_SIZE),
+            ).decode(),
+            metadata_key=secrets.token_hex(32),
         )
 
     def scan(self, content: bytes | str, *, where: str = "") -> list[Hit]:
@@ -93,7 +104,7 @@ def _patterns(name: str, value: str) -> Iterator[tuple[str, re.Pattern[bytes]]]:
         seen = {value.encode(), value.encode().hex().encode()}  # 12 digits: an account id may be its hex
     else:
         seen = set()
-    for form, content in _forms(value):
+    for form, content in (*_forms(value), *(_raw_forms(value) if name == "metadata_key" else ())):
         if content not in seen:
             seen.add(content)
             yield form, re.compile(re.escape(content))
@@ -121,6 +132,15 @@ def _forms(value: str) -> Iterator[tuple[str, bytes]]:
     if len(value) >= 2 * _PART:
         yield "beginning", value[:_PART].encode()
         yield "end", value[-_PART:].encode()
+
+
+def _raw_forms(value: str) -> Iterator[tuple[str, bytes]]:
+    """Of a key that is written in hex: the bytes themselves."""
+    raw = bytes.fromhex(value)
+    yield "raw", raw
+    yield "raw repr", repr(raw)[2:-1].encode()
+    for shift in range(3):
+        yield from _aligned(raw, shift)
 
 
 def _aligned(raw: bytes, shift: int) -> Iterator[tuple[str, bytes]]:

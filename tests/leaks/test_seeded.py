@@ -32,7 +32,7 @@ import pytest
 from aiohttp.http_exceptions import InvalidHeader
 
 from tests.fakes import START, FakeClock
-from tests.leaks.canary import Canaries
+from tests.leaks.canary import NAMES, Canaries
 from vaultd import logs
 from vaultd.engine.audit import Audit, Sighting
 from vaultd.engine.grants import Grant, Grants
@@ -132,7 +132,7 @@ SECRET: dict[str, Leak] = {
 }
 
 
-@pytest.mark.parametrize("name", ["secret_key", "session_token", "passphrase", "grant_token", "token_code"])
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("leak", SECRET)
 def test_a_secret_does_not_get_out(leak: str, name: str) -> None:
     """Secret: no repr, str, format, pickle, copy, JSON, iteration or locals (security.md item 22)."""
@@ -270,10 +270,15 @@ LOGS: dict[str, tuple[Leak, tuple[str, ...]]] = {
     # what the patterns know, wherever it stands
     "bare key in a message": (
         lambda a: a.log.info("store key %s", a.text),
-        ("secret_key", "session_token", "grant_token"),
+        ("secret_key", "session_token", "grant_token", "metadata_token"),
     ),
     "code in a message": (lambda a: a.log.info("refuse mfa code %s", a.text), ("token_code",)),
     "header": (lambda a: a.log.info("got %s", {"Authorization": a.text}), ("grant_token", "passphrase", "secret_key")),
+    "metadata header": (
+        lambda a: a.log.info("got %s", {"X-aws-ec2-metadata-token": a.text}),
+        ("metadata_token", "grant_token", "passphrase"),
+    ),
+    "grant as stored": (lambda a: a.log.info("write %s", json.dumps({"metadata_key": a.text})), ("metadata_key",)),
     "reply": (lambda a: a.log.info("got %s", {"SecretAccessKey": a.text}), ("secret_key", "passphrase")),
     "query": (lambda a: a.log.info("post TokenCode=%s&Version=1", a.text), ("token_code",)),
     "passphrase": (
@@ -281,15 +286,15 @@ LOGS: dict[str, tuple[Leak, tuple[str, ...]]] = {
         ("passphrase",),
     ),
     # what no pattern knows: any value at all (asyncio cuts its arguments to 30 characters: the short canary shows)
-    "ValueError text": (_in_exception, ("passphrase", "token_code", "secret_key")),
-    "KeyError in the cause": (_in_cause, ("passphrase", "token_code", "session_token")),
-    "exception group": (_in_group, ("passphrase", "token_code")),
+    "ValueError text": (_in_exception, ("passphrase", "token_code", "secret_key", "metadata_key", "metadata_token")),
+    "KeyError in the cause": (_in_cause, ("passphrase", "token_code", "session_token", "metadata_key")),
+    "exception group": (_in_group, ("passphrase", "token_code", "metadata_key")),
     "callback argument": (_callback_argument, ("token_code",)),
     "partial argument": (_callback_partial, ("token_code",)),
     "slow callback in debug": (_slow_callback, ("token_code",)),
     "botocore debug": (_botocore_debug, ("passphrase", "token_code", "session_token", "secret_key")),
-    "aiohttp parse error": (_aiohttp_parse_error, ("passphrase", "token_code", "grant_token")),
-    "thread": (_thread, ("passphrase", "token_code")),
+    "aiohttp parse error": (_aiohttp_parse_error, ("passphrase", "token_code", "grant_token", "metadata_token")),
+    "thread": (_thread, ("passphrase", "token_code", "metadata_key")),
     "main thread": (_main_thread, ("passphrase", "token_code")),
     "finalizer": (_finalizer, ("passphrase", "token_code")),
     "record that cannot be formatted": (_bad_format, ("passphrase", "token_code")),
