@@ -82,7 +82,7 @@ def mfa_of(record: bytes) -> tuple[MfaSession, str] | None:
     fields = _fields(record)
     try:
         handle = MfaHandle(fields["identity"], fields["serial"], _time(fields["issued"]), _time(fields["expiration"]))
-        session = MfaSession(handle, fields["akid"], Secret(fields["secret"]), Secret(fields["token"]))
+        session = MfaSession(handle, fields["akid"], _secret(fields["secret"]), _secret(fields["token"]))
         return session, str(fields["region"])
     except (KeyError, TypeError, ValueError, AttributeError):
         return None
@@ -110,8 +110,8 @@ def session_of(record: bytes) -> RoleSession | None:
     try:
         return RoleSession(
             access_key_id=fields["akid"],
-            secret_access_key=Secret(fields["secret"]),
-            session_token=Secret(fields["token"]),
+            secret_access_key=_secret(fields["secret"]),
+            session_token=_secret(fields["token"]),
             issued=_time(fields["issued"]),
             expiration=_time(fields["expiration"]),
             account_id=fields["account_id"],
@@ -158,6 +158,13 @@ def _fields(record: bytes) -> dict[str, Any]:
     except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) and found.get("v") == 1 else {}
+
+
+def _secret(value: object) -> Secret:
+    """Raises TypeError for what is no text, since a number would be taken for a size, and for an empty one."""
+    if not isinstance(value, str) or not value:
+        raise TypeError("no secret")
+    return Secret(value)
 
 
 def _time(text: str) -> datetime:

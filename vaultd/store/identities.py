@@ -7,12 +7,12 @@ this index is the only list (security.md §3.1). What does not fit the model is 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Literal, Self
 from uuid import UUID
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from vaultd.errors import Misconfigured
 from vaultd.files import Files
@@ -68,6 +68,13 @@ class IdentityIndex:
         )
 
 
+def _in_utc(value: datetime) -> datetime:
+    try:
+        return value.astimezone(UTC)
+    except OverflowError:  # the first hours of the year 1, east of Greenwich
+        raise ValueError("a time that UTC does not have") from None
+
+
 class _Line(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -77,7 +84,7 @@ class _Line(BaseModel):
     user_arn: Annotated[str, Field(pattern=r"^arn:[^:]+:iam::[0-9]{12}:")]
     mfa_serial: str | None = None
     key_ending: Annotated[str, Field(pattern=r"^[A-Z0-9]{4}$")]
-    created: AwareDatetime
+    created: Annotated[AwareDatetime, AfterValidator(_in_utc)]
     backend: Annotated[str, Field(min_length=1)]
     state: State
     generation: Annotated[int, Field(ge=0, le=HIGHEST_GENERATION)]
@@ -105,7 +112,7 @@ class _Line(BaseModel):
             user_arn=self.user_arn,
             mfa_serial=self.mfa_serial,
             key_ending=self.key_ending,
-            created=self.created.astimezone(UTC),
+            created=self.created,
         )
         return IndexEntry(identity, str(self.uuid), self.backend, self.state, self.generation)
 
