@@ -96,6 +96,7 @@ def test_an_install_again_changes_nothing(place: Place, capsys: Capture) -> None
     installing.install(place.wanted(strict=True))
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert len(before) == 3
+    assert "warning: with --strict vaultd cannot see which program a client is" in capsys.readouterr().out
 
     (place.path / "home/.config/vaultd/config.toml").write_text("[listen]\nport = 9170\n")
     installing.install(place.wanted())

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.process.harness import PASSPHRASE, alive, until
+from tests.process.harness import PASSPHRASE, Emulator, alive, until, variables
 from tests.process.wire import talk
 from tests.service.conftest import Login, needs_systemd, root_of_credentials
 
@@ -281,3 +281,19 @@ def test_the_strict_drop_in_runs_the_daemon(credential: bool) -> None:
         assert login.run("vaultd", "restart").status == 0
         assert login.said(login.run("vaultd", "status"))[1].count(", unlocked") == credential
         assert login.pid() != before
+
+
+def test_the_whole_way_works_inside_the_sandbox(login: Login) -> None:
+    """A key, a code, a role and an SDK's GET: boto3, cryptography and the file store under every directive."""
+    with Emulator.running() as emulator:
+        login.install(**emulator.env, VAULTD_PASSPHRASE_FILE=str(login.directory / "passphrase"))
+        added = login.add(emulator)
+        used = login.client("use", "web-admin", "--shell", "sh", "--token-code", emulator.code())
+        assert (added.status, used.status) == (0, 0), (added, used)
+        token = variables(used.out)["AWS_CONTAINER_AUTHORIZATION_TOKEN"]
+        url = f"http://127.0.0.1:{login.port}/v1/credentials/web-admin"
+        served = login.run("curl", "-s", "--noproxy", "*", "-H", f"Authorization: {token}", url)
+        assert served.json()["RoleArn"] == "arn:aws:iam::234567890123:role/WebAdmin"
+        assert login.shown("vaultd.service", "Result") == "success"
+        served_to = next(line["peer"] for line in login.audit() if line["event"] == "grant.create")
+        assert served_to["exe"] is not None

@@ -76,6 +76,10 @@ def install(wanted: Wanted) -> int:
     for name, text in made.items():
         print(f"# ---- {wanted.folder / name}\n{text}")
     changed = _write(wanted, files, made, before)
+    if wanted.strict:
+        print(
+            "warning: with --strict vaultd cannot see which program a client is: see the comment in strict.conf above"
+        )
     for secret in _left_out(wanted.machine.environ):
         print(f"warning: {secret} holds a password and was not written into a unit: type it into config.toml, [aws]")
     _take(wanted, found, changed=changed)

@@ -42,6 +42,11 @@ class PassphraseFile:
         """What was read does not open the store; empty where no file is named."""
         if self._path is None:
             return ""
+        if not self._named:  # a copy that the service manager made
+            return (
+                f"the service manager's credential {self._path.name} does not open the store: write the right one "
+                f"into the file that LoadCredential= of its unit names {_OR}"
+            )
         return f"the passphrase in {self._path} does not open the store: write the right one into it {_OR}"
 
     def check(self) -> None:
