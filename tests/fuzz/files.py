@@ -23,9 +23,8 @@ from tests.fuzz.target import MARK, SPLIT, Finding, InMemory, Watch
 from tests.web.control import KEY_ID, PROFILES, ROLE, SERIAL
 from vaultd.catalog import CatalogWatch
 from vaultd.config import Settings, load_for
-from vaultd.engine import audit_chain
-from vaultd.engine.audit import Audit
-from vaultd.engine.grants import Grants
+from vaultd.engine.audit import Audit, verify
+from vaultd.engine.grants import Grants, Kind
 from vaultd.engine.seams import Head
 from vaultd.errors import VaultdError
 from vaultd.files import Layout
@@ -93,8 +92,8 @@ class Store(FileTarget):
     def __init__(self) -> None:
         super().__init__()
         self._loop = asyncio.new_event_loop()
-        self._derive = sealed_file.derive
-        sealed_file.derive = _fast_keys
+        self._derive = vars(sealed_file)["derive"]
+        vars(sealed_file)["derive"] = _fast_keys
         self._header = Header(Kdf(1, 19 * 1024, 1, 1), b"s" * 16, b"u" * 16, 7, 1_700_000_000)
         self._wrap, self._commit = _fast_keys(self._header.kdf, self._header.salt, "correct horse")
         self._good = self._sealed({"uuid-1": CANARY.encode(), "data-key": b"x" * 44})
@@ -139,7 +138,7 @@ class Store(FileTarget):
             store.close()
 
     def close(self) -> None:
-        sealed_file.derive = self._derive
+        vars(sealed_file)["derive"] = self._derive
         self._loop.close()
         super().close()
 
@@ -204,7 +203,10 @@ class SessionRecords(FileTarget):
             codec.session_record(session)
         codec.seconds_of(data)
         codec.head_of(data)
-        for read in (lambda: codec.key_of(Secret(data), identity=FRANKLIN, uuid=_UUID), lambda: codec.data_key_of(Secret(data))):
+        for read in (
+            lambda: codec.key_of(Secret(data), identity=FRANKLIN, uuid=_UUID),
+            lambda: codec.data_key_of(Secret(data)),
+        ):
             with contextlib.suppress(VaultdError):
                 read()
 
@@ -216,10 +218,8 @@ class GrantsFile(FileTarget):
         files = InMemory()
         grants = self._grants(files)
         grants.load()
-        common = {"profile": "web-admin", "slug": "web-admin", "bound": None, "role_arn": ROLE, "ttl": None}
-        grants.create(kind="lease", overrides=Overrides(), peer=None, **common)  # type: ignore[arg-type]
-        one = timedelta(hours=1)
-        grants.create(kind="shell", overrides=Overrides(duration=one, region="eu-west-1"), peer=Peer(uid=0, pid=1), **common)  # type: ignore[arg-type]
+        self._grant(grants, "lease", Overrides(), None)
+        self._grant(grants, "shell", Overrides(duration=timedelta(hours=1), region="eu-west-1"), Peer(uid=0, pid=1))
         yield files.held[HOME / "grants.json"]
 
     def read(self, data: bytes) -> None:
@@ -232,6 +232,18 @@ class GrantsFile(FileTarget):
             grants.find(each.digest)
         grants.sweep()
         grants.revoke_all(reason="fuzzed")
+
+    def _grant(self, grants: Grants, kind: Kind, overrides: Overrides, peer: Peer | None) -> None:
+        grants.create(
+            profile="web-admin",
+            slug="web-admin",
+            kind=kind,
+            ttl=None,
+            overrides=overrides,
+            role_arn=ROLE,
+            bound=None,
+            peer=peer,
+        )
 
     def _grants(self, files: InMemory) -> Grants:
         return Grants(
@@ -252,7 +264,9 @@ class IdentitiesFile(FileTarget):
 
     def seeds(self) -> Iterable[bytes]:
         files = InMemory()
-        IdentityIndex(files, HOME / "identities.json").save((IndexEntry(FRANKLIN, str(UUID(_UUID)), "file", "active", 3),))
+        IdentityIndex(files, HOME / "identities.json").save(
+            (IndexEntry(FRANKLIN, str(UUID(_UUID)), "file", "active", 3),)
+        )
         yield files.held[HOME / "identities.json"]
 
     def read(self, data: bytes) -> None:
@@ -291,7 +305,7 @@ class AuditFile(FileTarget):
             raise Finding("a line was lost on a disk that takes everything")
         audit.tail(5)
         audit.tail(5, profile="web-admin")
-        audit_chain.verify(files, path, head=audit.head)
+        verify(files, path, head=audit.head)
 
     def _audit(self, files: InMemory) -> Audit:
         return Audit(
@@ -348,7 +362,7 @@ class ConfigToml(FileTarget):
             b'[listen]\nport = 9169\n[aws]\nendpoint_allow = ["localhost:1"]\n[sessions]\nmfa_duration = "12h"\n'
             b'role_session_name = "{iam_user}"\n[store]\nbackend = "file"\nlock_after_idle = "never"\n'
         )
-        yield b'[prompt]\ndrivers = ["auto"]\ntimeout = "120s"\nhold = "auto"\n[grants]\nmax_age = "7d"\n[audit]\nkeep = 3\n'
+        yield b'[prompt]\ndrivers = ["auto"]\ntimeout = "120s"\nhold = "auto"\n[grants]\nmax_age = "7d"\n'
         yield b'[identities.x]\nregion = "eu-west-1"\n[profiles."a b"]\nprotected = true\nrelays = ["x"]\n'
         yield b"a = [[[[[[[[[[{}]]]]]]]]]]\nb = 1979-05-27T07:32:00Z\nc = 0x10\nd = '''x'''\n"
 
@@ -389,7 +403,9 @@ class ClientFiles(FileTarget):
         self._folder = Path(tempfile.mkdtemp(prefix="vaultd-fuzz-"))
 
     def seeds(self) -> Iterable[bytes]:
-        config = PROFILES.encode() + b"[sso-session s]\nsso_region = x\n[profile p]\nsso_session = s\nsso_account_id = 1\n"
+        config = (
+            PROFILES.encode() + b"[sso-session s]\nsso_region = x\n[profile p]\nsso_session = s\nsso_account_id = 1\n"
+        )
         credentials = b"[default]\naws_access_key_id = AKIA\naws_secret_access_key = " + MARK + b"\n"
         yield SPLIT.join((config, credentials, b"AWS_PROFILE=web-admin"))
         yield SPLIT.join((config, b"", b"AWS_CONTAINER_CREDENTIALS_FULL_URI=http://127.0.0.1/\nX=1"))

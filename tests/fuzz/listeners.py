@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import json
 import os
 import re
@@ -23,18 +22,20 @@ from pathlib import Path
 from typing import Any, Final
 
 from tests.fakes import FakeClock
-from tests.fuzz.pipe import Pipe, converse, turns
+from tests.fuzz.pipe import PLAIN, How, Pipe, converse, turns
 from tests.fuzz.target import MARK, METADATA, PORT, SPLIT, TOKEN, Finding, InMemory, Watch
-from tests.link_local.rig import HandoverRig, handing, offer
+from tests.link_local.rig import HandoverRig, descriptors, handing, offer
 from tests.web import door_rig, rig
 from tests.web.control import SECRET, House, Started
 from vaultd.errors import MfaRequired, StsUnavailable
 from vaultd.files import Files
 from vaultd.host import processes
 from vaultd.host.peers import Address, Peers, PeerSocket
+from vaultd.web.control_connection import ControlConnection
 
-_STATUS: Final = re.compile(rb"HTTP/1\.1 (\d{3}) ")
+_STATUS: Final = re.compile(rb"HTTP/\d\.\d (\d{3}) ")
 _ALLOWED: Final = {200, 400, 401, 403, 404, 405, 503}
+_CONTROL_ALLOWED: Final = _ALLOWED | {201, 409, 422, 426}
 _KEYS: Final = (rig.SECRET.encode(), rig.TOKEN_TEXT.encode())
 _BYTEWISE, _HALF_CLOSE, _STALL, _LATER, _REFUSED, _AWAY, _LOCKED = (1 << bit for bit in range(7))
 
@@ -95,11 +96,19 @@ def _chunks(mode: int, body: bytes) -> list[bytes]:
     return [piece for piece in body.split(SPLIT) if piece]
 
 
-def _statuses(said: bytes, *, allowed: Iterable[int] = _ALLOWED) -> None:
+def _how(mode: int) -> How:
+    return How(half_close=bool(mode & _HALF_CLOSE), stall=bool(mode & _STALL))
+
+
+def _ends(port: int) -> dict[str, object]:
+    return {"sockname": ("127.0.0.1", port), "peername": ("127.0.0.1", 40_000)}
+
+
+def _statuses(said: bytes, *, allowed: Iterable[int] = _ALLOWED, begins: bytes = b"HTTP/1.1 ") -> None:
     for status in map(int, _STATUS.findall(said)):
         if status not in allowed:
             raise Finding(f"status {status}")
-    if said and not said.startswith(b"HTTP/1.1 "):
+    if said and not said.startswith(begins):
         raise Finding("the answer is not HTTP/1.1")
 
 
@@ -122,16 +131,24 @@ class Endpoint(Listening):
         yield b"\x00" + good + good + good
         yield bytes([_LATER]) + good * 9
         yield b"\x00GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nX: " + MARK + b"\r\n\r\n"
-        yield b"\x00GET /" + MARK + b"?" + MARK + b" HTTP/1.1\r\nHost: localhost\r\nAuthorization: " + MARK + b"\r\n\r\n"
+        yield (
+            b"\x00GET /" + MARK + b"?" + MARK + b" HTTP/1.1\r\nHost: localhost\r\nAuthorization: " + MARK + b"\r\n\r\n"
+        )
         yield b"\x00POST /v1/credentials/audit HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\n\r\n" + MARK
-        yield b"\x00" + head + b"Transfer-Encoding: chunked\r\nExpect: 100-continue\r\n\r\n3\r\n" + MARK + b"\r\n0\r\n\r\n"
+        yield (
+            b"\x00"
+            + head
+            + b"Transfer-Encoding: chunked\r\nExpect: 100-continue\r\n\r\n3\r\n"
+            + MARK
+            + b"\r\n0\r\n\r\n"
+        )
         yield b"\x00OPTIONS * HTTP/1.0\r\nOrigin: " + MARK + b"\r\nUpgrade: websocket\r\nVia: x\r\n\r\n"
         yield b"\x00" + head + MARK + b": x\r\n " + MARK + b"\r\nX-Forwarded-For: \xff\xfe\r\n\r\n"
 
     async def talk(self, data: bytes) -> None:
         mode, body = (data[0] if data else 0), self._filled(data[1:])
         self._prepare(mode)
-        said = await self._said(_chunks(mode, body), half_close=bool(mode & _HALF_CLOSE), stall=bool(mode & _STALL))
+        said = await self._said(_chunks(mode, body), _how(mode))
         _statuses(said)
         held = self._rig.token.encode() in body.replace(SPLIT, b"")
         self._watch.check(said, (MARK, self._rig.token.encode(), *(() if held else _KEYS)))
@@ -153,11 +170,10 @@ class Endpoint(Listening):
             broker.error = StsUnavailable("AWS is away.")
         broker.locked = bool(mode & _LOCKED)
 
-    async def _said(self, chunks: list[bytes], **how: bool) -> bytes:
+    async def _said(self, chunks: list[bytes], how: How = PLAIN) -> bytes:
         server = self._rig.side._server
         assert server is not None
-        ends = {"sockname": ("127.0.0.1", self._rig.port), "peername": ("127.0.0.1", 40_000)}
-        return await converse(server(), chunks, **how, **ends)
+        return await converse(server(), chunks, how, known=_ends(self._rig.port))
 
     def _forget(self) -> None:
         """The stand-ins remember everything, which would be growth."""
@@ -194,7 +210,14 @@ class MetadataDoor(Listening):
         keys = b"GET /latest/meta-data/iam/security-credentials/WebAdmin"
         for mode in (_LATER, _LATER | _REFUSED, _LATER | _AWAY, _LOCKED):
             yield bytes([mode]) + keys + asked
-        yield b"\x00" + keys + end + b"User-Agent: aws-sdk-cpp CRTAuthSigning\r\nX-aws-ec2-metadata-token: " + MARK + b"\r\n\r\n"
+        yield (
+            b"\x00"
+            + keys
+            + end
+            + b"User-Agent: aws-sdk-cpp CRTAuthSigning\r\nX-aws-ec2-metadata-token: "
+            + MARK
+            + b"\r\n\r\n"
+        )
         yield b"\x00PUT /latest/api/token" + end + b"X-Forwarded-For: " + MARK + b"\r\nContent-Length: 1\r\n\r\n" + MARK
         yield b"\x00" + put.replace(b"21600", MARK) + put + put
 
@@ -202,7 +225,7 @@ class MetadataDoor(Listening):
         mode, body = (data[0] if data else 0), data[1:].replace(PORT, str(self._rig.port).encode())
         body = body.replace(METADATA, self._token)
         self._prepare(mode)
-        said = await self._said(_chunks(mode, body), half_close=bool(mode & _HALF_CLOSE), stall=bool(mode & _STALL))
+        said = await self._said(_chunks(mode, body), _how(mode))
         _statuses(said)
         held = self._token in body.replace(SPLIT, b"")
         self._watch.check(said, (MARK, self._token, *(() if held else _KEYS)))
@@ -221,11 +244,10 @@ class MetadataDoor(Listening):
             broker.error = StsUnavailable("AWS is away.")
         broker.locked = bool(mode & _LOCKED)
 
-    async def _said(self, chunks: list[bytes], **how: bool) -> bytes:
+    async def _said(self, chunks: list[bytes], how: How = PLAIN) -> bytes:
         server = self._rig.doors._sides[self._rig.grant.id]._server
         assert server is not None
-        ends = {"sockname": ("127.0.0.1", self._rig.port), "peername": ("127.0.0.1", 40_000)}
-        return await converse(server(), chunks, **how, **ends)
+        return await converse(server(), chunks, how, known=_ends(self._rig.port))
 
     def _forget(self) -> None:
         self._rig.audit.serves.clear()
@@ -237,7 +259,7 @@ class MetadataDoor(Listening):
 #: What may be shown to the same user again: names. What stands in one of these may not, nor in a header.
 _SECRET_FIELDS: Final = re.compile(rb'"(?:SecretAccessKey|passphrase|token_code)"\s*:\s*"[^"]*"')
 _HEADER: Final = re.compile(rb"(?im)^(?!vaultd-protocol)[\w-]+:.*$")
-_EVERY_ROUTE: Final = (
+_EVERY_ROUTE: Final[tuple[tuple[str, str, dict[str, Any] | None], ...]] = (
     ("GET", "/v1/status", None),
     ("GET", "/v1/profiles", None),
     ("GET", "/v1/profiles/web-admin/plan", None),
@@ -284,7 +306,9 @@ class ControlSocket(Listening):
     """Every route of the control API on a whole daemon, whose AWS is scripted."""
 
     async def start(self) -> None:
-        self._left, self._started = 0, None
+        self._left = 0
+        self._started: Started | None = None
+        self._house_stack = contextlib.AsyncExitStack()
         self._ours, theirs = socket.socketpair(socket.AF_UNIX)
         self._stack.callback(self._ours.close)
         self._stack.callback(theirs.close)
@@ -292,8 +316,7 @@ class ControlSocket(Listening):
 
     async def _anew(self) -> None:
         """Another daemon on another home."""
-        if self._started is not None:
-            await self._house_stack.aclose()
+        await self._house_stack.aclose()
         self._home = Path(tempfile.mkdtemp(dir=self._folder))
         self._house_stack = contextlib.AsyncExitStack()
         house = House(self._home, files=_MemoryHouse())
@@ -313,8 +336,9 @@ class ControlSocket(Listening):
         yield bytes([_BYTEWISE]) + second
         yield b"\x00" + _request("POST", "/v1/unlock", None, "Transfer-Encoding: chunked") + b"5\r\n{}  \n\r\n0\r\n\r\n"
         yield b"\x00" + _request("GET", "/v1/status", None, "Vaultd-Protocol: 2", "Cookie: " + MARK.decode())
-        yield b"\x00POST /v1/unlock HTTP/1.1\r\nHost: v\r\nContent-Encoding: gzip\r\nContent-Length: 3\r\n\r\n\x1f\x8b\x08"
-        yield b"\x00POST /v1/unlock HTTP/1.1\r\nHost: v\r\nContent-Length: 99\r\n\r\n" + MARK
+        unlock = b"\x00POST /v1/unlock HTTP/1.1\r\nHost: v\r\n"
+        yield unlock + b"Content-Encoding: gzip\r\nContent-Length: 3\r\n\r\n\x1f\x8b\x08"
+        yield unlock + b"Content-Length: 99\r\n\r\n" + MARK
 
     def one(self, data: bytes) -> None:
         self._watch.clear()
@@ -322,10 +346,9 @@ class ControlSocket(Listening):
 
     async def talk(self, data: bytes) -> None:
         mode, body = (data[0] if data else 0), data[1:]
-        said = await self._said(_chunks(mode, body), half_close=bool(mode & _HALF_CLOSE))
-        _statuses(said, allowed=range(200, 599))
-        if any(int(status) == 500 for status in _STATUS.findall(said)):
-            raise Finding("status 500")
+        said = await self._said(_chunks(mode, body), _how(mode))
+        # aiohttp answers what it cannot parse in the version that it made out; no SDK reads it here
+        _statuses(said, allowed=_CONTROL_ALLOWED, begins=b"HTTP/")
         self._watch.check(said, (SECRET.encode(), *((MARK,) if _hidden(body.replace(SPLIT, b"")) else ())))
         await self._clock.advance(5)
         self._left -= 1
@@ -346,12 +369,9 @@ class ControlSocket(Listening):
         control = self._started.daemon._control
         return None if control is None or control._runner is None or control._server is None else control._runner.server
 
-    async def _said(self, chunks: list[bytes], **how: bool) -> bytes:
-        from vaultd.web.control_connection import ControlConnection
-
-        server = self._control()
-        protocol = ControlConnection(server, loop=self._loop)
-        return await converse(protocol, chunks, **how, patience=_answered, socket=self._ours)
+    async def _said(self, chunks: list[bytes], how: How = PLAIN) -> bytes:
+        protocol = ControlConnection(self._control(), loop=self._loop)
+        return await converse(protocol, chunks, how, known={"socket": self._ours}, patience=_answered)
 
     def close(self) -> None:
         self._run(self._house_stack.aclose())
@@ -387,7 +407,7 @@ class DoorsSocket(Listening):
         self._rig: HandoverRig = await self._stack.enter_async_context(handing(self._folder))
         for _ in range(3):  # what is made once: the grant, the first look-ups
             await self._told([json.dumps(offer()).encode() + b"\n"], self._descriptors(1))
-        self._open = len(os.listdir("/proc/self/fd"))
+        self._open = descriptors()
 
     def seeds(self) -> Iterable[bytes]:
         line = json.dumps(offer()).encode() + b"\n"
@@ -409,7 +429,7 @@ class DoorsSocket(Listening):
         good = await self._told([json.dumps(offer()).encode() + b"\n"], self._descriptors(1))
         if "grant" not in json.loads(good or b"{}"):
             raise Finding("the next good hand-over was not taken")
-        if len(os.listdir("/proc/self/fd")) > self._open:
+        if descriptors() > self._open:
             raise Finding("a descriptor was left")
         self._rig.log.events.clear()
         self._rig.ended.clear()

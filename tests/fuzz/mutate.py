@@ -15,21 +15,25 @@ from tests.fuzz.target import MARK, PORT, SPLIT, TOKEN
 
 #: JSON values of which one or another is too large, too deep, of another type, or no time.
 _ODD: Final[tuple[Any, ...]] = (
-    None, True, False, 0, -1, 1, 1.5, 2**31, 2**63, 2**64 - 1, 2**64, -(2**63) - 1, 10**400, 10**4299, 1e308, "", " ", "0", "\0", "a" * 300,
-    "\ud800", "\u202e\x1b[2J", "../../x", "0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00", "0" * 64,
-    "2026-11-22T12:00:00", "1" * 5000, [], {}, [[]], {"": None}, [None] * 100, MARK.decode(),
+    None, True, False, 0, -1, 1, 1.5, 2**31, 2**63, 2**64 - 1, 2**64, -(2**63) - 1, 10**400, 10**4299, 1e308, "", " ",
+    "0", "\0", "a" * 300, "\ud800", "\u202e\x1b[2J", "../../x", "0001-01-01T00:00:00+14:00",
+    "9999-12-31T23:59:59-14:00", "0" * 64, "2026-11-22T12:00:00", "1" * 5000, [], {}, [[]], {"": None}, [None] * 100,
+    MARK.decode(),
 )  # fmt: skip
 _TOKENS: Final = (
-    b"\r\n", b"\n", b"\r", b"\0", b"\x0b", b"\x0c", b"\x85", b" ", b"\t", b":", b"=", b"%", b"[", b"]", b"{", b"}", b'"', b"'", b"\\", b"#", b";", b"\xef\xbb\xbf",
-    b"\xff", b"\xed\xa0\x80", b"\xe2\x80\xae", b"%00", b"%2f", b"//", b"/../", b"?", b"0", b"-1", b"99999999999999999999", b"1e999", b"inf", b"nan",
-    b"HTTP/1.1", b"HTTP/1.0", b"HTTP/2.0", b"RTSP/1.0", b"GET ", b"PUT ", b"HEAD ", b"OPTIONS ", b"CONNECT ", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
-    b"Host: localhost\r\n", b"Content-Length: 5\r\n", b"Content-Length: -1\r\n", b"Transfer-Encoding: chunked\r\n",
-    b"Expect: 100-continue\r\n", b"Connection: close\r\n", b"Connection: upgrade\r\nUpgrade: websocket\r\n", b"Origin: null\r\n",
-    b"Content-Encoding: gzip\r\n", b"Content-Encoding: br\r\n", b"Content-Type: multipart/form-data; boundary=x\r\n", b"Cookie: a=\"\r\n",
-    b"Vaultd-Protocol: \xff\r\n", b"Authorization: Bearer ", b"5\r\nhello\r\n", b"0\r\n\r\n", b"ffffffffffffffff\r\n", b"[DEFAULT]\n", b"[profile default]\n", b"[default]\n",
-    b"source_profile = a\n", b"include_profile = a\n", b"role_arn = arn:aws:iam::123456789012:role/x\n", b"duration_seconds = ",
-    b"  x = y\n", b"region = ", b"endpoint_url = http://", b"[[", b"0x", b"1979-05-27", b"00:32:00.999999", b"'''", b'"""',
-    MARK, TOKEN, PORT, SPLIT,
+    b"\r\n", b"\n", b"\r", b"\0", b"\x0b", b"\x0c", b"\x85", b" ", b"\t", b":", b"=", b"%", b"[", b"]", b"{", b"}",
+    b'"', b"'", b"\\", b"#", b";", b"\xef\xbb\xbf", b"\xff", b"\xed\xa0\x80", b"\xe2\x80\xae", b"%00", b"%2f", b"//",
+    b"/../", b"?", b"0", b"-1", b"99999999999999999999", b"1e999", b"inf", b"nan", b"HTTP/1.1", b"HTTP/1.0",
+    b"HTTP/2.0", b"RTSP/1.0", b"GET ", b"PUT ", b"HEAD ", b"OPTIONS ", b"CONNECT ",
+    b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"Host: localhost\r\n", b"Content-Length: 5\r\n", b"Content-Length: -1\r\n",
+    b"Transfer-Encoding: chunked\r\n", b"Expect: 100-continue\r\n", b"Connection: close\r\n",
+    b"Connection: upgrade\r\nUpgrade: websocket\r\n", b"Origin: null\r\n", b"Content-Encoding: gzip\r\n",
+    b"Content-Encoding: br\r\n", b"Content-Type: multipart/form-data; boundary=x\r\n", b'Cookie: a="\r\n',
+    b"Vaultd-Protocol: \xff\r\n", b"Authorization: Bearer ", b"5\r\nhello\r\n", b"0\r\n\r\n", b"ffffffffffffffff\r\n",
+    b"[DEFAULT]\n", b"[profile default]\n", b"[default]\n", b"source_profile = a\n", b"include_profile = a\n",
+    b"role_arn = arn:aws:iam::123456789012:role/x\n", b"duration_seconds = ", b"  x = y\n", b"region = ",
+    b"endpoint_url = http://", b"[[", b"0x", b"1979-05-27", b"00:32:00.999999", b"'''", b'"""', MARK, TOKEN, PORT,
+    SPLIT,
 )  # fmt: skip
 _DEPTHS: Final = (2, 50, 1100, 3000)
 
@@ -125,7 +129,9 @@ def _dumped(value: Any) -> bytes:
 def _with_length(head: bytes, length: int) -> bytes:
     """A body that is changed keeps a length that is right, or it would never be read as a whole."""
     lines = head.split(b"\r\n")
-    return b"\r\n".join(b"Content-Length: %d" % length if line.startswith(b"Content-Length:") else line for line in lines)
+    return b"\r\n".join(
+        b"Content-Length: %d" % length if line.startswith(b"Content-Length:") else line for line in lines
+    )
 
 
 _CHANGES: Final[tuple[Callable[[bytes, random.Random], bytes], ...]] = (

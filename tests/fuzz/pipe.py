@@ -8,8 +8,9 @@ input's choice, and comes again the same way.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
 
 #: Turns of the loop that an answer may take; what waits for more than that waits for somebody.
 TURNS = 40
@@ -18,7 +19,7 @@ TURNS = 40
 class Pipe(asyncio.Transport):
     """The transport of one protocol; `sent` is what it wrote."""
 
-    def __init__(self, protocol: asyncio.Protocol, **known: object) -> None:
+    def __init__(self, protocol: asyncio.Protocol, known: Mapping[str, object]) -> None:
         super().__init__(known)
         self._protocol = protocol
         self._loop = asyncio.get_running_loop()
@@ -90,31 +91,37 @@ async def turns(count: int, until: Callable[[], bool] = lambda: False) -> None:
         await asyncio.sleep(0)
 
 
+@dataclass(frozen=True, slots=True)
+class How:
+    """`half_close`: the client's end says that nothing more comes. `stall`: it does not read until all was sent."""
+
+    half_close: bool = False
+    stall: bool = False
+
+
+PLAIN: Final = How()
+
+
 async def converse(
     protocol: asyncio.Protocol,
     chunks: list[bytes],
+    how: How = PLAIN,
     *,
-    half_close: bool = False,
-    stall: bool = False,
-    patience: Callable[[Pipe], Any] | None = None,
-    **known: object,
+    known: Mapping[str, object],
+    patience: Callable[[Pipe], Awaitable[None]] | None = None,
 ) -> bytes:
     """Everything that the protocol answers to the chunks; the connection is closed and forgotten after it.
 
-    `stall`: the client does not read until everything was sent. `patience`: awaited once all was sent.
+    `known` is what the transport tells of itself; `patience` is awaited once all was sent.
     """
-    pipe = Pipe(protocol, **known)
+    pipe = Pipe(protocol, known)
     protocol.connection_made(pipe)
-    if stall and not pipe.ended:
+    if how.stall and not pipe.ended:
         protocol.pause_writing()
-    for chunk in chunks:
-        await turns(TURNS, lambda: pipe.reading or pipe.ended)
-        if pipe.ended or not pipe.reading:
-            break
-        protocol.data_received(chunk)
-    if stall and not pipe.ended:
+    await _feed(pipe, protocol, chunks)
+    if how.stall and not pipe.ended:
         protocol.resume_writing()
-    if half_close and not pipe.ended and not protocol.eof_received():
+    if how.half_close and not pipe.ended and not protocol.eof_received():
         pipe.close()
     await turns(TURNS, lambda: pipe.ended)
     if patience is not None and not pipe.ended:
@@ -123,3 +130,11 @@ async def converse(
     await pipe.over()
     await turns(3)
     return bytes(pipe.sent)
+
+
+async def _feed(pipe: Pipe, protocol: asyncio.Protocol, chunks: list[bytes]) -> None:
+    for chunk in chunks:
+        await turns(TURNS, lambda: pipe.reading or pipe.ended)
+        if pipe.ended or not pipe.reading:
+            return
+        protocol.data_received(chunk)

@@ -1,7 +1,7 @@
 """One target under atheris: `python -m tests.fuzz.run TARGET SECONDS`. Coverage of the product's bytecode guides it.
 
-Rule: this process ends with libFuzzer's own status, 0 or that of a finding. What it did it writes as JSON to `--report`,
-as libFuzzer never returns; a finding's input goes where the corpus of the target is.
+Rule: this process ends with libFuzzer's own status, 0 or that of a finding. What it did is JSON in `--report`, as
+libFuzzer never returns; a finding's input goes where the corpus of the target is.
 """
 
 from __future__ import annotations

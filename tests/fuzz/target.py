@@ -21,6 +21,10 @@ TOKEN, PORT, METADATA = b"%TOKEN%", b"%PORT%", b"%METADATA%"
 SPLIT: Final = b"\x1e"
 
 
+#: What a target may grow by in a run, however long.
+GROWTH_KIB: Final = 64 * 1024
+
+
 class Finding(Exception):
     """An invariant did not hold."""
 

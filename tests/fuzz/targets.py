@@ -44,4 +44,3 @@ def corpus(name: str) -> list[Path]:
     """The inputs that once found something, by name."""
     folder = CORPUS / name
     return sorted(folder.iterdir()) if folder.is_dir() else []
-
