@@ -21,7 +21,7 @@ from typing import Any
 from vaultd import ownership
 from vaultd.command import own_unit
 from vaultd.config import Settings, load_for
-from vaultd.engine import audit_chain
+from vaultd.engine import audit_proof
 from vaultd.engine.seams import Head, Residence
 from vaultd.errors import FileRefused, VaultdError
 from vaultd.files import Files, Layout, check_runtime_dir
@@ -340,7 +340,7 @@ def _audit(layout: Layout, files: Files, live: Live | None) -> Check:
 def _broken(path: Path, files: Files, live: Live | None) -> tuple[str, ...]:
     """Looked at twice: a running daemon may rotate the files under the first look."""
     head = None if live is None else live.head
-    return audit_chain.verify(files, path, head=head) and audit_chain.verify(files, path, head=head)
+    return audit_proof.verify(files, path, head=head) and audit_proof.verify(files, path, head=head)
 
 
 def attestation(peers: Peers) -> Check:

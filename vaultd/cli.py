@@ -448,6 +448,8 @@ def _reopened(file: IO[str], path: Path) -> IO[str]:
 
 def check(options: argparse.Namespace) -> int:
     """Every diagnosis of this side; 1 when any is not well."""
+    if options.audit:
+        return _check_audit(options)
     try:
         found = None if running.asleep() else Link(running.places()).call("GET", "/v1/checks", seconds=60)["checks"]
     except Stop:
@@ -466,6 +468,17 @@ def check(options: argparse.Namespace) -> int:
             if each["remedy"]:
                 print(f"     {'':<12} → {each['remedy']}")
     return 0 if all(each["ok"] for each in found) else 1
+
+
+def _check_audit(options: argparse.Namespace) -> int:
+    """The audit log alone, line by line."""
+    from vaultd.command import auditing
+    from vaultd.errors import VaultdError
+
+    try:
+        return auditing.run(json_wanted=options.json)
+    except VaultdError as exc:
+        raise _Failure(exc.message, exc.exit) from exc
 
 
 def service(options: argparse.Namespace) -> int:

@@ -30,6 +30,7 @@ def parser() -> argparse.ArgumentParser:
     shown.add_argument("-f", "--follow", action="store_true", help="go on with what is written from now on")
     checked = commands.add_parser("check", help="diagnose config, store, port, clock and permissions without starting")
     checked.add_argument("--json", action="store_true", help='{"checks": [{name, ok, message, remedy}]}')
+    checked.add_argument("--audit", action="store_true", help="only the audit log: every breach of its chain, by line")
     _service_options(commands)
     _link_local_options(commands)
     return made

@@ -25,7 +25,8 @@ from pathlib import Path
 from typing import Any
 
 from vaultd.engine import audit_chain
-from vaultd.engine.audit_chain import FIELDS, FIRST, verify
+from vaultd.engine.audit_chain import FIELDS, FIRST
+from vaultd.engine.audit_proof import verify
 from vaultd.engine.grant_records import Grant, peer_wire
 from vaultd.engine.seams import Clock, Head
 from vaultd.engine.sightings import Looks, Sighting

@@ -39,7 +39,6 @@ FIELDS = (
     "prev",
 )
 FIRST = "0" * 64
-_MOST_PROBLEMS = 20
 #: No line was ever numbered higher; one more than 4,300 digits could not even be written.
 _HIGHEST = (1 << 63) - 1
 
@@ -134,35 +133,3 @@ def compare(files: Files, path: Path, head: Head, *, now: Head) -> tuple[str, ..
 
 def _rewritten(path: Path, seq: int) -> str:
     return f"The audit log {path} was rewritten at line {seq}: see where with `vaultd check`."
-
-
-def verify(files: Files, path: Path, *, head: Head | None = None) -> tuple[str, ...]:
-    """Every break of the chain in the files that are kept, as sentences, 20 at most; with `head`, a cut tail too."""
-    problems: list[str] = []
-    before: Head | None = None
-    for each in reversed(kept(path)):
-        content = files.read(each) or b""
-        for number, line in enumerate(content.split(b"\n")[:-1], start=1):
-            problem, before = _checked(line, before)
-            if problem:
-                problems.append(f"{each}:{number} {problem}: keep a copy, then see it with `vault-client log`.")
-        if content and not content.endswith(b"\n"):
-            problems.append(f"{each} ends in a torn line: `vaultd start` cuts it.")
-    if head is not None:
-        problems += compare(files, path, head, now=before or Head(seq=0, digest=FIRST))
-    return tuple(problems[:_MOST_PROBLEMS])
-
-
-def _checked(line: bytes, before: Head | None) -> tuple[str | None, Head]:
-    found = parsed(line)
-    if found is None:
-        return "is damaged", Head(seq=(before.seq if before else 0) + 1, digest=digest_of(line))
-    here = Head(seq=found["seq"], digest=digest_of(line))
-    if before is None:  # the oldest that is kept: its predecessor was rotated away, unless it is the very first
-        wrong = here.seq < 1 or (here.seq == 1) != (found.get("prev") == FIRST)
-        return ("does not begin the chain" if wrong else None), here
-    if here.seq != before.seq + 1:
-        return f"has number {here.seq} after {before.seq}", here
-    if found.get("prev") != before.digest:
-        return "does not follow from the line before it", here
-    return None, here

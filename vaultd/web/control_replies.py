@@ -26,10 +26,11 @@ def reply(value: object, *, status: int = 200) -> web.Response:
     return _answer(json.dumps(value).encode(), status=status)
 
 
-async def long_reply(name: str, rows: list[dict[str, Any]]) -> web.Response:
-    """{name: rows}, made in a thread a row at a time: one `dumps` of 100,000 would hold every other thread as well."""
+async def long_reply(name: str, rows: list[dict[str, Any]], **more: object) -> web.Response:
+    """{name: rows, **more}, in a thread a row at a time: one `dumps` of 100,000 would hold every other thread."""
     rows_json = await asyncio.to_thread(lambda: ", ".join([json.dumps(row) for row in rows]))
-    return _answer(f'{{"{name}": [{rows_json}]}}'.encode())
+    rest = "".join(f', "{each}": {json.dumps(value)}' for each, value in more.items())
+    return _answer(f'{{"{name}": [{rows_json}]{rest}}}'.encode())
 
 
 def _answer(body: bytes, *, status: int = 200) -> web.Response:
