@@ -394,7 +394,7 @@ def _silence() -> str:
 def _run_by(found: dict[str, Any]) -> str:
     """Where units are installed, whether it runs by them."""
     unit = own_unit.find()
-    if unit is None:
+    if unit is None or not unit.supervisor.answers():
         return ""
     theirs = unit.supervisor.pid() == found["pid"]
     return f", run by {unit.supervisor.name}" if theirs else f", without {unit.name}: type `vaultd restart`"

@@ -44,8 +44,10 @@ def start(unit: OwnUnit, options: argparse.Namespace) -> dict[str, Any]:
 
 def restart(unit: OwnUnit, options: argparse.Namespace, found: dict[str, Any] | None) -> dict[str, Any]:
     """`found` runs by the unit, or nobody does. Raises VaultdError."""
-    moved = found is not None and found["port"] != unit.port
-    unit.supervisor.restart(once(unit, options), sockets=found is None or moved)
+    if found is None:  # sockets that are open stay open
+        unit.supervisor.start(once(unit, options))
+    else:
+        unit.supervisor.restart(once(unit, options), sockets=found["port"] != unit.port)
     return introduction()
 
 
