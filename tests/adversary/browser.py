@@ -155,7 +155,6 @@ def _state(ground: Ground) -> dict[str, Any]:
     return {
         "grants": [(each["id"], each["last_used"]) for each in ground.home.ask("GET", "/v1/grants")["grants"]],
         "prompts": ground.home.ask("GET", "/v1/prompts")["prompts"],
-        "served": ground.audit("serve"),
         "asked": ground.home.asked(),
     }
 

@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 from tests.adversary import naive, wire
 from tests.adversary.people import OTHER, OWNER, as_process, as_user, command_of, reachable
 from tests.link_local.network import Neighbour, ip, own_network
-from tests.process.harness import ROOT, Emulator, Home, free_port, short_directory, stop, until
+from tests.process.harness import ROOT, Emulator, Home, free_port, short_directory, stop, until, variables
 from vaultd.host.link_local import PLACES
 
 T = TypeVar("T")
@@ -132,8 +132,18 @@ class Ground:
             taken = f"take listener address={each.address} "
             until(lambda taken=taken: taken in log.read_text()[before:], taken)  # type: ignore[misc]
 
-    def audit(self, event: str) -> int:
-        return self.home.events(event)
+    def used(self) -> tuple[str, str]:
+        """A new grant of web-admin: (id, token)."""
+        done = self.home.client("use", "web-admin", "--shell", "sh")
+        assert done.status == 0, done
+        said = variables(done.out)
+        return said["VAULTD_GRANT"], said["AWS_CONTAINER_AUTHORIZATION_TOKEN"]
+
+    def last_used(self, grant: str) -> str | None:
+        """When keys went out by it; at once, unlike the audit line."""
+        [found] = [each for each in self.home.ask("GET", "/v1/grants")["grants"] if each["id"] == grant]
+        said: str | None = found["last_used"]
+        return said
 
 
 def by(uid: int, act: Callable[[Ground], T]) -> Callable[[Ground], T]:

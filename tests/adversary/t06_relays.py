@@ -5,15 +5,19 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import shutil
 import socket
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from tests.adversary import wire
 from tests.adversary.case import Attack, Case
 from tests.adversary.ground import KEYS_PATH, TOKEN_PATH, TTL, Ground
-from tests.adversary.people import OTHER, OWNER, as_process
+from tests.adversary.people import OTHER, OWNER, as_process, command_of
 from tests.adversary.t05_network import WE, asks
+from tests.process.harness import until
 
 
 def _relay(listener: socket.socket, target: wire.Address) -> None:
@@ -53,6 +57,38 @@ def through(sent: Callable[[Ground], bytes], *, uid: int = OWNER, door: bool = F
     return act
 
 
+def through_socat(*, name: str) -> Attack:
+    """The real program, under its own name or another."""
+
+    def act(ground: Ground) -> bytes:
+        program = ground.directory / name
+        if not program.exists():
+            shutil.copy("/usr/bin/socat", program)
+        with socket.socket() as probe:
+            probe.bind((WE, 0))
+            address: wire.Address = probe.getsockname()
+        listening = f"TCP-LISTEN:{address[1]},bind={WE},fork,reuseaddr"
+        command = [*command_of(OWNER), str(program), listening, f"TCP:127.0.0.1:{ground.home.port}"]
+        with subprocess.Popen(command, env={}, cwd="/", stderr=subprocess.DEVNULL) as process:
+            try:
+                until(lambda: _listens(address), "socat listens")
+                reply = asks(ground.neighbour, address, keys()(ground))
+            finally:
+                process.kill()
+        assert wire.status(reply) in {200, 403}, reply  # whichever it is, socat carried it
+        return wire.granted(reply)
+
+    return act
+
+
+def _listens(address: wire.Address) -> bool:
+    wanted = f":{address[1]:04X}"
+    return any(
+        row.split()[1].endswith(wanted) and row.split()[3] == "0A"
+        for row in Path("/proc/net/tcp").read_text().splitlines()[1:]
+    )
+
+
 def keys(*more: str, host: str | None = None, token: bool = True) -> Callable[[Ground], bytes]:
     def sent(ground: Ground) -> bytes:
         mine = [f"Authorization: {ground.token}"] if token else []
@@ -89,6 +125,14 @@ CASES = (
         through(metadata("X-Forwarded-For: 10.99.0.2"), door=True), BARE, _BARE_DOOR,
     ),
     Case("T6-relay-of-another-user", "T6", "A relay of another user's carries no byte", through(keys(), uid=OTHER), "the owner's own carries it", _BARE),
+    Case(
+        "T6-socat", "T6", "A known relay of the owner's own is refused by its name, though it has token and Host",
+        through_socat(name="socat"), "the same program under another name is answered", through_socat(name="renamed"),
+    ),
+    Case(
+        "T6-renamed-relay", "T6", "Not prevented: a known relay under another name", through_socat(name="renamed"),
+        "under its own name it is refused", through_socat(name="socat"), residual=True,
+    ),
     Case(
         "T6-unlisted-relay", "T6",
         "Not prevented: a relay of the owner's that is no known one, with the token and our Host, is the owner to us",
