@@ -12,7 +12,7 @@ from tests.fuzz.files import AuditFile, FileTarget, GrantsFile, MetadataTokens
 from tests.fuzz.listeners import ControlSocket, DoorsSocket, Endpoint
 from tests.fuzz.target import MARK, Finding, Target, Watch
 from vaultd.engine import audit_chain
-from vaultd.errors import VaultdError
+from vaultd.errors import BadRequest, VaultdError
 from vaultd.model import metadata_tokens
 from vaultd.web import app, guard, handover
 from vaultd.web.connection import Connection
@@ -91,7 +91,7 @@ def test_a_descriptor_that_is_left_is_a_finding(broken: Callable[..., None]) -> 
     """One that was refused is not closed."""
 
     def refuse(descriptor: int, *, place: object) -> Any:
-        raise handover._NOT_UNDERSTOOD
+        raise BadRequest("planted")
 
     line = b'\x02{"protocol": 1, "dialect": "imds", "profile": "web-admin"}\n'
     target = DoorsSocket()

@@ -53,7 +53,7 @@ def key_of(item: Secret, *, identity: Identity, uuid: str) -> IdentityKey:
     """Raises IdentityBroken unless the item is the index's: another program may have planted one of the same name."""
     fields = _fields(item.reveal_bytes() if item else b"")
     akid, secret = fields.get("akid"), fields.get("secret")
-    whole = fields.get("v") == 1 and isinstance(akid, str) and isinstance(secret, str)
+    whole = fields.get("v") == 1 and isinstance(akid, str) and _can_be_secret(secret)
     if not whole or fields.get("uuid") != uuid or not str(akid).endswith(identity.key_ending):
         raise IdentityBroken(
             f"what the store holds for identity {shown(identity.name)} is not the key that was added, and is not used; "
@@ -161,10 +161,15 @@ def _fields(record: bytes) -> dict[str, Any]:
 
 
 def _secret(value: object) -> Secret:
-    """Raises TypeError for what is no text, since a number would be taken for a size, and for an empty one."""
-    if not isinstance(value, str) or not value:
+    """Raises TypeError for what is none."""
+    if not (isinstance(value, str) and _can_be_secret(value)):
         raise TypeError("no secret")
     return Secret(value)
+
+
+def _can_be_secret(value: object) -> bool:
+    """A text with something in it, and no half of a surrogate pair; a number would be taken for a size."""
+    return isinstance(value, str) and value != "" and not any("\ud800" <= each <= "\udfff" for each in value)
 
 
 def _time(text: str) -> datetime:
