@@ -11,7 +11,7 @@ SDK_TOOLS    := go cargo node npm javac mvn git
 SDK_SYSTEM   := awscli curl procps gcc libc6-dev
 export SDK_CACHE ?= $(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME),$(HOME)/.cache)/vaultd-sdk
 
-.PHONY: setup system aws-v2 demo test sdk test-sdk soak freshness lint fmt bench clean
+.PHONY: setup system aws-v2 demo test sdk test-sdk soak freshness fuzz lint fmt bench clean
 
 setup: $(STAMP)
 
@@ -59,6 +59,11 @@ test-sdk: sdk
 # Six SDKs poll for half an hour: `make soak MINUTES=30`. Prints its table; fails when a call failed or a goal is missed.
 soak: sdk
 	$(BIN)/python -m tests.sdk.soak --minutes $(or $(MINUTES),30)
+
+# Hostile bytes for every reader of ours, guided by coverage (Linux on x86-64): `make fuzz SECONDS=600`. Fails on a finding,
+# whose input is kept in tests/fuzz/corpus; one of the targets alone: `make fuzz TARGET=aws-config`.
+fuzz: setup
+	PYTHONPATH=.:client $(BIN)/python -m tests.fuzz --seconds $(or $(SECONDS),600) $(if $(TARGET),--target $(TARGET))
 
 # How often each SDK asks again, measured anew: about 5 minutes.
 freshness: sdk
