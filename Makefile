@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
-SYSTEM := gnome-keyring dbus iproute2 util-linux procps zsh fish dash gcc libc6-dev awscli curl systemd
+SYSTEM := gnome-keyring dbus iproute2 util-linux procps zsh fish dash gcc libc6-dev awscli curl systemd socat
 
 # What the programs of tests/sdk/clients are built with: Go, Rust, Node, Java and Maven are expected to be there, since
 # Debian's are too old for the SDKs of today; of the rest apt has what we need.

@@ -411,3 +411,9 @@ def variables(lines: str) -> dict[str, str]:
     )
     pairs: Sequence[str] = done.stdout.decode().split("\0")
     return dict(pair.split("=", 1) for pair in pairs if "=" in pair)
+
+
+def refused_yet(port: int) -> bool:
+    """Nobody listens on `port`."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) != 0

@@ -101,6 +101,8 @@ class Attestation:
         seat = None if sighting.inode is None else self._programs.known(sighting.inode)
         if seat is None:
             return None
+        if sighting.badge.seat is not None:
+            sighting.badge.seat.leave()
         sighting.badge.seat = seat
         return seat.program
 
@@ -120,15 +122,16 @@ class Attestation:
             return
         policy = self._policies.get(plan.profile, _OPEN)
         found = await self._find(sighting)
-        if badge.seat is None and found is not None and found.program is not None:
+        if found is not None and found.program is not None:
+            badge.program = found.program  # for the audit line, also of a denial
             self._seated(sighting)
         await self._judge(policy, plan, found or _NOBODY, stays=True)
         if found is None:  # not found in time: this request is served, and the next one looks again
             return
         if policy.strict:
-            badge.passed, badge.program = grant_id, found.program
+            badge.passed = grant_id
         else:
-            badge.cleared, badge.program = grant_id, found.program
+            badge.cleared = grant_id
         if found.program is not None:
             self._met(grant_id, found.program.peer)
 

@@ -1,0 +1,264 @@
+"""Who holds a socket: by scan, by where it called before, through execve, fork, reuse and processes that hide."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from vaultd.host import processes
+from vaultd.host.holders import MOST_PINNED, Holders, file_id, program_of
+
+ROOT = os.geteuid() == 0
+BOB = 65534
+
+#: Connects as often as it reads a line `c`, closes the oldest at `x`, becomes cat at `e`; tells inodes.
+CALLER = """\
+import os, socket, sys
+held = []
+for line in sys.stdin:
+    if line == "c\\n":
+        held.append(socket.create_connection(("127.0.0.1", int(sys.argv[1]))))
+        print(os.fstat(held[-1].fileno()).st_ino, flush=True)
+    elif line == "x\\n":
+        held.pop(0).close()
+        print(0, flush=True)
+    else:
+        for each in held:
+            each.set_inheritable(True)
+        print(0, flush=True)
+        os.execv("/bin/cat", ["cat"])
+"""
+
+
+class Caller:
+    """A process of ours with connections to a listener of ours."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+        self.pid = process.pid
+
+    def does(self, what: str) -> int:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(what + "\n")
+        self.process.stdin.flush()
+        return int(self.process.stdout.readline())
+
+
+@pytest.fixture
+def listener() -> Iterator[int]:
+    with socket.create_server(("127.0.0.1", 0), backlog=512) as sock:
+        yield sock.getsockname()[1]
+
+
+@contextmanager
+def calling(port: int, *, script: Path | None = None) -> Iterator[Caller]:
+    command = [sys.executable, *(["-c", CALLER] if script is None else [str(script)]), str(port)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield Caller(process)
+        finally:
+            process.kill()
+
+
+@pytest.fixture
+def holders() -> Iterator[Holders]:
+    made = Holders()
+    yield made
+    made.close()
+
+
+def found_pid(holders: Holders, inode: int) -> int | None:
+    """By a scan, which is taken over."""
+    looked = holders.look([inode])
+    holders.adopt(looked)
+    program = looked.found[inode].program
+    return None if program is None else program.peer.pid
+
+
+def seated(holders: Holders, inode: int) -> int | None:
+    """Without one."""
+    seat = holders.known(inode)
+    return None if seat is None else seat.program.peer.pid
+
+
+def test_a_scan_finds_the_holder_and_what_it_runs(holders: Holders, listener: int, tmp_path: Path) -> None:
+    """Path and file by the kernel; the script by its own word, whole; a socket that nobody holds is nobody's."""
+    script = tmp_path / "caller.py"
+    script.write_text(CALLER)
+    with calling(listener, script=script) as caller:
+        inode = caller.does("c")
+        looked = holders.look([inode, 1])
+        holders.adopt(looked)
+        program = looked.found[inode].program
+        assert program is not None
+        assert program.peer.pid == caller.pid
+        assert (program.exe, program.file) == (os.path.realpath(sys.executable), file_id(sys.executable))
+        assert (program.script, program.script_file) == (str(script), file_id(str(script)))
+        assert looked.found[1].program is None
+        assert program_of(caller.pid, program.peer.started).program == program
+        assert program_of(caller.pid, 1).program is None
+    changed = tmp_path / "changed"
+    changed.write_text("1")
+    before = file_id(str(changed))
+    changed.write_text("2")
+    os.utime(changed, ns=(0, 0))
+    assert file_id(str(changed)) != before
+
+
+def test_who_called_before_is_found_where_it_was(holders: Holders, listener: int) -> None:
+    """A place that was left is looked at first, one more than ever last; never is a wrong process given."""
+    with calling(listener) as caller, calling(listener) as other:
+        first = caller.does("c")
+        assert seated(holders, first) is None  # nobody is known yet
+        assert found_pid(holders, first) == caller.pid
+        seat = holders.known(first)
+        assert seat is not None
+        assert seated(holders, caller.does("c")) == caller.pid  # the next descriptor
+        caller.does("x")
+        seat.leave()
+        assert seated(holders, caller.does("c")) == caller.pid  # the one that was left
+        assert seated(holders, other.does("c")) is None
+        caller.process.kill()
+        caller.process.wait()
+        assert seated(holders, first) is None
+
+
+def test_another_program_by_execve_is_not_taken_for_the_old(holders: Holders, listener: int) -> None:
+    """The same process and socket, another executable: looked at anew."""
+    with calling(listener) as caller:
+        inode = caller.does("c")
+        assert found_pid(holders, inode) == caller.pid
+        assert seated(holders, inode) == caller.pid
+        caller.does("e")
+        until(lambda: os.readlink(f"/proc/{caller.pid}/exe").endswith("cat"))
+        looked = Holders()
+        assert seated(holders, inode) is None
+        program = looked.look([inode]).found[inode].program
+        assert program is not None
+        assert program.name == "cat"
+        assert program.peer.pid == caller.pid
+
+
+def until(holds: Callable[[], bool]) -> None:
+    end = time.monotonic() + 20
+    while not holds():
+        assert time.monotonic() < end
+
+
+def test_storms_of_forks_name_nobody_else(holders: Holders, listener: int) -> None:
+    """While processes come and go by hundreds: a holder that lives is found as itself, one that ended as nobody."""
+    storm = "while :; do /bin/true; /bin/true & done"
+    with (
+        subprocess.Popen(["/bin/sh", "-c", storm], start_new_session=True) as shell,
+        calling(listener) as caller,
+    ):
+        try:
+            for _ in range(50):
+                inode = caller.does("c")
+                assert (seated(holders, inode) or found_pid(holders, inode)) == caller.pid
+                with calling(listener) as short:
+                    gone = short.does("c")
+                short.process.wait()
+                assert (seated(holders, gone), found_pid(holders, gone)) == (None, None)
+        finally:
+            os.killpg(shell.pid, 9)
+            shell.wait()
+
+
+def test_a_forked_child_is_found_when_its_parent_ended(holders: Holders, listener: int) -> None:
+    """Whoever holds the socket now, not who opened it."""
+    code = (
+        "import os, socket, sys\n"
+        "s = socket.create_connection(('127.0.0.1', int(sys.argv[1])))\n"
+        "pid = os.fork()\n"
+        "if pid: print(pid, os.fstat(s.fileno()).st_ino, flush=True); os._exit(0)\n"
+        "sys.stdin.read()\n"
+    )
+    command = [sys.executable, "-c", code, str(listener)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        pid, inode = map(int, process.stdout.readline().split())
+        process.wait()
+        assert found_pid(holders, inode) == pid
+
+
+def test_pins_are_bounded_and_given_back(listener: int) -> None:
+    """A descriptor each, of so many processes at most, and none after `close`."""
+    before, holders = descriptors(), Holders()
+    for _ in range(MOST_PINNED + 4):
+        with calling(listener) as caller:
+            assert found_pid(holders, caller.does("c")) == caller.pid
+    assert len(holders) <= MOST_PINNED
+    assert descriptors() <= before + MOST_PINNED
+    holders.close()
+    assert descriptors() == before
+
+
+def descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+@pytest.mark.needs("root")
+def test_what_hides_is_told_by_name_as_a_possibility() -> None:
+    """A client that is not dumpable cannot be looked into by its own user; control: a plain one is found. Run as an
+    unprivileged user, since root sees everything.
+    """
+    assert ROOT
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.setresgid(BOB, BOB, BOB)
+            os.setresuid(BOB, BOB, BOB)
+            os.write(writing, json.dumps(_as_bob()).encode())
+        finally:
+            os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading) as told:
+        plain, hidden, names = json.loads(told.read())
+    os.waitpid(pid, 0)
+    assert plain is True
+    assert hidden is None
+    assert "sshd" in names
+
+
+def _as_bob() -> tuple[bool, int | None, tuple[str, ...]]:
+    """In a fork that has become Bob: a plain child of his and a hidden one, each with a connection."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        ends = []
+        for hides in (False, True):
+            reading, writing = os.pipe()
+            if (child := os.fork()) == 0:
+                libc = ctypes.CDLL(None)  # loaded already: Bob may not read everything
+                libc.prctl(15, b"sshd" if hides else b"plain", 0, 0, 0)  # PR_SET_NAME
+                libc.prctl(4, 0 if hides else 1, 0, 0, 0)  # PR_SET_DUMPABLE
+                sock = socket.create_connection(server.getsockname())
+                os.write(writing, str(os.fstat(sock.fileno()).st_ino).encode())
+                time.sleep(60)
+                os._exit(0)
+            ends.append((child, int(os.read(reading, 32))))
+        holders = Holders()
+        try:
+            (plain, one), (_, two) = ends
+            found = holders.look([one, two]).found
+            program, hidden = found[one].program, found[two].program
+            return (
+                program is not None and program.peer.pid == plain and program.peer.uid == processes.own_uid() == BOB,
+                None if hidden is None else hidden.peer.pid,
+                found[two].hidden,
+            )
+        finally:
+            for child, _ in ends:
+                os.kill(child, 9)
+                os.waitpid(child, 0)
