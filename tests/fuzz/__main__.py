@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -52,22 +53,32 @@ def _fuzzed(name: str, seconds: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="vaultd-fuzz-") as folder:
         report, said = Path(folder) / "report.json", Path(folder) / "said"
         argv = [sys.executable, "-m", "tests.fuzz.run", name, str(seconds), "--report", str(report)]
+        environ = {**os.environ, "TMPDIR": folder}  # libFuzzer leaves its process without cleaning up
         with said.open("wb") as out:
             try:
-                status = subprocess.run(
-                    argv, cwd=_ROOT, stdout=out, stderr=out, timeout=seconds + _MARGIN, check=False
-                ).returncode
+                ended = subprocess.run(
+                    argv, cwd=_ROOT, env=environ, stdout=out, stderr=out, timeout=seconds + _MARGIN, check=False
+                )
+                status = ended.returncode
             except subprocess.TimeoutExpired:
                 status = -1
         row: dict[str, Any] = {"execs": 0, "seconds": 0.0, "new": 0, "rss_start": 0, "rss_end": 0, "finding": None}
         if report.is_file():
             row |= json.loads(report.read_text())
-        if status and not row["finding"]:
-            row["finding"] = f"it ended with {status}: too slow, too large, or not started"
-        if row["rss_end"] - row["rss_start"] > GROWTH_KIB:
-            row["finding"] = row["finding"] or "it grew by more than 64 MiB"
+        row["finding"] = finding_of(row, status)
         _tell(name, row, said)
         return row
+
+
+def finding_of(row: dict[str, Any], status: int) -> str | None:
+    """What a run found, by its report and its exit status."""
+    if row["finding"]:
+        return str(row["finding"])
+    if status:
+        return f"it ended with {status}: too slow, too large, or not started"
+    if row["rss_end"] - row["rss_start"] >= GROWTH_KIB:
+        return f"it grew by {GROWTH_KIB // 1024} MiB or more"
+    return None if row["execs"] else "nothing was executed"
 
 
 def _tell(name: str, row: dict[str, Any], said: Path) -> None:

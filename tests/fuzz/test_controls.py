@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from tests.fuzz.__main__ import finding_of
 from tests.fuzz.files import AuditFile, FileTarget, GrantsFile, MetadataTokens
 from tests.fuzz.listeners import ControlSocket, DoorsSocket, Endpoint
-from tests.fuzz.target import MARK, Finding, Target, Watch
+from tests.fuzz.target import GROWTH_KIB, MARK, Finding, Target, Watch
 from vaultd.engine import audit_chain
 from vaultd.errors import BadRequest, VaultdError
 from vaultd.model import metadata_tokens
@@ -168,3 +169,13 @@ def test_a_canary_in_an_error_or_a_log_is_a_finding() -> None:
             watch.check("", ())
         watch.clear()
         watch.check("", (MARK,))
+
+
+def test_growth_and_an_end_of_its_own_are_findings() -> None:
+    """What no input can be blamed for: memory, a run that was killed, and one that did nothing."""
+    quiet = {"execs": 9, "rss_start": 80_000, "rss_end": 90_000, "finding": None}
+    assert finding_of(quiet, 0) is None
+    assert finding_of({**quiet, "rss_end": 80_000 + GROWTH_KIB}, 0)
+    assert finding_of(quiet, 77)
+    assert finding_of({**quiet, "execs": 0}, 0)
+    assert finding_of({**quiet, "finding": "x"}, 77) == "x"
