@@ -5,13 +5,16 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 SYSTEM := gnome-keyring dbus iproute2 util-linux procps zsh fish dash gcc libc6-dev awscli curl systemd socat
 
+# What the attacks of tests/adversary are made with: a second machine, address translation, a relay, a browser.
+ADVERSARY_SYSTEM := iproute2 util-linux procps iptables nftables socat chromium
+
 # What the programs of tests/sdk/clients are built with: Go, Rust, Node, Java and Maven are expected to be there, since
 # Debian's are too old for the SDKs of today; of the rest apt has what we need.
 SDK_TOOLS    := go cargo node npm javac mvn git
 SDK_SYSTEM   := awscli curl procps gcc libc6-dev
 export SDK_CACHE ?= $(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME),$(HOME)/.cache)/vaultd-sdk
 
-.PHONY: setup system aws-v2 demo test sdk test-sdk soak freshness fuzz lint fmt bench clean
+.PHONY: setup system aws-v2 demo test sdk test-sdk test-adversary soak freshness fuzz lint fmt bench clean
 
 setup: $(STAMP)
 
@@ -55,6 +58,14 @@ sdk: setup
 # Every client by both dialects against the emulator: nothing is skipped, what is not built fails. Writes docs/sdk-matrix.md.
 test-sdk: sdk
 	$(BIN)/python -m pytest tests/sdk -m sdk --durations=5
+
+# The attacks of security.md §1 as another user, from another machine and from a web page: root, Linux, 5 minutes. Prints
+# each case with what its control gained; nothing is skipped: what is missing fails, as in CI.
+test-adversary: setup
+	@if [ "$$(id -u)" != 0 ]; then echo "make test-adversary: a second user and a network of its own need root" >&2; exit 1; fi
+	@if ! dpkg -s $(ADVERSARY_SYSTEM) >/dev/null 2>&1; then \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(ADVERSARY_SYSTEM) >/dev/null; fi
+	CI=1 $(BIN)/python -m pytest tests/adversary -m adversary --durations=5
 
 # Six SDKs poll for half an hour: `make soak MINUTES=30`. Prints its table; fails when a call failed or a goal is missed.
 soak: sdk

@@ -31,7 +31,7 @@ _PAGE = Path(__file__).with_name("page.html")
 
 
 def _started(profile: Path, url: str) -> subprocess.Popen[bytes]:
-    """Every name under `test` is this machine; what Chromium itself has against loopback is off: vaultd stands alone."""
+    """Every name under `test` is this machine; what Chromium has against loopback is off: vaultd stands alone."""
     profile.mkdir()
     os.chown(profile, OWNER, OWNER)
     command = [

@@ -4,7 +4,21 @@ from __future__ import annotations
 
 import json
 
-from tests.adversary import t01_other_user_tcp, t02_other_user_unix, t03_squatting, t04_web_page, t05_network, t06_relays, t07_ssrf, t08_same_user, t09_stolen_disk, t10_leaks, t11_hostile_config, t12_supply_chain, t13_wrong_role
+from tests.adversary import (
+    t01_other_user_tcp,
+    t02_other_user_unix,
+    t03_squatting,
+    t04_web_page,
+    t05_network,
+    t06_relays,
+    t07_ssrf,
+    t08_same_user,
+    t09_stolen_disk,
+    t10_leaks,
+    t11_hostile_config,
+    t12_supply_chain,
+    t13_wrong_role,
+)
 from tests.adversary.case import Case
 
 CASES: tuple[Case, ...] = (

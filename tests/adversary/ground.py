@@ -204,7 +204,9 @@ def _home(directory: Path, emulator: Emulator) -> OwnersHome:
 def _imds(home: OwnersHome) -> dict[str, str]:
     used = home.client("use", "web-admin", "--imds", "--shell", "sh")
     assert used.status == 0, used
-    words = [line.removeprefix("export ").split("=", 1) for line in used.out.replace(";", "\n").splitlines() if "=" in line]
+    words = [
+        line.removeprefix("export ").split("=", 1) for line in used.out.replace(";", "\n").splitlines() if "=" in line
+    ]
     return {name.strip(): value.strip("'\" ") for name, value in words}
 
 
@@ -248,7 +250,8 @@ def _link_local(home: OwnersHome, dialect: str, *profile: str) -> Iterator[None]
     """`vaultd link-local DIALECT`, as a service manager starts it: root's socket, the owner's process."""
     place = PLACES[dialect]
     command = [
-        "/usr/bin/setpriv", *command_of(OWNER)[1:], sys.executable, "-I", "-m", "vaultd", "link-local", dialect, *profile,
+        "/usr/bin/setpriv", *command_of(OWNER)[1:], sys.executable, "-I", "-m", "vaultd", "link-local",
+        dialect, *profile,
     ]  # fmt: skip
     journal = home.directory / f"{dialect}.journal"
     with journal.open("w") as out:

@@ -72,7 +72,11 @@ def _answer(connection: socket.socket, seen: Path | None) -> None:
 def _reply(asked: bytes) -> bytes:
     head, low = asked.decode("latin-1"), asked.lower()
     if b"upgrade: websocket" in low:
-        [key] = [each.partition(":")[2].strip() for each in head.split("\r\n") if each.lower().startswith("sec-websocket-key:")]
+        [key] = [
+            each.partition(":")[2].strip()
+            for each in head.split("\r\n")
+            if each.lower().startswith("sec-websocket-key:")
+        ]
         accept = base64.b64encode(hashlib.sha1(key.encode() + _GUID, usedforsecurity=False).digest()).decode()
         frame = bytes([0x81, len(CANARY)]) + CANARY
         return (

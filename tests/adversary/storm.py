@@ -49,7 +49,7 @@ class Try:
     address: wire.Address
     sent: bytes
 
-    def socket(self, family: int = socket.AF_INET) -> socket.socket:
+    def made(self, family: int = socket.AF_INET) -> socket.socket:
         sock = socket.socket(family)
         sock.settimeout(_SECONDS)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -61,7 +61,7 @@ class Try:
         return sock
 
     def connect(self) -> socket.socket:
-        sock = self.socket()
+        sock = self.made()
         try:
             sock.connect(self.address)
         except OSError:
@@ -127,7 +127,7 @@ def _in_pieces(made: Try) -> bytes:
 
 
 def _mapped(made: Try) -> bytes:
-    with made.socket(socket.AF_INET6) as sock:
+    with made.made(socket.AF_INET6) as sock:
         sock.connect((f"::ffff:{made.address[0]}", made.address[1]))
         made.pause()
         sock.sendall(made.sent)
@@ -169,7 +169,7 @@ def _became_him(made: Try) -> bytes:
     """Root's socket, used by him: never his, and the owner's no more than anybody's."""
     os.seteuid(0)
     try:
-        sock = made.socket()
+        sock = made.made()
     finally:
         os.seteuid(made.uid)
     with sock:

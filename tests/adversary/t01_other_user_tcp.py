@@ -7,6 +7,7 @@ import os
 import socket
 import struct
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 
@@ -69,10 +70,10 @@ def in_pieces(ground: Ground) -> bytes:
 
 def mapped(ground: Ground) -> bytes:
     """An IPv6 socket that reaches IPv4."""
-    with contextlib.suppress(OSError):
-        with wire.connected(("::ffff:127.0.0.1", ground.home.port), family=socket.AF_INET6) as sock:
-            sock.sendall(ground.get())
-            return wire.read_all(sock)
+    address = ("::ffff:127.0.0.1", ground.home.port)
+    with contextlib.suppress(OSError), wire.connected(address, family=socket.AF_INET6) as sock:
+        sock.sendall(ground.get())
+        return wire.read_all(sock)
     return b""
 
 
@@ -189,14 +190,11 @@ def user_namespace(uid: int) -> Attack:
     """Inside a user namespace he has the owner's number."""
 
     def act(ground: Ground) -> bytes:
-        given = ground.get().decode()
         script = (
-            "import os,socket;assert os.getuid()==%d;s=socket.create_connection(('127.0.0.1',%d),4);"
-            "s.sendall(%r.encode());r=b''\n"
-            "while p:=s.recv(65536): r+=p\n"
-            "os.write(1,r)"
-        ) % (OWNER, ground.home.port, given)
-        inside = ["unshare", "--user", f"--map-user={OWNER}", "/usr/bin/python3", "-I", "-c", script]
+            f"import os,socket;assert os.getuid()=={OWNER};s=socket.create_connection(('127.0.0.1',{ground.home.port}),4);"
+            f"s.sendall({ground.get()!r});r=b''\nwhile p:=s.recv(65536): r+=p\nos.write(1,r)"
+        )
+        inside = ["unshare", "--user", f"--map-user={OWNER}", sys.executable, "-I", "-c", script]
         done = subprocess.run([*command_of(uid), *inside], capture_output=True, check=False, timeout=20, cwd="/")
         assert b"AssertionError" not in done.stderr, done.stderr
         assert b"unshare" not in done.stderr, done.stderr
@@ -300,7 +298,11 @@ def _pair(name: str, act: Callable[[Ground], bytes], *, promise: str = PROMISE) 
 
 CASES = (
     _pair("T1-stolen-token", keys),
-    Case("T1-stolen-token-naive", "T1", PROMISE, by_other(keys), "the same uid at a server without a check", by_other(lambda ground: wire.talk(ground.naive, ground.get()))),
+    Case(
+        "T1-stolen-token-naive", "T1", PROMISE,
+        by_other(keys),
+        "the same uid at a server without a check", by_other(lambda ground: wire.talk(ground.naive, ground.get())),
+    ),
     _pair("T1-no-token", no_token),
     _pair("T1-healthz", health),
     _pair("T1-malformed", malformed),
@@ -323,7 +325,8 @@ CASES = (
     Case("T1-root-himself", "T1", "Root is no exception to the uid check", by(0, keys), OWNER_GETS, by_owner(keys)),
     Case(
         "T1-uid-0-trap", "T1", "A client that sends and closes is served nothing, though the kernel calls it root's",
-        uid_zero_trap, "a rule that lets root in takes the same client at a listener of the tests' own", uid_zero_control,
+        uid_zero_trap, "a rule that lets root in takes the same client at a listener of the tests' own",
+        uid_zero_control,
     ),
     Case(
         "T1-user-namespace", "T1", "The owner's number inside a user namespace is not the owner",

@@ -30,7 +30,11 @@ def asks(sent: bytes, name: str = "control.sock") -> Callable[[Ground], bytes]:
 
 def hands_over(ground: Ground) -> bytes:
     """A listener of his own, as that of the metadata address; anything that is answered is a gain."""
-    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as sock, socket.create_server(("127.0.0.1", 0)) as mine:
+    with (
+        contextlib.suppress(OSError),
+        socket.socket(socket.AF_UNIX) as sock,
+        socket.create_server(("127.0.0.1", 0)) as mine,
+    ):
         sock.settimeout(wire.SECONDS)
         sock.connect(str(ground.home.control.with_name("doors.sock")))
         socket.send_fds(sock, [b'{"protocol":1,"dialect":"imds","profile":"web-admin"}\n'], [mine.fileno()])
@@ -237,6 +241,7 @@ def his_grants(home: OwnersHome) -> None:
     os.chown(path, OTHER, OTHER)
 
 
+_STATE = ("grants.json", "sessions.sealed", "audit.jsonl", "vaultd.log", "identities.json")
 PROMISE = "Another user gets no byte from the control socket"
 ALONE = "Files and directories are the owner's alone"
 OWNER_GETS = "the same by the owner's uid is answered"
@@ -265,8 +270,14 @@ CASES = (
     _open("T2-open-modes-status", asks(STATUS)),
     _open("T2-open-modes-new-grant", asks(GRANT)),
     _open("T2-open-modes-hand-over", hands_over),
-    Case("T2-open-modes-naive", "T2", PROMISE, through_open_modes(asks(STATUS), OTHER), "the same uid at a unix socket without a check", by_other(naive_unix)),
-    Case("T2-root", "T2", "Root is no exception to the uid check", by(0, asks(STATUS)), OWNER_GETS, by_owner(asks(STATUS))),
+    Case(
+        "T2-open-modes-naive", "T2", PROMISE,
+        through_open_modes(asks(STATUS), OTHER), "the same uid at a unix socket without a check", by_other(naive_unix),
+    ),
+    Case(
+        "T2-root", "T2", "Root is no exception to the uid check",
+        by(0, asks(STATUS)), OWNER_GETS, by_owner(asks(STATUS)),
+    ),
     Case(
         "T2-descriptor-from-the-owner", "T2",
         "Not prevented: a connection that the owner's own program passes to another user stays the owner's",
@@ -274,7 +285,7 @@ CASES = (
         passed_on(OTHER, OWNER), residual=True,
     ),
     Case("T2-token-file", "T2", ALONE, token_file(OTHER), "the owner reads it", token_file(OWNER)),
-    _pair("T2-state-files", reads("state/grants.json", "state/sessions.sealed", "state/audit.jsonl", "state/vaultd.log", "state/identities.json"), ALONE),
+    _pair("T2-state-files", reads(*(f"state/{name}" for name in _STATE)), ALONE),
     _pair("T2-store-and-settings", reads("data/secrets.sealed", "config/config.toml"), ALONE),
     _pair("T2-endpoint-json", reads("run/endpoint.json"), ALONE),
     _pair("T2-listing", listing, ALONE),

@@ -77,7 +77,7 @@ def squatter(ground: Ground, port: int, family: int = socket.AF_INET, device: by
 
 
 def as_listener(port: int, family: int, device: bytes) -> socket.socket:
-    """Made in this process, so with an inode of root's; who listens is told by `fchown`, as the kernel does at birth."""
+    """Made in this process, so it is root's; `fchown` makes it the other's, as the kernel does at birth."""
     sock = socket.socket(family)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     if device:
@@ -218,8 +218,14 @@ SHARES = "Nobody can share or take a port that vaultd listens on"
 FREE = "the same binds a free port"
 
 CASES = (
-    Case("T3-share-by-reuseport", "T3", SHARES, shares(REUSE, SHARE, free=False), FREE, shares(REUSE, SHARE, free=True)),
-    Case("T3-share-on-lo", "T3", SHARES, shares(REUSE, SHARE, LO, free=False), FREE, shares(REUSE, SHARE, LO, free=True)),
+    Case(
+        "T3-share-by-reuseport", "T3", SHARES,
+        shares(REUSE, SHARE, free=False), FREE, shares(REUSE, SHARE, free=True),
+    ),
+    Case(
+        "T3-share-on-lo", "T3", SHARES,
+        shares(REUSE, SHARE, LO, free=False), FREE, shares(REUSE, SHARE, LO, free=True),
+    ),
     Case("T3-any-address", "T3", SHARES, everywhere(free=False), FREE, everywhere(free=True)),
     Case("T3-door", "T3", SHARES, door(free=False), FREE, door(free=True)),
     Case(
@@ -235,7 +241,8 @@ CASES = (
         start_over(down=True), "on a free port it starts", start_over(down=False),
     ),
     Case(
-        "T3-door-squatted-over-a-restart", "T3", "A grant whose IMDS port was squatted while vaultd was down is revoked",
+        "T3-door-squatted-over-a-restart", "T3",
+        "A grant whose IMDS port was squatted while vaultd was down is revoked",
         door_taken(taken=True), "without a squatter the grant is there after the restart", door_taken(taken=False),
     ),
     Case(

@@ -1,4 +1,4 @@
-"""T4: a malicious web page. What browsers put on the wire, byte for byte, with a stolen token; and one real Chromium."""
+"""T4: a malicious web page: what browsers put on the wire, with a stolen token besides; and one real Chromium."""
 
 from __future__ import annotations
 

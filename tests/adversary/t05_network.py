@@ -18,7 +18,10 @@ from tests.process.harness import stop
 WE = "10.99.0.1"
 _NFT = """\
 table ip adversary {
-  chain pre { type nat hook prerouting priority dstnat; iifname "%(device)s" tcp dport 8080 dnat to 127.0.0.1:%(port)d; }
+  chain pre {
+    type nat hook prerouting priority dstnat;
+    iifname "%(device)s" tcp dport 8080 dnat to 127.0.0.1:%(port)d;
+  }
 }
 """
 
@@ -79,7 +82,9 @@ def _iptables(*words: str) -> None:
 
 @contextmanager
 def dnat(port: int, device: str = "wire0") -> Iterator[None]:
-    _iptables("-A", "PREROUTING", "-i", device, "-p", "tcp", "--dport", "8080", "-j", "DNAT", "--to", f"127.0.0.1:{port}")
+    _iptables(
+        "-A", "PREROUTING", "-i", device, "-p", "tcp", "--dport", "8080", "-j", "DNAT", "--to", f"127.0.0.1:{port}"
+    )
     try:
         yield
     finally:
@@ -106,7 +111,9 @@ def dnat_by_nftables(port: int, device: str = "wire0") -> Iterator[None]:
 @contextmanager
 def redirected(port: int, device: str = "wire0") -> Iterator[None]:
     """REDIRECT goes to the device's own address, where nobody listens but who listens everywhere."""
-    _iptables("-A", "PREROUTING", "-i", device, "-p", "tcp", "--dport", "8080", "-j", "REDIRECT", "--to-ports", str(port))
+    _iptables(
+        "-A", "PREROUTING", "-i", device, "-p", "tcp", "--dport", "8080", "-j", "REDIRECT", "--to-ports", str(port)
+    )
     try:
         yield
     finally:

@@ -104,16 +104,31 @@ def metadata(*more: str, host: str | None = None) -> Callable[[Ground], bytes]:
 BARE = "a relay that changes nothing, with the token and our own Host, is answered"
 _BARE, _BARE_DOOR = through(keys()), through(metadata(), door=True)
 _NAMES = ("host.docker.internal:9169", "host.containers.internal", "10.99.0.1:9169", "gateway.docker.internal")
-_MARKS = ("X-Forwarded-For: 10.99.0.2", "X-Forwarded-Host: a", "Forwarded: for=10.99.0.2", "Via: 1.1 relay", "X-Real-IP: 10.99.0.2")
+_MARKS = (
+    "X-Forwarded-For: 10.99.0.2",
+    "X-Forwarded-Host: a",
+    "Forwarded: for=10.99.0.2",
+    "Via: 1.1 relay",
+    "X-Real-IP: 10.99.0.2",
+)
 
 CASES = (
-    Case("T6-without-token", "T6", "A relay alone gets no keys: a token is needed", through(keys(token=False)), BARE, _BARE),
+    Case(
+        "T6-without-token", "T6", "A relay alone gets no keys: a token is needed",
+        through(keys(token=False)), BARE, _BARE,
+    ),
     *(
-        Case(f"T6-host-{name.partition(':')[0]}", "T6", "A name that relays are asked by is refused", through(keys(host=name)), BARE, _BARE)
+        Case(
+            f"T6-host-{name.partition(':')[0]}", "T6", "A name that relays are asked by is refused",
+            through(keys(host=name)), BARE, _BARE,
+        )
         for name in _NAMES
     ),
     *(
-        Case(f"T6-{mark.partition(':')[0].lower()}", "T6", "What a forward or reverse proxy adds is refused", through(keys(mark)), BARE, _BARE)
+        Case(
+            f"T6-{mark.partition(':')[0].lower()}", "T6", "What a forward or reverse proxy adds is refused",
+            through(keys(mark)), BARE, _BARE,
+        )
         for mark in _MARKS
     ),
     Case(
@@ -124,7 +139,10 @@ CASES = (
         "T6-door-by-proxy", "T6", "A door gives no metadata token through a proxy that says so",
         through(metadata("X-Forwarded-For: 10.99.0.2"), door=True), BARE, _BARE_DOOR,
     ),
-    Case("T6-relay-of-another-user", "T6", "A relay of another user's carries no byte", through(keys(), uid=OTHER), "the owner's own carries it", _BARE),
+    Case(
+        "T6-relay-of-another-user", "T6", "A relay of another user's carries no byte",
+        through(keys(), uid=OTHER), "the owner's own carries it", _BARE,
+    ),
     Case(
         "T6-socat", "T6", "A known relay of the owner's own is refused by its name, though it has token and Host",
         through_socat(name="socat"), "the same program under another name is answered", through_socat(name="renamed"),

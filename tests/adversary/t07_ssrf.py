@@ -30,7 +30,7 @@ def fetches(line: str, *fields: str, where: str = "door") -> Attack:
     return act
 
 
-_TOKEN = "X-aws-ec2-metadata-token: {metadata}"  # noqa: S105 (a header's name)
+_TOKEN = "X-aws-ec2-metadata-token: {metadata}"
 FULL = "a client that chooses method and headers is answered"
 _FULL_GET = fetches(f"GET {ROLE_PATH}", _TOKEN)
 _FULL_PUT = fetches(f"PUT {TOKEN_PATH}", TTL)
@@ -52,7 +52,9 @@ def _forwarded(mark: str) -> tuple[Case, ...]:
 def _ttl(value: str) -> Case:
     name = "X-aws-ec2-metadata-token-ttl-seconds"
     attack = fetches(f"PUT {TOKEN_PATH}", f"{name}: {value}")
-    return Case(f"T7-ttl-{value or 'empty'}", "T7", "No metadata token without a TTL of 1 to 21600", attack, FULL, _FULL_PUT)
+    return Case(
+        f"T7-ttl-{value or 'empty'}", "T7", "No metadata token without a TTL of 1 to 21600", attack, FULL, _FULL_PUT
+    )
 
 
 CASES = (
@@ -69,7 +71,10 @@ CASES = (
         for mark in ("X-Forwarded-For: 1.2.3.4", "Forwarded: for=1.2.3.4", "Via: 1.1 a", "X-Real-IP: 1.2.3.4")
         for case in _forwarded(mark)
     ),
-    Case("T7-keys-without-token", "T7", "Keys need Authorization", fetches(f"GET {KEYS_PATH}", where="keys"), FULL, _FULL_KEYS),
+    Case(
+        "T7-keys-without-token", "T7", "Keys need Authorization",
+        fetches(f"GET {KEYS_PATH}", where="keys"), FULL, _FULL_KEYS,
+    ),
     Case(
         "T7-keys-token-as-user", "T7", "A token in the URL's user part is none",
         fetches(f"GET {KEYS_PATH}", "Authorization: Basic {basic}", where="keys"), FULL, _FULL_KEYS,

@@ -202,7 +202,13 @@ def _look(name: str, look: Callable[[int], bytes]) -> Case:
 
 def _residual(name: str, promise: str, act: Callable[[Ground], bytes]) -> Case:
     return Case(
-        f"T8-{name}", "T8", f"Not prevented: {promise}", as_owner(act), "another user cannot", as_other(act), residual=True
+        f"T8-{name}",
+        "T8",
+        f"Not prevented: {promise}",
+        as_owner(act),
+        "another user cannot",
+        as_other(act),
+        residual=True,
     )
 
 
@@ -226,12 +232,12 @@ CASES = (
         served_unseen(by_naive=False), "of the naive server's there is no line",
         served_unseen(by_naive=True),
     ),
-    _residual("control-socket", "any program of the owner's gets keys of a profile over the control socket", by_control),
+    _residual("control-socket", "any program of the owner's gets keys over the control socket", by_control),
     Case(
         "T8-token-files", "T8", "Not prevented: any program of the owner's reads the token files", token_file(OWNER),
         "another user cannot", token_file(OTHER), residual=True,
     ),
     _residual("token-in-use", "who has read a token has that role's keys until it is revoked", by_token),
     _residual("profiles", "any program of the owner's rewrites ~/.aws/config, so what a profile means", _edits_config),
-    _residual("identities", "any program of the owner's sees which identities there are (no secret is in there)", _key_names),
+    _residual("identities", "any program of the owner's sees which identities there are", _key_names),
 )  # fmt: skip

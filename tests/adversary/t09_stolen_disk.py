@@ -103,12 +103,24 @@ COPY = "an unspoiled copy with the right passphrase opens"
 _COPY = copy_opens()
 
 CASES = (
-    Case("T9-session-secrets", "T9", "No file at rest has a session's secret, in any form", found(canaries, plant=False), PLANTED, found(canaries, plant=True)),
-    Case("T9-identity-key", "T9", "No file at rest has an identity's secret key, in any form", found(identity_key, plant=False), PLANTED, found(identity_key, plant=True)),
-    Case("T9-wrong-passphrase", "T9", "A copy opens by the passphrase alone", copy_opens(passphrase="wrong horse"), COPY, _COPY),
+    Case(
+        "T9-session-secrets", "T9", "No file at rest has a session's secret, in any form",
+        found(canaries, plant=False), PLANTED, found(canaries, plant=True),
+    ),
+    Case(
+        "T9-identity-key", "T9", "No file at rest has an identity's secret key, in any form",
+        found(identity_key, plant=False), PLANTED, found(identity_key, plant=True),
+    ),
+    Case(
+        "T9-wrong-passphrase", "T9", "A copy opens by the passphrase alone",
+        copy_opens(passphrase="wrong horse"), COPY, _COPY,
+    ),
     Case("T9-spoiled-record", "T9", "A changed store is refused", copy_opens(spoil=_in_a_record), COPY, _COPY),
     Case("T9-spoiled-header", "T9", "A changed store is refused", copy_opens(spoil=_in_the_header), COPY, _COPY),
-    Case("T9-cheap-kdf", "T9", "A store with a cheaper key derivation is refused", copy_opens(spoil=_cheap_kdf), COPY, _COPY),
+    Case(
+        "T9-cheap-kdf", "T9", "A store with a cheaper key derivation is refused",
+        copy_opens(spoil=_cheap_kdf), COPY, _COPY,
+    ),
     Case("T9-store-gone", "T9", "A store that is gone is not silently made anew", copy_opens(spoil=_gone), COPY, _COPY),
     Case(
         "T9-sessions-without-their-store", "T9", "Sealed sessions are nothing without their store",

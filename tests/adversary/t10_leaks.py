@@ -1,4 +1,4 @@
-"""T10: what lies about: logs, command lines, environments, error answers, and a passphrase typed into the wrong prompt."""
+"""T10: what lies about: logs, command lines, environments, error answers, a passphrase at the wrong prompt."""
 
 from __future__ import annotations
 
@@ -15,13 +15,18 @@ from tests.adversary.ground import KEYS_PATH, Ground
 from tests.adversary.homes import fresh
 from tests.adversary.people import OWNER, as_user, command_of
 from tests.adversary.t09_stolen_disk import canaries, identity_key
+from tests.leaks.canary import Hit
 
 ECHO = "echo-canary-7f3a"
 _TYPED = "horse-battery-typed-into-the-wrong-prompt"
 
 
 def _texts(ground: Ground) -> list[Path]:
-    return [ground.home.state / "vaultd.log", ground.home.state / "audit.jsonl", *ground.home.directory.glob("*.journal")]
+    return [
+        ground.home.state / "vaultd.log",
+        ground.home.state / "audit.jsonl",
+        *ground.home.directory.glob("*.journal"),
+    ]
 
 
 def in_logs(*, plant: bool) -> Attack:
@@ -30,7 +35,12 @@ def in_logs(*, plant: bool) -> Attack:
         if plant:
             planted.write_text("\n".join(canaries(ground).values.values()))
         try:
-            hits = [hit for path in _texts(ground) for made in (canaries, identity_key) for hit in made(ground).scan_path(path)]
+            hits = [
+                hit
+                for path in _texts(ground)
+                for made in (canaries, identity_key)
+                for hit in made(ground).scan_path(path)
+            ]
         finally:
             planted.unlink(missing_ok=True)
         return " ".join(f"{each.canary}:{each.where}" for each in hits).encode()
@@ -66,7 +76,9 @@ def in_processes(over: Callable[[Ground], contextlib.AbstractContextManager[None
             home = ground.home
             id_, secret = ground.emulator.key()
             command = [*home.inside, "vault-client", "add", "identity", "--replace", "--stdin"]
-            with subprocess.Popen(command, env=home.env, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, cwd="/") as process:
+            with subprocess.Popen(
+                command, env=home.env, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, cwd="/"
+            ) as process:
                 assert process.stdin is not None
                 process.stdin.write(f'{{"AccessKeyId":"{id_}","SecretAccessKey":"{secret}"}}')
                 process.stdin.close()
@@ -78,7 +90,7 @@ def in_processes(over: Callable[[Ground], contextlib.AbstractContextManager[None
     return act
 
 
-def _scan(ground: Ground) -> list[object]:
+def _scan(ground: Ground) -> list[Hit]:
     made = [canaries(ground), identity_key(ground)]
     pids = [int(each.name) for each in Path("/proc").glob("[0-9]*") if int(each.name) != os.getpid()]
     return [hit for pid in pids for each in made for hit in each.scan_process(pid)]
@@ -112,7 +124,8 @@ _BROKEN = {
     "bad-target": b"GET {canary} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n",
     "long-header": b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nX: {canary}" + b"a" * 9000 + b"\r\n\r\n",
     "unknown-path": b"GET /{canary} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n",
-    "wrong-token": f"GET {KEYS_PATH} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\nAuthorization: ".encode() + b"{canary}\r\n\r\n",
+    "wrong-token": f"GET {KEYS_PATH} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\nAuthorization: ".encode()
+    + b"{canary}\r\n\r\n",
     "foreign-host": b"GET / HTTP/1.1\r\nHost: {canary}\r\nConnection: close\r\n\r\n",
     "header-without-colon": b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n{canary}\r\n\r\n",
 }

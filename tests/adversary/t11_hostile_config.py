@@ -25,12 +25,22 @@ def runs(key: str, *, by_botocore: bool = False) -> Attack:
             config = home.directory / ".aws/config"
             config.write_text(config.read_text() + f"\n[profile evil]\n{key} = /usr/bin/touch {marker}\n")
             if by_botocore:
-                script = "import botocore.session as s\ntry: s.Session(profile='evil').get_credentials()\nexcept Exception: pass"
+                script = (
+                    "import botocore.session as s\n"
+                    "try: s.Session(profile='evil').get_credentials()\n"
+                    "except Exception: pass"
+                )
                 _python(home, script)
             else:
                 with home.daemon():
                     assert home.add(ground.emulator).status == 0
-                    for words in (("explain", "evil"), ("use", "evil"), ("export", "evil"), ("list",), ("refresh", "evil")):
+                    for words in (
+                        ("explain", "evil"),
+                        ("use", "evil"),
+                        ("export", "evil"),
+                        ("list",),
+                        ("refresh", "evil"),
+                    ):
                         home.client(*words)
             return b"ran" if marker.exists() else b""
 
@@ -113,7 +123,9 @@ def key_goes_to(host: str, *, allowed: bool) -> Attack:
                 del home.extra[name]
             url = f"http://{host}:{sock.getsockname()[1]}"
             config = _config(home)
-            profile = "\n[profile evil]\nsource_profile = identity\nrole_arn = arn:aws:iam::234567890123:role/WebAdmin\n"
+            profile = (
+                "\n[profile evil]\nsource_profile = identity\nrole_arn = arn:aws:iam::234567890123:role/WebAdmin\n"
+            )
             config.write_text(config.read_text() + f"{profile}endpoint_url = {url}\nregion = us-east-1\n")
             if allowed:
                 settings = home.root / "config/config.toml"
@@ -141,10 +153,19 @@ _FILES = {
 }
 
 CASES = (
-    Case("T11-credential-process", "T11", "vaultd runs no program that a profile names", runs("credential_process"), RUNS, runs("credential_process", by_botocore=True)),
-    Case("T11-mfa-process", "T11", "vaultd runs no program that a profile names", runs("mfa_process"), RUNS, runs("credential_process", by_botocore=True)),
+    Case(
+        "T11-credential-process", "T11", "vaultd runs no program that a profile names",
+        runs("credential_process"), RUNS, runs("credential_process", by_botocore=True),
+    ),
+    Case(
+        "T11-mfa-process", "T11", "vaultd runs no program that a profile names",
+        runs("mfa_process"), RUNS, runs("credential_process", by_botocore=True),
+    ),
     *(
-        Case(f"T11-config-{name}", "T11", "A config that others could have written is not believed", believes(prepare), BELIEVED, _READS)
+        Case(
+            f"T11-config-{name}", "T11", "A config that others could have written is not believed",
+            believes(prepare), BELIEVED, _READS,
+        )
         for name, prepare in _FILES.items()
     ),
     Case(

@@ -20,7 +20,15 @@ def _planted(directory: Path, marker: Path) -> Path:
     """Modules that whoever imports by name would take first."""
     place = directory / "planted"
     place.mkdir()
-    for name in ("sitecustomize.py", "usercustomize.py", "boto3.py", "aiohttp.py", "keyring.py", "json5.py", "vaultd.py"):
+    for name in (
+        "sitecustomize.py",
+        "usercustomize.py",
+        "boto3.py",
+        "aiohttp.py",
+        "keyring.py",
+        "json5.py",
+        "vaultd.py",
+    ):
         (place / name).write_text(_TOUCH.format(marker=str(marker)))
     give(place, OWNER)
     return place
@@ -38,7 +46,13 @@ def loaded(*, by: str) -> Attack:
             plain = [*home.inside, sys.executable, "-c", "import boto3"]
             env = {**home.env, **(variables if by != "directory" else {})}
             done = subprocess.run(
-                plain if by == "plain" else start, env=env, cwd=place, capture_output=True, text=True, check=False, timeout=60
+                plain if by == "plain" else start,
+                env=env,
+                cwd=place,
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=60,
             )
             assert by == "plain" or done.returncode == 0, done
             if by != "plain":
@@ -51,7 +65,8 @@ def loaded(*, by: str) -> Attack:
 def environment_of(make: Callable[[OwnersHome], int]) -> Attack:
     """What of the loader's and Python's variables is left in a process that was started with them."""
     hostile = {
-        "PYTHONPATH": "/nonexistent", "PYTHONHASHSEED": "1", "LD_BIND_NOW": "1", "PYTHON_KEYRING_BACKEND": "keyring.backends.null.Keyring",
+        "PYTHONPATH": "/nonexistent", "PYTHONHASHSEED": "1", "LD_BIND_NOW": "1",
+        "PYTHON_KEYRING_BACKEND": "keyring.backends.null.Keyring",
         "KEYRING_PROPERTY_X": "1", "AWS_SECRET_ACCESS_KEY": "planted",
     }  # fmt: skip
 
@@ -100,7 +115,12 @@ def keyring_backend(*, named: bool) -> Attack:
         with fresh(ground, VAULTD_STORE="keyring") as home:
             if not named:
                 done = subprocess.run(
-                    [*home.inside, sys.executable, "-c", script], env={**home.env, **env}, capture_output=True, text=True, cwd="/", check=False
+                    [*home.inside, sys.executable, "-c", script],
+                    env={**home.env, **env},
+                    capture_output=True,
+                    text=True,
+                    cwd="/",
+                    check=False,
                 )
                 return done.stdout.strip().encode() if "null" in done.stdout else b""
             home.extra |= env
@@ -173,8 +193,14 @@ _EDITS: dict[str, Callable[[list[bytes]], list[bytes]]] = {
 NO_STRANGER = "No module is loaded that lies in the working directory or is named by the environment"
 
 CASES = (
-    Case("T12-python-path", "T12", NO_STRANGER, loaded(by="environment"), "a plain Python loads it", loaded(by="plain")),
-    Case("T12-working-directory", "T12", NO_STRANGER, loaded(by="directory"), "a plain Python loads it", loaded(by="plain")),
+    Case(
+        "T12-python-path", "T12", NO_STRANGER,
+        loaded(by="environment"), "a plain Python loads it", loaded(by="plain"),
+    ),
+    Case(
+        "T12-working-directory", "T12", NO_STRANGER,
+        loaded(by="directory"), "a plain Python loads it", loaded(by="plain"),
+    ),
     Case(
         "T12-environment", "T12", "Variables of loader, Python, keyring and AWS are gone from the daemon's environment",
         environment_of(_daemon), "a plain program keeps them", environment_of(_plain),
@@ -183,10 +209,19 @@ CASES = (
         "T12-null-keyring", "T12", "A keyring that forgets is not used, whatever the environment names",
         keyring_backend(named=True), "keyring itself takes it and loses the secret", keyring_backend(named=False),
     ),
-    Case("T12-rolled-back-store", "T12", "A store older than the last one seen is refused", rolled_back(back=True), "the newest opens", rolled_back(back=False)),
-    Case("T12-swapped-store", "T12", "Another home's store is refused", swapped(swap=True), "its own opens", swapped(swap=False)),
+    Case(
+        "T12-rolled-back-store", "T12", "A store older than the last one seen is refused",
+        rolled_back(back=True), "the newest opens", rolled_back(back=False),
+    ),
+    Case(
+        "T12-swapped-store", "T12", "Another home's store is refused",
+        swapped(swap=True), "its own opens", swapped(swap=False),
+    ),
     *(
-        Case(f"T12-audit-{name}", "T12", "A changed audit log is seen", edited_audit(edit), "unchanged it is in order", edited_audit(list))
+        Case(
+            f"T12-audit-{name}", "T12", "A changed audit log is seen",
+            edited_audit(edit), "unchanged it is in order", edited_audit(list),
+        )
         for name, edit in _EDITS.items()
     ),
 )  # fmt: skip

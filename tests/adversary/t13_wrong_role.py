@@ -52,7 +52,10 @@ def moved(*, before: bool) -> Attack:
             if before:
                 return _keys(ground, "moved", token)
             config.write_text(plain + section.format("LongOps"))
-            until(lambda: "LongOps" in ground.home.client("list", "--json").out.partition("moved")[2][:300], "the other role")
+            until(
+                lambda: "LongOps" in ground.home.client("list", "--json").out.partition("moved")[2][:300],
+                "the other role",
+            )
             return _keys(ground, "moved", token)
         finally:
             config.write_text(plain)
@@ -108,10 +111,17 @@ CASES = (
     Case("T13-token-cut", "T13", "A part of a token is none", forged(lambda token: token[:-1]), OWN, _OWN),
     Case("T13-token-longer", "T13", "A token and more is none", forged(lambda token: token + "A"), OWN, _OWN),
     Case("T13-token-other-case", "T13", "A token is compared byte for byte", forged(str.swapcase), OWN, _OWN),
-    Case("T13-token-not-ascii", "T13", "Bytes that are no text are no token", forged(lambda token: token[:-1] + "\xff"), OWN, _OWN),
-    Case("T13-revoked", "T13", "A revoked token serves nothing", revoked(before=False), "before it was revoked it served", revoked(before=True)),
     Case(
-        "T13-profile-means-another-role", "T13", "A profile that has come to mean another role is refused, not followed",
+        "T13-token-not-ascii", "T13", "Bytes that are no text are no token",
+        forged(lambda token: token[:-1] + "\xff"), OWN, _OWN,
+    ),
+    Case(
+        "T13-revoked", "T13", "A revoked token serves nothing",
+        revoked(before=False), "before it was revoked it served", revoked(before=True),
+    ),
+    Case(
+        "T13-profile-means-another-role", "T13",
+        "A profile that has come to mean another role is refused, not followed",
         moved(before=False), "before the change its token is answered", moved(before=True),
     ),
     Case(
@@ -120,6 +130,7 @@ CASES = (
     ),
     Case(
         "T13-another-role-at-the-door", "T13", "A door serves its grant's profile alone",
-        role_at_the_door("/latest/meta-data/iam/security-credentials/audit"), "its own is answered", role_at_the_door(ROLE_PATH),
+        role_at_the_door("/latest/meta-data/iam/security-credentials/audit"), "its own is answered",
+        role_at_the_door(ROLE_PATH),
     ),
 )  # fmt: skip

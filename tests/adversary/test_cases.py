@@ -9,7 +9,10 @@ from tests.adversary.cases import CASES
 from tests.adversary.conftest import Results
 from tests.adversary.ground import Ground
 
-pytestmark = [pytest.mark.adversary]
+pytestmark = [
+    pytest.mark.adversary,
+    pytest.mark.needs("linux", "root", "ip", "unshare", "setpriv", "iptables", "nft", "socat", "chromium"),
+]
 
 
 @pytest.mark.parametrize("case", CASES, ids=[each.name for each in CASES])

@@ -31,7 +31,9 @@ def read_all(sock: socket.socket, *, seconds: float = SECONDS) -> bytes:
     return got
 
 
-def connected(address: Address, *, family: int = socket.AF_INET, prepare: Sequence[Callable[[socket.socket], None]] = ()) -> socket.socket:
+def connected(
+    address: Address, *, family: int = socket.AF_INET, prepare: Sequence[Callable[[socket.socket], None]] = ()
+) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_STREAM)
     sock.settimeout(SECONDS)
     for each in prepare:
