@@ -6,8 +6,10 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import Any, ClassVar, Literal
 
 from tests.fakes import FakeClock, FakeKeeper
+from tests.keeper.wired import Wired
 from vaultd.engine.broker import Broker
 from vaultd.engine.desk import Desk
 from vaultd.engine.seams import Opened
@@ -97,19 +99,36 @@ class Records:
         return [event for event, _ in self.events]
 
 
+class Whole:
+    """A FakeKeeper as a keeper process serves it."""
+
+    expects: Literal["keyring", "file"] = "file"
+
+    def __init__(self, keeper: FakeKeeper) -> None:
+        self._keeper = keeper
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._keeper, name)
+
+
 class Rig:
-    """A broker with everything under it fake but the desk."""
+    """A broker with everything under it fake but the desk. `wired`: the keeper is behind the wire (conftest.py)."""
+
+    wired: ClassVar[Wired | None] = None
 
     def __init__(self, *, jitter: Sequence[float] = (0.0,), clock: FakeClock | None = None) -> None:
         self.clock = clock or FakeClock()
         self.keeper = FakeKeeper(self.clock)
+        asked = self.keeper if self.wired is None else self.wired.remote(lambda: Whole(self.keeper))
+        if self.wired is not None:
+            self.clock.turns = 100
         self.desk = Desk(clock=self.clock, timeout=timedelta(seconds=120), cancel_cooldown=timedelta(seconds=120))
         self.audit = Records()
         self._jitter = list(jitter)
         self._drawn = 0
         self.broker = Broker(
-            keeper=self.keeper,
-            custody=self.keeper,
+            keeper=asked,
+            custody=asked,
             clock=self.clock,
             desk=self.desk,
             audit=self.audit,

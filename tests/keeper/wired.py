@@ -45,13 +45,25 @@ class WiredChild:
     """The keeper's end, with what `keeper` is at its start. `held`: answers are kept back, as by a hung process."""
 
     def __init__(self, keeper: Whole, outlook: Outlook) -> None:
-        self.sock, self._theirs = socket.socketpair()
+        self._ours, self._theirs = socket.socketpair()
         self.pid = next(_PIDS)
         self.how = "killed by SIGKILL"
         self.kills = 0
         self._served = Served(keeper, outlook)
-        self.line = self._served.line = Line(self._theirs, take=self._served.take, gone=lambda _: None)
-        self.say({"hello": wire.packed(wire.Hello(self.pid, dumpable=False))})
+        self._line: Line | None = None
+
+    @property
+    def sock(self) -> socket.socket:
+        """Asked for on the loop, and the keeper is there from then on: a rig is made before there is one."""
+        assert self.line
+        return self._ours
+
+    @property
+    def line(self) -> Line:
+        if self._line is None:
+            self._line = self._served.line = Line(self._theirs, take=self._served.take, gone=lambda _: None)
+            self.say({"hello": wire.packed(wire.Hello(self.pid, dumpable=False))})
+        return self._line
 
     def say(self, message: wire.Message) -> None:
         self.line.send(message)

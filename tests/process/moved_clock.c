@@ -12,6 +12,7 @@
 #include <math.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/epoll.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
@@ -27,7 +28,18 @@ struct shared {
 };
 
 static struct shared *shared;
-static int all;
+static int all, counts;
+
+/* Of daemon and keeper, two loops in two processes, the daemon's is the one that a test waits for. */
+static int is_keeper(void) {
+    char line[4096] = {0};
+    int fd = open("/proc/self/cmdline", O_RDONLY | O_CLOEXEC);
+    ssize_t size = fd < 0 ? 0 : read(fd, line, sizeof line - 1);
+    if (fd >= 0) close(fd);
+    for (ssize_t at = 0; at < size; at += (ssize_t)strlen(line + at) + 1)
+        if (strcmp(line + at, "vaultd.keeper") == 0) return 1;
+    return 0;
+}
 
 __attribute__((constructor)) static void open_offset(void) {
     const char *path = getenv("VAULTD_MOVED_CLOCK");
@@ -38,6 +50,7 @@ __attribute__((constructor)) static void open_offset(void) {
     if (mapped != MAP_FAILED) shared = mapped;
     const char *wanted = getenv("VAULTD_MOVED_CLOCK_ALL");
     all = wanted && *wanted;
+    counts = all && !is_keeper();
 }
 
 static void move(struct timespec *t) {
@@ -79,7 +92,7 @@ int gettimeofday(struct timeval *restrict tv, void *restrict zone) {
 
 static int shortened(int timeout) {
     if (!all || syscall(SYS_gettid) != getpid()) return timeout;
-    if (shared) __sync_fetch_and_add(&shared->turns, 1);
+    if (shared && counts) __sync_fetch_and_add(&shared->turns, 1);
     return timeout < 0 || timeout > LONGEST_SLEEP_MS ? LONGEST_SLEEP_MS : timeout;
 }
 

@@ -27,7 +27,7 @@ class Control:
         self._release = release
 
     def routes(self) -> list[web.RouteDef]:
-        told = (self.totp, self.calls, self.audit, self.key, self.seed, self.clock)
+        told = (self.totp, self.calls, self.audit, self.key, self.seed, self.token, self.clock)
         done = (self.reset, self.world, self.clock, self.fault, self.mutate, self.revoke)
         return [
             *(web.get(f"/_ctl/{each.__name__}", _answered(each)) for each in told),
@@ -89,6 +89,11 @@ class Control:
     async def key(self, request: web.Request) -> Any:
         key = self._emulator.key(request.query.get("user", "franklin"))
         return {"id": key.id, "secret": key.secret}
+
+    async def token(self, request: web.Request) -> Any:
+        """Of a session issued here: for whoever looks for it where it must not be."""
+        issued = self._emulator.state.sessions.get(request.query["akid"])
+        return {"token": None if issued is None else issued.token, "secret": None if issued is None else issued.secret}
 
     async def seed(self, request: web.Request) -> Any:
         return {"seed": self._emulator.state.world.devices[request.query["serial"]].seed}
