@@ -117,8 +117,10 @@ def _closed_ancestor(path: Path) -> Path | None:
 
 
 @contextmanager
-def reachable() -> Iterator[None]:
-    """Interpreter and checkout can be entered by everybody, at their own paths, for this thread and its children."""
+def reachable(*paths: Path) -> Iterator[None]:
+    """These (interpreter and checkout, when none are named) can be entered by everybody, at their own paths, for this
+    thread and its children; what lies beside them below a closed directory is not there at all.
+    """
     libc = ctypes.CDLL(None, use_errno=True)
     before = os.open("/proc/thread-self/ns/mnt", os.O_RDONLY)
     here = Path.cwd()
@@ -126,9 +128,7 @@ def reachable() -> Iterator[None]:
         if libc.unshare(_NEWNS) != 0:
             raise OSError(ctypes.get_errno(), "unshare")
         _mount("--make-rprivate", "/")
-        wanted = {Path(each).resolve() for each in (sys.base_prefix, sys.prefix, ROOT)}
-        for path in sorted(wanted):
-            _lay_open(path)
+        _lay_open({each.resolve() for each in paths or (Path(sys.base_prefix), Path(sys.prefix), ROOT)})
         os.chdir(here)
         yield
     finally:
@@ -138,16 +138,21 @@ def reachable() -> Iterator[None]:
         os.close(before)
 
 
-def _lay_open(path: Path) -> None:
-    closed = _closed_ancestor(path)
-    if closed is None:
-        return
-    aside = tempfile.mkdtemp(prefix="vaultd-aside-")
-    _mount("--bind", str(path), aside)
-    _mount("-t", "tmpfs", "-o", "mode=0755", "tmpfs", str(closed))
-    path.mkdir(parents=True)
-    _mount("--move", aside, str(path))
-    Path(aside).rmdir()
+def _lay_open(paths: set[Path]) -> None:
+    """All are kept aside before the first closed directory is covered, as several may lie below the same."""
+    outer = sorted(each for each in paths if not any(other in each.parents for other in paths))
+    closed = {each: _closed_ancestor(each) for each in outer}
+    aside = {each: tempfile.mkdtemp(prefix="vaultd-aside-") for each in outer if closed[each]}
+    for each, place in aside.items():
+        _mount("--bind", str(each), place)
+    for each in sorted({found for found in closed.values() if found}):
+        _mount("-t", "tmpfs", "-o", "mode=0755", "tmpfs", str(each))
+    umask = os.umask(0o022)
+    for each, place in aside.items():
+        each.mkdir(parents=True)
+        _mount("--move", place, str(each))
+        Path(place).rmdir()
+    os.umask(umask)
 
 
 def _mount(*words: str) -> None:

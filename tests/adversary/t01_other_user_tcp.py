@@ -191,7 +191,8 @@ def user_namespace(uid: int) -> Attack:
 
     def act(ground: Ground) -> bytes:
         script = (
-            f"import os,socket;assert os.getuid()=={OWNER};s=socket.create_connection(('127.0.0.1',{ground.home.port}),4);"
+            f"import os,socket;assert os.getuid()=={OWNER};"
+            f"s=socket.create_connection(('127.0.0.1',{ground.home.port}),4);"
             f"s.sendall({ground.get()!r});r=b''\nwhile p:=s.recv(65536): r+=p\nos.write(1,r)"
         )
         inside = ["unshare", "--user", f"--map-user={OWNER}", sys.executable, "-I", "-c", script]
