@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import socket
@@ -15,10 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from vaultd.host import processes
 from vaultd.host.holders import MOST_PINNED, Holders, file_id, program_of
 
-ROOT = os.geteuid() == 0
 BOB = 65534
 
 #: Connects as often as it reads a line `c`, closes the oldest at `x`, becomes cat at `e`; tells inodes.
@@ -141,7 +138,7 @@ def test_another_program_by_execve_is_not_taken_for_the_old(holders: Holders, li
         assert found_pid(holders, inode) == caller.pid
         assert seated(holders, inode) == caller.pid
         caller.does("e")
-        until(lambda: os.readlink(f"/proc/{caller.pid}/exe").endswith("cat"))
+        until(lambda: Path(f"/proc/{caller.pid}/exe").readlink().name == "cat")
         looked = Holders()
         assert seated(holders, inode) is None
         program = looked.look([inode]).found[inode].program
@@ -209,56 +206,46 @@ def descriptors() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
+HIDDEN = """\
+import ctypes, os, socket, sys
+libc = ctypes.CDLL(None)
+libc.prctl(15, sys.argv[2].encode(), 0, 0, 0)  # PR_SET_NAME
+libc.prctl(4, int(sys.argv[3]), 0, 0, 0)  # PR_SET_DUMPABLE
+held = socket.create_connection(("127.0.0.1", int(sys.argv[1])))
+print(os.fstat(held.fileno()).st_ino, flush=True)
+sys.stdin.read()
+"""
+
+
+@contextmanager
+def of_bob(port: int, name: str, *, dumpable: int) -> Iterator[tuple[int, int]]:
+    """A process of Bob's with a connection: its pid and the socket's inode."""
+    command = ["/usr/bin/python3", "-I", "-c", HIDDEN, str(port), name, str(dumpable)]
+    with subprocess.Popen(command, user=BOB, group=BOB, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout is not None
+            yield process.pid, int(process.stdout.readline())
+        finally:
+            process.kill()
+
+
 @pytest.mark.needs("root")
-def test_what_hides_is_told_by_name_as_a_possibility() -> None:
-    """A client that is not dumpable cannot be looked into by its own user; control: a plain one is found. Run as an
-    unprivileged user, since root sees everything.
+def test_what_hides_is_told_by_name_as_a_possibility(listener: int) -> None:
+    """A client that is not dumpable cannot be looked into by its own user; control: a plain one is found. Looked at by
+    a fork that has become that user, since root sees everything.
     """
-    assert ROOT
-    reading, writing = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        try:
-            os.setresgid(BOB, BOB, BOB)
-            os.setresuid(BOB, BOB, BOB)
-            os.write(writing, json.dumps(_as_bob()).encode())
-        finally:
-            os._exit(0)
-    os.close(writing)
-    with os.fdopen(reading) as told:
-        plain, hidden, names = json.loads(told.read())
-    os.waitpid(pid, 0)
-    assert plain is True
-    assert hidden is None
-    assert "sshd" in names
-
-
-def _as_bob() -> tuple[bool, int | None, tuple[str, ...]]:
-    """In a fork that has become Bob: a plain child of his and a hidden one, each with a connection."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        ends = []
-        for hides in (False, True):
-            reading, writing = os.pipe()
-            if (child := os.fork()) == 0:
-                libc = ctypes.CDLL(None)  # loaded already: Bob may not read everything
-                libc.prctl(15, b"sshd" if hides else b"plain", 0, 0, 0)  # PR_SET_NAME
-                libc.prctl(4, 0 if hides else 1, 0, 0, 0)  # PR_SET_DUMPABLE
-                sock = socket.create_connection(server.getsockname())
-                os.write(writing, str(os.fstat(sock.fileno()).st_ino).encode())
-                time.sleep(60)
+    with of_bob(listener, "plain", dumpable=1) as (pid, one), of_bob(listener, "sshd", dumpable=0) as (_, two):
+        reading, writing = os.pipe()
+        if (child := os.fork()) == 0:
+            try:
+                os.setresgid(BOB, BOB, BOB)
+                os.setresuid(BOB, BOB, BOB)
+                found = Holders().look([one, two]).found
+                pids = [None if each.program is None else each.program.peer.pid for each in (found[one], found[two])]
+                os.write(writing, json.dumps([pids, found[two].hidden]).encode())
+            finally:
                 os._exit(0)
-            ends.append((child, int(os.read(reading, 32))))
-        holders = Holders()
-        try:
-            (plain, one), (_, two) = ends
-            found = holders.look([one, two]).found
-            program, hidden = found[one].program, found[two].program
-            return (
-                program is not None and program.peer.pid == plain and program.peer.uid == processes.own_uid() == BOB,
-                None if hidden is None else hidden.peer.pid,
-                found[two].hidden,
-            )
-        finally:
-            for child, _ in ends:
-                os.kill(child, 9)
-                os.waitpid(child, 0)
+        os.close(writing)
+        with os.fdopen(reading) as told:
+            assert json.loads(told.read()) == [[pid, None], ["sshd"]]
+        os.waitpid(child, 0)

@@ -9,8 +9,8 @@ import pytest
 import uvloop
 
 _BOTH = {
-    "test_app", "test_control_life", "test_control_prompts", "test_doors", "test_ecs", "test_guard", "test_hold",
-    "test_hold_ends", "test_imds", "test_limits",
+    "test_app", "test_attestation", "test_control_life", "test_control_prompts", "test_doors", "test_ecs", "test_guard",
+    "test_hold", "test_hold_ends", "test_imds", "test_limits",
 }  # fmt: skip
 
 

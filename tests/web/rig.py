@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.fakes import START, FakeClock
+from vaultd.engine.attestation import Attestation
 from vaultd.engine.grants import Grant, Grants
 from vaultd.engine.sightings import Sighting
 from vaultd.errors import UnknownProfile
@@ -22,6 +23,7 @@ from vaultd.model.partitions import Endpoint
 from vaultd.model.plan import Overrides, Plan, Step
 from vaultd.model.secret import Secret
 from vaultd.web.app import SdkSide
+from vaultd.web.hold import Holds
 from vaultd.web.limits import Limits
 
 FRANKLIN = "arn:aws:iam::123456789012:user/franklin"
@@ -236,6 +238,8 @@ async def running(
     peers: Peers | None = None,
     limits: Limits | None = None,
     describe: Callable[[int], Awaitable[str]] = nobody,
+    attesting: Callable[[FakeClock, Grants], Attestation] | None = None,
+    holds: Callable[[FakeClock], Holds] | None = None,
 ) -> AsyncIterator[Rig]:
     clock, plans, audit = FakeClock(), StandInPlans(), StandInAudit()
     broker = broker or StandInBroker(ready=session())
@@ -249,6 +253,8 @@ async def running(
         clock=clock,
         describe=describe,
         limits=limits,
+        attestation=None if attesting is None else attesting(clock, grants),
+        holds=None if holds is None else holds(clock),
     )
     sock = socket.create_server(("127.0.0.1", 0))
     port = sock.getsockname()[1]
