@@ -329,7 +329,7 @@ class Daemon:
         await self.unlocking.stop()
         if self._warming is not None:
             self._warming.cancel()
-        self.desk.lock()
+        self.desk.lock(why="stopped")
         if self._sdk is not None:
             await self._sdk.stop()
         if self._handover is not None:

@@ -289,7 +289,8 @@ class _Handler(BaseHTTPRequestHandler):
         gone.start()
         outcome = self.owner.outcome.get()
         with suppress(OSError):  # the asker has left
-            self._reply(200, {"outcome": outcome})
+            shut = outcome in {"locked", "stopped"}
+            self._reply(200, {"outcome": "cancelled", "reason": outcome} if shut else {"outcome": outcome})
         gone.join()
 
     def _gone(self) -> None:

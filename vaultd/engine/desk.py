@@ -136,6 +136,8 @@ class Desk:
         self._open: dict[Device, _Open] = {}
         self._cooldowns: dict[Device, _Cooldown] = {}
         self._landings: set[asyncio.Task[VaultdError | None]] = set()
+        #: Why every question was ended at once; None once another is asked.
+        self.shut: Literal["locked", "stopped"] | None = None
 
     # ---- opening and finding ----
 
@@ -157,6 +159,7 @@ class Desk:
         if found is not None:
             return found.question
         self._refuse_cooling(device)
+        self.shut = None
         question = Question(
             id=secrets.token_hex(8),
             kind="code",
@@ -337,8 +340,9 @@ class Desk:
                 await asyncio.wait({found.landing})
         return found.ended.result()
 
-    def lock(self) -> None:
+    def lock(self, *, why: Literal["locked", "stopped"] = "locked") -> None:
         """End every question; one turn. Cool-downs stay: a lock is no way around them."""
+        self.shut = why
         for found in list(self._open.values()):
             self._end(found, "cancelled")
 
