@@ -273,6 +273,7 @@ class Daemon:
             desk=self.desk,
             grants=self.grants,
             doors=self._doors,
+            linked=self._linked,
             audit=self.audit,
             custody=self._keeper,
             lifecycle=self,

@@ -31,6 +31,7 @@ from vaultd.engine.grant_records import (
     Door,
     Grant,
     Kind,
+    door_wire,
     grant_of,
     moment_of,
     peer_wire,
@@ -298,7 +299,7 @@ class Grants:
         return living.grant
 
     def wire(self, grant: Grant) -> dict[str, Any]:
-        """The grant object of interface.md §6."""
+        """The grant object of interface.md §6, and where its door is: `door{address,port}`, null without one."""
         last_used = self.last_used(grant.id)
         return {
             "id": grant.id,
@@ -309,6 +310,7 @@ class Grants:
             "last_used": None if last_used is None else stamp(last_used),
             "expires": stamp(grant.expires),
             "peer": None if grant.peer is None else peer_wire(grant.peer),
+            "door": None if grant.door is None else door_wire(grant.door),
         }
 
     # ---- the permanent task ----
