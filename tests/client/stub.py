@@ -70,6 +70,7 @@ GRANT_ROW = {
     "last_used": None,
     "expires": "2099-11-29T19:00:00Z",
     "peer": {"pid": 4711, "uid": 1000, "exe": "/usr/bin/terraform", "argv0": "terraform", "started": "x"},
+    "door": None,
 }
 STATUS = {
     "version": "0.1.0",
@@ -85,6 +86,7 @@ STATUS = {
     "log": "/x/vaultd.log",
     "lost_audit_lines": 0,
     "trouble": None,
+    "link_local": [],
 }
 CHECK = {"name": "clock", "ok": True, "message": "within 60 s of AWS", "remedy": ""}
 CONTAINER = [
