@@ -214,12 +214,12 @@ def _store(layout: Layout, files: Files, settings: Settings) -> Check:
         entries = IdentityIndex(files, layout.identities_json).load()
     except VaultdError as exc:
         return _mended("store", exc, "restore that file, then type `vaultd check`")
-    held = "1 identity" if len(entries) == 1 else f"{len(entries)} identities"
+    held, are = ("1 identity", "is") if len(entries) == 1 else (f"{len(entries)} identities", "are")
     file = layout.secrets_sealed
     if settings.store.backend == "file" or any(entry.backend == "file" for entry in entries):
         missing = any(entry.backend == "file" for entry in entries) and not file.exists()
         if missing:
-            return Check("store", False, f"{file} is missing, and {held} {'is' if len(entries) == 1 else 'are'} in it", "restore it from a backup")
+            return Check("store", False, f"{file} is missing, and {held} {are} in it", "restore it from a backup")
         return Check("store", True, f"the encrypted file {file}, {held}")
     chosen = _keyring()
     if chosen is not None:
