@@ -78,7 +78,7 @@ def test_a_home_in_order_is_well(home: Home) -> None:
     told = {each.name: each.message for each in found}
     assert told["settings"] == f"{home.layout.config_toml} is in order"
     assert told["permissions"] == "files and directories are yours alone"
-    assert told["profiles"] == f"{home.aws_config} has 1 profiles"
+    assert told["profiles"] == f"{home.aws_config} has 1 profile"
     assert told["store"] == f"the encrypted file {home.layout.secrets_sealed}, 0 identities"
     assert told["daemon"] == "unlocked"
     assert told["port"] == f"127.0.0.1:{home.port} is vaultd's own"
@@ -117,8 +117,7 @@ def test_permissions_of_files(home: Home, name: str) -> None:
 
     assert not bad.ok
     assert str(path) in bad.message
-    assert f"chmod 600 {path}" in bad.message
-    assert bad.remedy == "mend that file, then type `vaultd check`"
+    assert bad.remedy == f"run `chmod 600 {path}`"
 
 
 def test_permissions_of_the_passphrase(home: Home) -> None:
@@ -130,9 +129,8 @@ def test_permissions_of_the_passphrase(home: Home) -> None:
     path.chmod(0o644)
     bad = home.check("permissions")
 
-    assert (bad.ok, bad.message) == (
-        False, f"{path} is refused because it may be read by others: run `chmod 600 {path}`."
-    )  # fmt: skip
+    assert (bad.ok, bad.message) == (False, f"{path} is refused because it may be read by others")
+    assert bad.remedy == f"run `chmod 600 {path}`"
 
 
 def test_permissions_of_directories(home: Home) -> None:
@@ -158,11 +156,35 @@ def test_profiles(home: Home) -> None:
     assert missing.remedy == f"write `[profile NAME]` with role_arn into {home.aws_config}"
 
 
+@pytest.mark.parametrize("name", ["profiles", "settings"])
+def test_what_others_may_write_to_is_mended_by_its_mode(home: Home, name: str) -> None:
+    """The remedy of a refused file is the command that mends it: to edit it would change nothing."""
+    path = home.aws_config if name == "profiles" else home.layout.config_toml
+    path.chmod(0o666)
+    bad = home.check(name)
+
+    assert bad.wire() == {
+        "name": name,
+        "ok": False,
+        "message": f"{path} is refused because it may be written to by others",
+        "remedy": f"run `chmod go-w {path}`",
+    }
+
+
+def test_one_is_one(home: Home) -> None:
+    """Two are told as two, and one as one."""
+    home.write(home.aws_config, "[profile a]\n[profile b]\n")
+    assert home.check("profiles").message.endswith(" has 2 profiles")
+    home.identity("file")
+    home.write(home.layout.secrets_sealed, "")
+    assert home.check("store").message.endswith(", 1 identity")
+
+
 def test_the_store(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     """The one that would be used; a missing one that holds keys, and a chosen keyring that is not there, are faults."""
     home.identity("file")
     gone = home.check("store")
-    assert (gone.ok, gone.message) == (False, f"{home.layout.secrets_sealed} is missing, and 1 identities are in it")
+    assert (gone.ok, gone.message) == (False, f"{home.layout.secrets_sealed} is missing, and 1 identity is in it")
     assert gone.remedy.startswith("restore it from a backup")
     home.layout.identities_json.unlink()
 

@@ -103,6 +103,12 @@ def _split(sentence: str) -> tuple[str, str]:
     return found[1], "" if re.fullmatch(r"[^`]*`vaultd check`[^`]*", remedy) else remedy
 
 
+def _mended(name: str, exc: VaultdError, otherwise: str) -> Check:
+    """Not well, as `exc` says it. A file that is refused says itself what mends it, and to edit it would not."""
+    said, remedy = _split(exc.message) if isinstance(exc, FileRefused) else (exc.message, "")
+    return Check(name, False, said, remedy) if remedy else Check(name, False, exc.message, otherwise)
+
+
 def _outside(layout: Layout) -> FileRefused | None:
     """What `vaultd start` refuses before it looks into our directories: whoever may move them away."""
     try:
@@ -139,7 +145,7 @@ def _settings(path: Path, files: Files, environ: Mapping[str, str]) -> tuple[Set
         settings = load_for((content or b"").decode(errors="replace"), environ, path=str(path))
     except VaultdError as exc:
         what = f"edit {path}" if exc.message.startswith(str(path)) else "correct that variable"
-        return Settings(), Check("settings", False, exc.message, f"{what}, then type `vaultd check`")
+        return Settings(), _mended("settings", exc, f"{what}, then type `vaultd check`")
     if content is None:
         return settings, Check("settings", True, f"no {path}: every default holds")
     return settings, Check("settings", True, "; ".join((f"{path} is in order", *settings.notices)))
@@ -167,7 +173,7 @@ def _permissions(layout: Layout, files: Files, environ: Mapping[str, str]) -> Ch
             files.read(path, last=1)
         PassphraseFile(files, environ).read()
     except VaultdError as exc:
-        return Check("permissions", False, exc.message, "mend that file, then type `vaultd check`")
+        return _mended("permissions", exc, "mend that file, then type `vaultd check`")
     if refused := _outside(layout):
         return Check("permissions", False, *_split(refused.message))
     for path in layout.directories:
@@ -201,8 +207,9 @@ def _profiles(files: Files, settings: Settings, environ: Mapping[str, str]) -> C
         for name in found.names():
             found.chain(name)
     except VaultdError as exc:
-        return Check("profiles", False, exc.message, f"edit {path}, then type `vaultd check`")
-    return Check("profiles", True, f"{path} has {len(found.names())} profiles")
+        return _mended("profiles", exc, f"edit {path}, then type `vaultd check`")
+    count = len(found.names())
+    return Check("profiles", True, f"{path} has {count} profile{'' if count == 1 else 's'}")
 
 
 def _store(layout: Layout, files: Files, settings: Settings, keyring: Callable[[], str | None]) -> Check:
@@ -210,13 +217,13 @@ def _store(layout: Layout, files: Files, settings: Settings, keyring: Callable[[
     try:
         entries = IdentityIndex(files, layout.identities_json).load()
     except VaultdError as exc:
-        return Check("store", False, exc.message, "restore that file, then type `vaultd check`")
-    held = f"{len(entries)} identities"
+        return _mended("store", exc, "restore that file, then type `vaultd check`")
+    held, are = ("1 identity", "is") if len(entries) == 1 else (f"{len(entries)} identities", "are")
     file = layout.secrets_sealed
     if settings.store.backend == "file" or any(entry.backend == "file" for entry in entries):
         missing = any(entry.backend == "file" for entry in entries) and not file.exists()
         if missing:
-            return Check("store", False, f"{file} is missing, and {held} are in it", "restore it from a backup")
+            return Check("store", False, f"{file} is missing, and {held} {are} in it", "restore it from a backup")
         return Check("store", True, f"the encrypted file {file}, {held}")
     chosen = keyring()
     if chosen is not None:

@@ -312,6 +312,7 @@ class Daemon:
             desk=self.desk,
             grants=self.grants,
             doors=self._doors,
+            linked=self._linked,
             audit=self.audit,
             attestation=self.attestation,
             custody=self._keeper,
@@ -386,7 +387,7 @@ class Daemon:
         await self.unlocking.stop()
         if self._warming is not None:
             self._warming.cancel()
-        self.desk.lock()
+        self.desk.lock(why="stopped")
         if self._sdk is not None:
             await self._sdk.stop()
         if self._handover is not None:

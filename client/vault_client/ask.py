@@ -20,7 +20,7 @@ import termios
 import time
 from contextlib import suppress
 
-from vault_client.errors import NEEDS_PERSON, Refusal, Stop
+from vault_client.errors import NEEDS_PERSON, UNREACHABLE, Refusal, Stop
 from vault_client.link import quoted
 from vault_client.tables import clean, epoch, typed
 
@@ -286,7 +286,7 @@ def _listen(link: Link, terminal: Terminal, prompt: dict[str, Any], watch: Conne
 
 def _over(watch: Connection, prompt: dict[str, Any], terminal: Terminal) -> None:
     try:
-        outcome = watch.reply().get("outcome")
+        outcome = _outcome(watch.reply())
     except Refusal as refusal:
         if refusal.status != 404:
             raise
@@ -297,11 +297,20 @@ def _over(watch: Connection, prompt: dict[str, Any], terminal: Terminal) -> None
     raise over(prompt, outcome)
 
 
+def _outcome(ended: dict[str, Any]) -> object:
+    """Of all that cancels a question a lock and a stop are told: their next step is another one."""
+    return ended.get("reason") or ended.get("outcome")
+
+
 def over(prompt: dict[str, Any], outcome: object) -> Stop:
     """Why a question ended without an answer."""
     identity = clean(prompt.get("identity"))
+    about = clean(prompt.get("profile")) if consents(prompt) else identity
+    if outcome == "locked":
+        return Stop(f"vaultd was locked, so the question for {about} is over: type `vault-client unlock`")
+    if outcome == "stopped":
+        return Stop(f"vaultd was stopped, so the question for {about} is over: type `vaultd start`", UNREACHABLE)
     if consents(prompt):
-        about = clean(prompt.get("profile"))
         if outcome == "cancelled":
             return Stop(f"the use of {about} was denied elsewhere: run the program again to be asked once more")
         return Stop(f"nobody allowed the use of {about} in time: type {_mfa(prompt)}", NEEDS_PERSON)
@@ -369,7 +378,7 @@ def wait_elsewhere(link: Link, prompt: dict[str, Any]) -> None:
     left = 120.0 if expires is None else max(1.0, expires - time.time() + 5.0)
     watch = link.open("GET", f"/v1/prompts/{prompt['id']}?wait&attend", seconds=left)
     try:
-        outcome = watch.reply().get("outcome")
+        outcome = _outcome(watch.reply())
     except Refusal as refusal:
         if refusal.status != 404:
             raise
@@ -377,4 +386,5 @@ def wait_elsewhere(link: Link, prompt: dict[str, Any]) -> None:
     finally:
         watch.close()
     if outcome != "answered":
-        raise Stop(over(prompt, outcome).message, NEEDS_PERSON)
+        why = over(prompt, outcome)
+        raise Stop(why.message, max(why.exit_status, NEEDS_PERSON))

@@ -227,6 +227,11 @@ class AwsFiles:
         self.config, self.credentials = (AwsFile(_path(path, environ)) for path in paths)
         self._named: dict[str | None, list[str]] | None = None
 
+    @property
+    def both(self) -> tuple[AwsFile, AwsFile]:
+        """The config file and the credentials file."""
+        return self.config, self.credentials
+
     def headers(self, profile: str) -> list[tuple[AwsFile, str]]:
         """Where a profile stands: (file, header), the credentials file first, whose keys are preferred."""
         if self._named is None:

@@ -31,7 +31,7 @@ _OPTIONS = {
     "imds": "the EC2 metadata endpoint, for tools that know no container endpoint",
     "json": "one JSON object on stdout, for scripts",
     "mfa-serial=ARN": "the MFA device, where it cannot be detected",
-    "profile=P": "only this profile's lines; in doctor, --sdk for a tool that is told --profile P",
+    "profile=P": "only this profile's lines",
     "region=R": "this region instead of the profile's",
     "sdk": "where each SDK would get its credentials from in this shell",
     "replace": "replace the key that is stored under that name",
@@ -39,6 +39,15 @@ _OPTIONS = {
     "stdin": "read it from stdin instead of the terminal",
     "token-code=CODE": "the MFA code, if one is needed; - reads one line of stdin",
     "watch": "redraw until Ctrl-C",
+}
+#: Where a command means something else by an option.
+_OWN = {("doctor", "profile=P"): "--sdk for a tool that is told --profile P"}
+_EXAMPLES = {
+    "use": (
+        'eval "$(vault-client use PROFILE)"',
+        'eval "$(vault-client use --imds PROFILE)"',
+    ),
+    "exec": ("vault-client exec PROFILE -- terraform apply", "vault-client exec --imds PROFILE -- CMD"),
 }
 
 
@@ -280,14 +289,14 @@ def _read(command: Command, rest: list[str], environ: Mapping[str, str]) -> Call
         raise _misread(command, exc.msg) from None
     if not command.tail:
         operands, tail = operands + tail, []
-    _check_operands(command, operands, tail)
+    _check_operands(command, operands, tail, given=pairs)
     options = {"follow" if option == "-f" else option[2:]: value for option, value in pairs}
     return Call(operands=operands, tail=tail, options=options, environ=environ)
 
 
-def _check_operands(command: Command, operands: list[str], tail: list[str]) -> None:
+def _check_operands(command: Command, operands: list[str], tail: list[str], *, given: list[tuple[str, str]]) -> None:
     if command.tail and not tail:
-        raise _no_command(command, operands)
+        raise _no_command(command, operands, given)
     if len(operands) < command.least:
         raise _misread(command, f"{command.operands.split()[0]} is missing")
     if len(operands) > command.most:
@@ -299,13 +308,16 @@ def _check_operands(command: Command, operands: list[str], tail: list[str]) -> N
             raise _misread(command, f"a name has {len(operand)} characters, and no more than {_LONGEST_NAME} are taken")
 
 
-def _no_command(command: Command, operands: list[str]) -> Stop:
-    """`exec P env`: the two dashes are forgotten, and everything is there to say where they belong."""
+def _no_command(command: Command, operands: list[str], given: list[tuple[str, str]]) -> Stop:
+    """`exec P env`: the two dashes are forgotten, and everything is there to say where they belong. A token code is not
+    repeated.
+    """
     if len(operands) < 2:
         return _misread(command, "no CMD after --")
     from vault_client.tables import typed
 
-    meant = brief(" ".join([typed(operands[0]), "--", *map(typed, operands[1:])]))
+    options = [option if not value else f"{option} {typed(value)}" for option, value in given if "code" not in option]
+    meant = brief(" ".join([*options, typed(operands[0]), "--", *map(typed, operands[1:])]))
     return Stop(f"{command.name}: no CMD after --: type `vault-client {command.name} {meant}`", USAGE)
 
 
@@ -345,5 +357,10 @@ def usage(command: Command) -> str:
     first, dashes, last = command.operands.partition(" -- ")
     brackets = " ".join(f"[--{option.replace('=', ' ')}]" for option in command.options)
     line = " ".join(part for part in ("usage: vault-client", command.name, first, brackets) if part)
-    rows = "".join(f"  --{option.replace('=', ' '):<24}{_OPTIONS[option]}\n" for option in command.options)
-    return f"{line}{dashes}{last}\n\n{command.summary}\n" + (f"\n{rows}" if rows else "")
+    rows = "".join(
+        f"  --{option.replace('=', ' '):<24}{_OWN.get((command.name, option), _OPTIONS[option])}\n"
+        for option in command.options
+    )
+    shown = "".join(f"  {each}\n" for each in _EXAMPLES.get(command.name, ()))
+    parts = (f"{line}{dashes}{last}\n", f"{command.summary}\n", rows, f"For example:\n{shown}" if shown else "")
+    return "\n".join(part for part in parts if part)

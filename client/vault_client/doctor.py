@@ -16,9 +16,10 @@ import sys
 from vault_client import shadows
 from vault_client import shell as shells
 from vault_client.awsfiles import AwsFiles
-from vault_client.cli import Call
+from vault_client.cli import Call, brief
 from vault_client.errors import UNREACHABLE, Refusal, Stop
-from vault_client.link import check_listener
+from vault_client.link import check_listener, listeners
+from vault_client.served import CONTAINER, METADATA, PATH, RELATIVE, Served, place_of
 from vault_client.shadows import Finding, imds_in
 from vault_client.tables import Ink, clean, table, typed
 
@@ -27,8 +28,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
+    from vault_client.botochain import Scene
+
 _URL, _TOKEN, _FILE = shells.CONTAINER
-_ENDPOINT = "AWS_EC2_METADATA_SERVICE_ENDPOINT"
+_ENDPOINT, _STORE_ENDPOINT = shells.IMDS[:2]
 _LONGEST_TOKEN = 4096
 
 
@@ -36,18 +39,19 @@ def doctor(call: Call) -> int:
     """The list, `--sdk`'s table, and 1 when anything of it is not well."""
     shell = _shell(call.environ)
     files = AwsFiles(call.environ)
+    scene = _scene(call, files) if call.flag("sdk") or call.flag("profile") else None
     remote = Remote(call)
     found = [each.wire() for each in shell_checks(call.environ, files, shell, remote)]
     found += remote.checks
-    rows = _rows(call, files) if call.flag("sdk") or call.flag("profile") else None
+    rows = None if scene is None else _rows(scene, remote.served)
     if call.flag("json"):
         call.json({"checks": found, **({} if rows is None else {"sdk": [row.wire() for row in rows]})})
     else:
         call.out(_text(found))
         if rows is not None:
             call.out("\n" + _table(rows))
-    if remote.away:
-        raise remote.away
+    if remote.away:  # a row says it, with what to type
+        return UNREACHABLE
     return 0 if all(each["ok"] for each in found) else 1
 
 
@@ -58,11 +62,25 @@ def _shell(environ: Mapping[str, str]) -> shells.Dialect:
         return shells.Posix()
 
 
-def _rows(call: Call, files: AwsFiles) -> list[Any]:
-    from vault_client import families
+def _scene(call: Call, files: AwsFiles) -> Scene:
+    """What SDKs look at; raises Stop for a --profile that is in neither file."""
     from vault_client.botochain import Scene
 
-    return families.rows(Scene(call.environ, chosen=call.value("profile"), files=files))
+    chosen = call.value("profile")
+    scene = Scene(call.environ, chosen=chosen, files=files)
+    if chosen is None or chosen in scene.profiles or any(each.trouble or each.unread for each in files.both):
+        return scene
+    import difflib
+
+    close = difflib.get_close_matches(brief(chosen), list(scene.profiles), n=3)
+    meant = f" (did you mean {', '.join(brief(each) for each in close)}?)" if close else ""
+    raise Stop(f"there is no profile {brief(chosen)} in {files.config.path}{meant}: type `vault-client list`")
+
+
+def _rows(scene: Scene, served: Served) -> list[Any]:
+    from vault_client import families
+
+    return families.rows(scene, served)
 
 
 def _text(found: list[dict[str, Any]]) -> str:
@@ -80,22 +98,22 @@ def _table(rows: list[Any]) -> str:
 
 
 class Remote:
-    """The daemon's answers. `away` is the Stop of a daemon that is not there; then nothing of it is known."""
+    """The daemon's answers. `away`: it is not there, and nothing of it is known."""
 
     def __init__(self, call: Call) -> None:
-        self.away: Stop | None = None
+        self.away = False
         self.checks: list[dict[str, Any]] = []
-        self.grants: list[dict[str, Any]] | None = None
-        self.port: int | None = None
+        self.served = Served(call.environ)
         try:
             self.checks = list(call.link.call("GET", "/v1/checks")["checks"])
-            self.grants = call.link.call("GET", "/v1/grants")["grants"]
-            self.port = call.link.call("GET", "/v1/status")["port"]
+            grants = call.link.call("GET", "/v1/grants")["grants"]
+            status = call.link.call("GET", "/v1/status")
+            self.served = Served(call.environ, grants=grants, status=status, run=call.link.places.run)
         except Refusal as refusal:
             self.checks.append(_of_stop("daemon", refusal).wire())
         except Stop as stop:
             self.checks.append(_of_stop("daemon", stop).wire())
-            self.away = stop if stop.exit_status == UNREACHABLE else None
+            self.away = stop.exit_status == UNREACHABLE
 
 
 def _of_stop(name: str, stop: Stop) -> Finding:
@@ -107,7 +125,7 @@ def _of_stop(name: str, stop: Stop) -> Finding:
 def shell_checks(environ: Mapping[str, str], files: AwsFiles, shell: shells.Dialect, remote: Remote) -> list[Finding]:
     """Every row about this shell, in the order in which one would mend."""
     used = Used(environ, shell, remote)
-    found = [used.shell(), *shadows.in_variables(environ, shell), *shadows.in_files(environ, files)]
+    found = [*used.shell(), *shadows.in_variables(environ, shell), *used.relative(), *shadows.in_files(environ, files)]
     found += shadows.numbers(environ, imds=imds_in(environ))
     if used.dialects:
         found += [*used.grant(), *used.both(), *used.endpoint(), *shadows.proxies(environ)]
@@ -123,25 +141,77 @@ class Used:
     def __init__(self, environ: Mapping[str, str], shell: shells.Dialect, remote: Remote) -> None:
         self._environ = environ
         self._shell = shell
-        self._remote = remote
+        self._served = remote.served
+        self._away = remote.away
         self.dialects = [name for name in (_URL, _ENDPOINT) if environ.get(name)]
+
+    @property
+    def _imds(self) -> bool:
+        """Was it `--imds`? Of a shell that lost its endpoint the grant says it, or what is left of the variables."""
+        if self.dialects:
+            return imds_in(self._environ)
+        grant = self._served.grant() or {}
+        return bool(grant.get("imds", any(self._environ.get(name) for name in shells.IMDS)))
 
     @property
     def _again(self) -> str:
         profile = self._environ.get("VAULTD_PROFILE")
-        words = (typed(profile) if profile else "PROFILE") + (" --imds" if imds_in(self._environ) else "")
+        words = (typed(profile) if profile else "PROFILE") + (" --imds" if self._imds else "")
         if self._environ.get(shells.HOLDER) is None and profile:
             return f"leave this shell or command, and type `vault-client use {words}` or `vault-client exec` again"
         return f"type {self._shell.redo(words)}"
 
-    def shell(self) -> Finding:
-        """Is this shell pointed at anything?"""
-        if not self.dialects:
-            said = "this shell is not pointed at vaultd; to do so, type " + self._shell.redo("PROFILE")
-            return Finding("shell", said, ok=True)
-        which = "the metadata endpoint" if imds_in(self._environ) else "the container endpoint"
+    def shell(self) -> list[Finding]:
+        """Is this shell pointed at anything, and by all that it takes?"""
+        if self.dialects:
+            return [self._pointed(), *self._half()]
+        if RELATIVE in self._environ:
+            return []
+        if self._environ.get("VAULTD_GRANT"):
+            name = _ENDPOINT if self._imds else _URL
+            return [Finding("shell", f"{name} is not set any more, so that SDKs do not find vaultd", self._again)]
+        said = "this shell is not pointed at vaultd; to do so, type " + self._shell.redo("PROFILE")
+        if found := self._served.of_door(METADATA, 80):
+            said = f"no variable points at vaultd; SDKs find {found.get('profile')} at {METADATA}, which vaultd serves"
+        return [Finding("shell", said, ok=True)]
+
+    def _pointed(self) -> Finding:
+        which = "the metadata endpoint" if self._imds else "the container endpoint"
         profile = self._environ.get("VAULTD_PROFILE", "an unnamed profile")
         return Finding("shell", f"{profile[:200]} by {which}", ok=True)
+
+    def _half(self) -> list[Finding]:
+        """object_store knows the metadata endpoint by this name alone."""
+        if not self._imds or self._environ.get(_STORE_ENDPOINT) or not self._environ.get("VAULTD_GRANT"):
+            return []
+        return [Finding("shell", f"{_STORE_ENDPOINT} is not set, and some SDKs know no other name", self._again)]
+
+    def relative(self) -> list[Finding]:
+        """Most SDKs ask 169.254.170.2 first of all: well where vaultd serves it, and the token is good there."""
+        path, held = self._environ.get(RELATIVE), self._served.holds(CONTAINER)
+        if path is None:
+            return []
+        drop, meant = f"type {self._shell.drop([RELATIVE])}", path.startswith(PATH)
+        if self._away and meant:
+            return []
+        if not held:
+            said = f"{RELATIVE} is set: most SDKs ask {CONTAINER} and not vaultd, which does not serve it now"
+            look = "see `vaultd service status --link-local`, or " if meant else ""
+            return [Finding("variables", said, look + drop)]
+        if not meant:
+            return [Finding("variables", f"{RELATIVE} is no path of vaultd, which serves {CONTAINER}", drop)]
+        return self._of_relative(path, drop)
+
+    def _of_relative(self, path: str, drop: str) -> list[Finding]:
+        grant = self._served.grant()
+        if grant is None or grant.get("imds") or not any(self._environ.get(name) for name in (_TOKEN, _FILE)):
+            said = f"{RELATIVE} is set, and not the token of a grant that lives"
+            return [Finding("variables", said, f"{self._again}, or {drop}")]
+        if _URL in self.dialects and not self._environ[_URL].endswith(path):
+            said = f"{RELATIVE} and {_URL} are of two profiles, and SDKs choose differently"
+            return [Finding("variables", said, drop)]
+        said = f"{grant.get('profile')} by {CONTAINER}, which vaultd serves; the grant {grant.get('id')} lives"
+        return [Finding("endpoint", said, ok=True)]
 
     def both(self) -> list[Finding]:
         """A leftover of the other way of serving: which one is asked depends on the SDK."""
@@ -151,33 +221,65 @@ class Used:
 
     def grant(self) -> list[Finding]:
         """Revoked and expired grants are no longer listed."""
-        identifier, grants = self._environ.get("VAULTD_GRANT"), self._remote.grants
+        identifier = self._environ.get("VAULTD_GRANT")
+        if self._at_link_local():
+            return []
         if not identifier:
             return [Finding("grant", "VAULTD_GRANT is not set, so these variables are not from `use`", self._again)]
-        if grants is None:
+        if self._served.grants is None:
             return []
-        live = next((each for each in grants if each.get("id") == identifier), None)
+        live = self._served.grant()
         if live is None:
             return [Finding("grant", f"the grant {identifier[:100]} was revoked or has expired", self._again)]
-        if bool(live.get("imds")) is not imds_in(self._environ):
+        if bool(live.get("imds")) is not self._imds:
             return [Finding("grant", f"the grant {identifier[:100]} is for the other endpoint", self._again)]
         return [Finding("grant", f"{identifier[:100]} lives, for {live.get('profile')}", ok=True)]
 
     def endpoint(self) -> list[Finding]:
         """On this machine, listened on, by this user, and where the daemon serves now."""
-        imds = imds_in(self._environ)
-        url = self._environ[_ENDPOINT if imds else _URL]
-        rest = url.partition("://")[2]
-        host, _, port = rest.partition("/")[0].rpartition("@")[2].partition(":")
-        if not url.startswith("http://") or host != "127.0.0.1" or not _is_port(port):
-            return [Finding("endpoint", f"{_ENDPOINT if imds else _URL} is not an address of vaultd", self._again)]
-        if imds and not url.endswith("/"):
-            return [Finding("endpoint", f"{_ENDPOINT} has no closing slash, which AWS CLI 2 needs", self._again)]
-        if not imds and self._remote.port not in {None, int(port)}:
-            moved = f"this shell asks port {port}, and vaultd serves on port {self._remote.port} now"
-            return [Finding("endpoint", moved, self._again)]
+        name = _ENDPOINT if self._imds else _URL
+        if linked := self._at_link_local():
+            said = f"{METADATA} is served by vaultd, for {linked.get('profile')}"
+            return [*self._open_end(name), Finding("endpoint", said, ok=True)][:1]
+        place = place_of(self._environ[name], 0)
+        if place is None or place[0] != "127.0.0.1" or not place[1]:
+            return [Finding("endpoint", f"{name} is not an address of vaultd", self._again)]
+        if open_end := self._open_end(name):
+            return open_end
+        return self._moved(place[1]) or self._listened(place[1])
+
+    def _at_link_local(self) -> dict[str, Any] | None:
+        place = place_of(self._environ.get(_ENDPOINT, "")) if self._imds else None
+        return None if place is None or place[0] != METADATA else self._served.of_door(*place)
+
+    def _open_end(self, name: str) -> list[Finding]:
+        if name == _URL or self._environ[name].endswith("/"):
+            return []
+        return [Finding("endpoint", f"{name} has no closing slash, which AWS CLI 2 needs", self._again)]
+
+    def _moved(self, port: int) -> list[Finding]:
+        """Not where the daemon serves this grant."""
+        if not self._imds:
+            now = self._served.port
+            where = "vaultd serves" if now not in {None, port} else ""
+        else:
+            grant = self._served.grant() or {}
+            now = (grant.get("door") or {}).get("port", port)
+            where = f"the grant {grant.get('id')} is" if now != port else ""
+        said = f"this shell asks port {port}, and {where} on port {now} now"
+        return [Finding("endpoint", said, self._again)] if where else []
+
+    def _listened(self, port: int) -> list[Finding]:
+        """By whom, as the kernel has it. Where nobody does the daemon's row says why when it is away, and the grant's
+        when it has ended: its door went with it, and who is there now is another program.
+        """
+        known = self._served.grants is not None
+        gone = self._away or (self._imds and known and self._served.of_door("127.0.0.1", port) is None)
         try:
-            check_listener(int(port))
+            owners = listeners(port) or [os.getuid()]
+            if gone and os.getuid() in owners:
+                return []
+            check_listener(port, again=self._again if self._imds else "")
         except Stop as stop:
             return [_of_stop("endpoint", stop)]
         return [Finding("endpoint", f"127.0.0.1:{port} is listened on by you", ok=True)]
@@ -192,11 +294,6 @@ class Used:
             return [Finding("token", f"{self._environ[_FILE]} {why}", self._again)]
         note = "the JavaScript SDK v3 prints two warning lines because both forms of the token are set: both are needed"
         return [Finding("token", "the variable and the file agree", ok=True), Finding("javascript", note, ok=True)]
-
-
-def _is_port(text: str) -> bool:
-    """The length first: int() raises for more than 4,300 digits."""
-    return text.isascii() and text.isdigit() and len(text) <= 5 and int(text) < 1 << 16
 
 
 def token_file_fault(path: str, token: str) -> str:

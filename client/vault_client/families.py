@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from vault_client import botochain
 from vault_client.botochain import FULL, RELATIVE, TOKEN, TOKEN_FILE, Scene, Verdict
+from vault_client.served import CONTAINER, METADATA, PATH, Served, place_of
 from vault_client.tables import clean
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 #: Keys of a profile that make it a source, and what each is called.
 _KINDS = (
@@ -74,24 +75,31 @@ BOTOCORE = "botocore"
 
 
 class Row:
-    """`source` in one word or two, `where` the variable or file:line, `ours`: does it come from vaultd?"""
+    """`source` in one word or two, `where` the variable or file:line, `ours`: does it come from vaultd? `asks` tells it
+    of an address, from what the daemon says that it serves.
+    """
 
-    __slots__ = ("family", "ours", "source", "where")
+    __slots__ = ("asks", "family", "ours", "source", "where")
 
-    def __init__(self, family: str, source: str, where: str, *, ours: bool = False) -> None:
+    def __init__(self, family: str, source: str, where: str, *, asks: Callable[[Served], bool] | None = None) -> None:
         self.family = family
         self.source = source
         self.where = clean(where)
-        self.ours = ours
+        self.asks = asks
+        self.ours = False
 
     def wire(self) -> dict[str, object]:
         """{family, source, where, vaultd} of `doctor --sdk --json`."""
         return {"family": self.family, "source": self.source, "where": self.where, "vaultd": self.ours}
 
 
-def rows(scene: Scene) -> list[Row]:
-    """The first is botocore's, then comes every other family."""
-    return [_botocore(scene), *(_row(family, scene) for family in FAMILIES)]
+def rows(scene: Scene, served: Served | None = None) -> list[Row]:
+    """The first is botocore's, then comes every other family. Without `served` nothing is known to be vaultd's."""
+    known = served or Served(scene.environ)
+    found = [_botocore(scene), *(_row(family, scene) for family in FAMILIES)]
+    for row in found:
+        row.ours = row.asks is not None and row.asks(known)
+    return found
 
 
 def _botocore(scene: Scene) -> Row:
@@ -101,7 +109,7 @@ def _botocore(scene: Scene) -> Row:
     if found.method == "container-role":
         return _at_container(BOTOCORE, scene.environ, found.where)
     if found.method == "iam-role":
-        return _at_metadata(BOTOCORE, scene.environ, found.where)
+        return _at_metadata(BOTOCORE, found.where)
     return Row(BOTOCORE, found.method or "none", found.where)
 
 
@@ -158,14 +166,15 @@ def _container(family: Family, scene: Scene) -> Row | None:
 
 
 def _at_container(family: str, environ: Mapping[str, str], name: str) -> Row:
-    if name == RELATIVE:
-        return Row(family, "container", f"169.254.170.2 ({RELATIVE})")
-    host, _, path = environ[FULL].partition("://")[2].partition("/")
-    ours = host.startswith("127.0.0.1:") and path.startswith("v1/credentials/")
-    where = _host_of(environ[FULL])
+    where = f"{CONTAINER} ({RELATIVE})" if name == RELATIVE else _host_of(environ[FULL])
     if not environ.get(TOKEN) and not environ.get(TOKEN_FILE):
         return Row(family, "container", f"{where}, without a token")
-    return Row(family, "container", where, ours=ours)
+    if name == RELATIVE:
+        return Row(family, "container", where, asks=lambda served: served.relative(environ[RELATIVE]))
+    place, path = place_of(environ[FULL], 0), environ[FULL].partition("://")[2].partition("/")[2]
+    if place is None or place[0] != "127.0.0.1" or not f"/{path}".startswith(PATH):
+        return Row(family, "container", where)
+    return Row(family, "container", where, asks=lambda served: served.container(place[1]))
 
 
 def _host_of(url: str) -> str:
@@ -195,10 +204,11 @@ def _metadata(family: Family, scene: Scene) -> Row | None:
         return None
     name = "AWS_METADATA_ENDPOINT" if family.name == "object_store" else "AWS_EC2_METADATA_SERVICE_ENDPOINT"
     chosen = "" if family.name == "minio" else environ.get(name, "")  # minio: in code only
-    return _at_metadata(family.name, environ, chosen or "169.254.169.254")
+    return _at_metadata(family.name, chosen or METADATA)
 
 
-def _at_metadata(family: str, environ: Mapping[str, str], where: str) -> Row:
-    host = _host_of(where)
-    ours = host.startswith("127.0.0.1:") and bool(environ.get("VAULTD_GRANT"))
-    return Row(family, "metadata", host, ours=ours)
+def _at_metadata(family: str, where: str) -> Row:
+    place = place_of(where if "//" in where else f"http://{where}")
+    if place is None or place[0] not in {"127.0.0.1", METADATA}:
+        return Row(family, "metadata", _host_of(where))
+    return Row(family, "metadata", _host_of(where), asks=lambda served: served.metadata(*place))

@@ -258,30 +258,43 @@ def peer_uid(sock: socket.socket) -> int | None:
         return None
 
 
-def check_listener(port: int, *, table: str = "/proc/net/tcp") -> None:
+def check_listener(port: int, *, again: str = "", table: str = "/proc/net/tcp") -> None:
     """Raises Stop unless 127.0.0.1:port is listened on by this user (security.md §1 T3: a squatter would be handed the
-    token, and could feed its own keys to every SDK). Every row counts: another user may listen on the same address of
-    another device (SO_BINDTODEVICE), which takes nothing from ours and must not keep its owner from it. The kernel
-    lists listeners first, so this reads a few lines.
+    token, and could feed its own keys to every SDK). `again`: what to type for a port that is a grant's own, which no
+    setting chooses.
+    """
+    owners = listeners(port, table=table)
+    if owners is None or os.getuid() in owners:
+        return
+    if not owners:
+        raise Stop(f"nobody listens on 127.0.0.1:{port}, where vaultd says that it serves: type `vaultd restart`")
+    held = f"port {port} of this machine is held by the user with id {owners[-1]}, not by your vaultd"
+    if again:
+        raise Stop(f"{held}: {again}")
+    raise Stop(
+        f"{held}, so no token was handed out: end that program or choose another [listen] port, then type "
+        f"`vaultd restart`"
+    )
+
+
+def listeners(port: int, *, table: str = "/proc/net/tcp") -> list[int] | None:
+    """The users who listen on 127.0.0.1:port; None where the kernel does not say. Every row counts: another user may
+    listen on the same address of another device (SO_BINDTODEVICE), which takes nothing from ours and must not keep its
+    owner from it. The kernel lists listeners first, so this reads a few lines, up to the first of ours.
     """
     if not sys.platform.startswith("linux"):
-        return
+        return None
     wanted = f"0100007F:{port:04X}" if sys.byteorder == "little" else f"7F000001:{port:04X}"
-    foreign = None
+    found: list[int] = []
     try:
         with open(table, encoding="ascii") as lines:
             for line in lines:
                 fields = line.split()
                 if len(fields) > 7 and fields[1] == wanted and fields[3] == "0A":
-                    if int(fields[7]) == os.getuid():
-                        return
-                    foreign = fields[7]
+                    found.append(int(fields[7]))
+                    if found[-1] == os.getuid():
+                        break
     except OSError as exc:
         raise Stop(f"{table} cannot be read ({exc.strerror}), so nobody can say who owns port {port}: "
                    f"mount /proc, then type it again") from exc  # fmt: skip
-    if foreign is None:
-        raise Stop(f"nobody listens on 127.0.0.1:{port}, where vaultd says that it serves: type `vaultd restart`")
-    raise Stop(
-        f"port {port} of this machine is held by the user with id {foreign}, not by your vaultd, so no token was "
-        f"handed out: end that program or choose another [listen] port, then type `vaultd restart`"
-    )
+    return found

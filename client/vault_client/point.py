@@ -169,7 +169,8 @@ def _check_grant(grant: dict[str, Any], *, imds: bool) -> None:
     if imds and ("AWS_EC2_METADATA_DISABLED" in variables or "AWS_EC2_METADATA_DISABLED" not in unset):
         raise Stop("vaultd left the metadata endpoint switched off, so it was not used: type `vaultd restart`")
     for name in wanted[:2] if imds else wanted[:1]:
-        check_listener(_own_port(str(variables.get(name, "")), closed=imds))
+        again = "type the same again, for another port" if imds else ""
+        check_listener(_own_port(str(variables.get(name, "")), closed=imds), again=again)
 
 
 def _own_port(url: str, *, closed: bool) -> int:

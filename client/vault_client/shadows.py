@@ -136,10 +136,6 @@ def in_variables(environ: Mapping[str, str], shell: shells.Dialect) -> list[Find
         names = _set(environ, ("AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_ROLE_ARN", "AWS_ROLE_SESSION_NAME"))
         found.append(Finding("variables", "AWS_WEB_IDENTITY_TOKEN_FILE is set, which SDKs use before the endpoint",
                              f"type {shell.drop(names)}"))  # fmt: skip
-    relative = "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI"
-    if relative in environ:
-        found.append(Finding("variables", f"{relative} is set: most SDKs ask 169.254.170.2 and not vaultd",
-                             f"type {shell.drop([relative])}"))  # fmt: skip
     return found
 
 

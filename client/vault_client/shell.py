@@ -143,7 +143,8 @@ class Fish:
     def unset(self, name: str) -> str:
         """Gone from the global scope; one that is universal too is named, with what to type."""
         said = f"vault-client: warning: the universal variable {name} goes before the profile: type set -eU {name}"
-        return f"set -eg {name}; set -qx {name}; and echo {self.quote(said)} >&2;"
+        # an `if` that does not hold ends in 0, and a `set` that follows would pass anything else on
+        return f"set -eg {name}; if set -qx {name}; echo {self.quote(said)} >&2; end;"
 
     def save(self, names: Iterable[str]) -> list[str]:
         """Keep the originals at the first `use`; at a later one put them back."""

@@ -78,11 +78,19 @@ def grants(call: Call) -> int:
 def _grants(rows: list[dict[str, Any]], ink: Ink) -> str:
     now = time.time()
     cells = [
-        (each["id"], each["profile"], each["kind"], _holder(each), local(each.get("created")),
+        (each["id"], each["profile"], _kind(each), _holder(each), local(each.get("created")),
          ago(each.get("last_used"), now), _until(each.get("expires"), now))
         for each in rows
     ]  # fmt: skip
     return table(("GRANT", "PROFILE", "KIND", "HELD BY", "SINCE", "LAST USE", "ENDS IN"), cells, ink)
+
+
+def _kind(grant: dict[str, Any]) -> str:
+    """`shell`, or `shell · imds 127.0.0.1:39433`: a door is found by its address."""
+    door = grant.get("door")
+    if not grant.get("imds") or not isinstance(door, dict):
+        return str(grant["kind"])
+    return f"{grant['kind']} · imds {door.get('address')}:{door.get('port')}"
 
 
 def _holder(grant: dict[str, Any]) -> str:

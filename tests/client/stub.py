@@ -70,6 +70,7 @@ GRANT_ROW = {
     "last_used": None,
     "expires": "2099-11-29T19:00:00Z",
     "peer": {"pid": 4711, "uid": 1000, "exe": "/usr/bin/terraform", "argv0": "terraform", "started": "x"},
+    "door": None,
 }
 STATUS = {
     "version": "0.1.0",
@@ -85,6 +86,7 @@ STATUS = {
     "log": "/x/vaultd.log",
     "lost_audit_lines": 0,
     "trouble": None,
+    "link_local": [],
 }
 CHECK = {"name": "clock", "ok": True, "message": "within 60 s of AWS", "remedy": ""}
 CONTAINER = [
@@ -289,7 +291,8 @@ class _Handler(BaseHTTPRequestHandler):
         gone.start()
         outcome = self.owner.outcome.get()
         with suppress(OSError):  # the asker has left
-            self._reply(200, {"outcome": outcome})
+            shut = outcome in {"locked", "stopped"}
+            self._reply(200, {"outcome": "cancelled", "reason": outcome} if shut else {"outcome": outcome})
         gone.join()
 
     def _gone(self) -> None:

@@ -278,10 +278,12 @@ def test_sigterm_gives_the_echo_back(stub: Stub, terminal: Start) -> None:
             "the question for identity was cancelled elsewhere: wait 30 s, then type `vault-client mfa identity`",
         ),
         ("expired", 3, "nobody answered the question for identity in time: type `vault-client mfa identity`"),
+        ("locked", 1, "vaultd was locked, so the question for identity is over: type `vault-client unlock`"),
+        ("stopped", 69, "vaultd was stopped, so the question for identity is over: type `vaultd start`"),
     ],
 )
 def test_ended_elsewhere(stub: Stub, terminal: Start, outcome: str, status: int, said: str) -> None:
-    """A question that another screen cancelled, or that timed out, ends the command."""
+    """A question that another screen cancelled, that timed out or that a lock or a stop ended, ends the command."""
     needs_code(stub)
     shell = terminal("use", "web-admin", "--shell", "sh", piped=True)
     shell.until(ASK)

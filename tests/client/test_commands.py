@@ -101,6 +101,11 @@ def test_later_commands_say_so(run: Run, name: str) -> None:
         ("use p --region", "use: option --region requires argument: type `vault-client use --help`"),
         ("exec p", "exec: no CMD after --: type `vault-client exec --help`"),
         ("exec p env", "exec: no CMD after --: type `vault-client exec p -- env`"),
+        ("exec --imds p env", "exec: no CMD after --: type `vault-client exec --imds p -- env`"),
+        (
+            "exec --region=eu-west-1 p env --imds --token-code 123456",
+            "exec: no CMD after --: type `vault-client exec --region eu-west-1 --imds p -- env`",
+        ),
         ("exec -- true", "exec: PROFILE is missing: type `vault-client exec --help`"),
         ("exec p --", "exec: no CMD after --: type `vault-client exec --help`"),
         ("use p\x1b[2J", "use: a name is empty or has characters that cannot be shown: type `vault-client use --help`"),
@@ -737,6 +742,36 @@ def test_grants(run: Run, stub: Stub) -> None:
         "vault-client: nobody holds a token: `vault-client use PROFILE` or `vault-client exec PROFILE -- CMD` makes "
         "one\n"
     )
+
+
+def test_grants_with_a_door(run: Run, stub: Stub) -> None:
+    """Where it is served, in `grants`, in `status`, and as the daemon's own object in --json."""
+    doors = [{"address": "127.0.0.1", "port": 39433}, {"address": "169.254.169.254", "port": 80}]
+    listed = [
+        {**GRANT_ROW, "kind": "shell", "imds": True, "door": doors[0]},
+        {**GRANT_ROW, "id": "g2", "kind": "lease", "imds": True, "door": doors[1]},
+        {**GRANT_ROW, "id": "g3"},
+    ]
+    stub.answers["GET", "/v1/grants"] = (200, {"grants": listed})
+    stub.answers["GET", "/v1/status"] = (200, {**STATUS, "grants": listed})
+
+    for text in (run("grants").out, run("status").out):
+        assert "  shell · imds 127.0.0.1:39433  " in text
+        assert "  lease · imds 169.254.169.254:80  " in text
+        assert "g3     web-admin  exec  " in text
+    assert [each["door"] for each in json.loads(run("grants", "--json").out)["grants"]] == [*doors, None]
+
+
+def test_help_of_one_command(run: Run) -> None:
+    """An option is told as this command means it, and the dialects are shown by example."""
+    assert "only this profile's lines\n" in run("log", "--help").out
+    assert "doctor" not in run("log", "--help").out
+    assert "--profile P               --sdk for a tool that is told --profile P\n" in run("doctor", "--help").out
+    assert (
+        '\nFor example:\n  eval "$(vault-client use PROFILE)"\n  eval "$(vault-client use --imds PROFILE)"\n'
+        in run("use", "--help").out
+    )
+    assert "vault-client exec --imds PROFILE -- CMD\n" in run("exec", "--help").out
 
 
 def test_explain(run: Run, stub: Stub) -> None:

@@ -33,9 +33,14 @@ def used(stub: Stub, tmp_path: Path) -> dict[str, str]:
 @pytest.fixture
 def metadata(stub: Stub, used: dict[str, str]) -> dict[str, str]:
     """The same by `use --imds`."""
-    stub.answers["GET", "/v1/grants"] = (200, {"grants": [{**GRANT_ROW, "imds": True}]})
+    stub.answers["GET", "/v1/grants"] = (200, {"grants": [door_row(stub)]})
     kept = {name: used[name] for name in ("HOME", "SHELL", "VAULTD_SHELL")}
     return {**kept, **stub.imds_grant()["set"]}
+
+
+def door_row(stub: Stub, *, address: str = "127.0.0.1", port: int | None = None) -> dict[str, Any]:
+    """The grant g1 of `use --imds`, as the control API lists it."""
+    return {**GRANT_ROW, "imds": True, "door": {"address": address, "port": stub.port if port is None else port}}
 
 
 def rows(process: Run, environ: dict[str, str], *, status: int = 0) -> list[dict[str, Any]]:
@@ -126,7 +131,7 @@ def test_one_thing_wrong_is_one_row(
     assert ended.status == 1
 
 
-METADATA = [
+METADATA: list[tuple[dict[str, str], str, str]] = [
     (
         {"AWS_EC2_METADATA_DISABLED": "false"},
         "AWS_EC2_METADATA_DISABLED is set",
@@ -135,7 +140,28 @@ METADATA = [
     ({"AWS_METADATA_SERVICE_NUM_ATTEMPTS": "0"}, "is 0, so that botocore never asks", "set it to 1"),
     ({"AWS_EC2_METADATA_SERVICE_ENDPOINT": "http://127.0.0.1:1"}, "no closing slash", "use web-admin --imds"),
     ({"AWS_EC2_METADATA_SERVICE_ENDPOINT": "http://169.254.169.254/"}, "is not an address of vaultd", "--imds"),
-    ({"AWS_EC2_METADATA_SERVICE_ENDPOINT": "http://127.0.0.1:1/"}, "nobody listens on 127.0.0.1:1", "vaultd restart"),
+    (
+        {"AWS_EC2_METADATA_SERVICE_ENDPOINT": "http://127.0.0.1:1/"},
+        "this shell asks port 1, and the grant g1 is on",
+        'type eval "$(vault-client use web-admin --imds)"',
+    ),
+    ({"AWS_METADATA_ENDPOINT": ""}, "AWS_METADATA_ENDPOINT is not set, and some SDKs", "use web-admin --imds"),
+    (
+        {"AWS_EC2_METADATA_SERVICE_ENDPOINT": ""},
+        "AWS_EC2_METADATA_SERVICE_ENDPOINT is not set any more",
+        'type eval "$(vault-client use web-admin --imds)"',
+    ),
+    ({"VAULTD_GRANT": "g2"}, "the grant g2 was revoked or has expired", "use web-admin --imds"),
+    (
+        {"VAULTD_GRANT": "g2", "AWS_EC2_METADATA_SERVICE_ENDPOINT": "http://127.0.0.1:1/"},
+        "g2 was revoked",
+        "use web-admin --imds",
+    ),
+    (
+        {"VAULTD_GRANT": "", "AWS_EC2_METADATA_SERVICE_ENDPOINT": "http://127.0.0.1:1/"},
+        "VAULTD_GRANT is not set",
+        "use web-admin --imds",
+    ),
 ]
 
 
@@ -266,15 +292,29 @@ def test_a_huge_file_is_a_line(process: Run, used: dict[str, str]) -> None:
 
 
 def test_without_a_daemon_this_shell_is_still_looked_at(process: Run, used: dict[str, str]) -> None:
-    """The rows about the shell, then exit 69 with the start command."""
+    """The rows about the shell, then exit 69 with the start command, said once."""
     environ = {**used, "VAULTD_HOME": "/nonexistent", "AWS_PROFILE": "x"}
     ended = process("doctor", **environ)
 
     assert ended.status == 69
     assert "BAD  variables        AWS_PROFILE=x is set" in ended.out
     assert "BAD  daemon           vaultd is not running (its log is /nonexistent/state/vaultd.log)" in ended.out
-    assert ended.err.endswith("(its log is /nonexistent/state/vaultd.log): type `vaultd start`\n")
+    assert (ended.err, ended.out.count("not running"), ended.out.count("→ type `vaultd start`")) == ("", 1, 1)
     assert "grant" not in {each["name"] for each in rows(process, environ, status=69)}
+
+
+@pytest.mark.parametrize("dialect", ["used", "metadata"])
+def test_a_stopped_daemon_is_one_cause(
+    process: Run, stub: Stub, dialect: str, used: dict[str, str], metadata: dict[str, str]
+) -> None:
+    """Nobody listens where it served, because it is stopped: no second row with another remedy."""
+    stub.endpoint.close()
+    environ = {**(used if dialect == "used" else metadata), "VAULTD_HOME": "/nonexistent"}
+    wrong = [each for each in rows(process, environ, status=69) if not each["ok"]]
+
+    assert [(each["name"], each["remedy"]) for each in wrong] == [("daemon", "type `vaultd start`")]
+    told = json.loads(process("doctor", "--sdk", "--json", **environ).out)["sdk"]
+    assert {row["vaultd"] for row in told} == {False}
 
 
 def test_what_the_daemon_finds_and_refuses(process: Run, stub: Stub, used: dict[str, str]) -> None:
@@ -302,7 +342,7 @@ def test_nothing_is_asked_of_the_endpoint(process: Run, stub: Stub, used: dict[s
 def test_in_a_real_shell(name: str, form: str, stub: Stub, tmp_path: Path) -> None:
     """What `use` did is what doctor finds well, in each shell; a leftover key is found, in that shell's words."""
     stub.answers["GET", "/v1/status"] = (200, {**STATUS, "port": stub.port})
-    stub.answers["GET", "/v1/grants"] = (200, {"grants": [{**GRANT_ROW, "imds": "--imds" in form}]})
+    stub.answers["GET", "/v1/grants"] = (200, {"grants": [door_row(stub) if "--imds" in form else GRANT_ROW]})
     file = stub.run / "grants" / "g1.token"
     file.parent.mkdir()
     file.touch(0o600)
@@ -339,9 +379,10 @@ CONTAINER = {
 }
 
 
-def test_everybody_comes_to_vaultd(process: Run, used: dict[str, str], metadata: dict[str, str]) -> None:
+def test_everybody_comes_to_vaultd(process: Run, stub: Stub, used: dict[str, str], metadata: dict[str, str]) -> None:
     """A shell as `use` left it: every family's row says so, in both dialects; minio knows its address only in code."""
-    for environ, elsewhere in ((used, set()), (metadata, {"minio"})):
+    for environ, elsewhere, row in ((used, set(), GRANT_ROW), (metadata, {"minio"}, door_row(stub))):
+        stub.answers["GET", "/v1/grants"] = (200, {"grants": [row]})
         found = json.loads(process("doctor", "--sdk", "--json", **environ).out)["sdk"]
         assert [list(each) for each in found] == [["family", "source", "where", "vaultd"]] * 15
         assert {each["family"] for each in found if not each["vaultd"]} == elsewhere
@@ -420,7 +461,25 @@ def test_who_is_switched_off_by_what(tmp_path: Path, value: str, still: set[str]
 
 def test_a_profile_that_is_asked_for(process: Run, used: dict[str, str]) -> None:
     """`--profile P`: as `aws --profile P` would; it brings the table by itself."""
+    (Path(used["HOME"]) / ".aws").mkdir()
+    (Path(used["HOME"]) / ".aws/config").write_text("[profile nopes]\nregion = eu-west-1\n[profile other]\n")
+    ended = process("doctor", "--profile", "other", **used)
+
+    assert (ended.status, ended.err) == (0, "")
+    assert "botocore       container" in ended.out
+    assert KEYS["SecretAccessKey"] not in ended.out
+
+
+def test_a_profile_that_is_not_there(process: Run, used: dict[str, str]) -> None:
+    """Exit 1 with the nearest names, as every command that names one; a file that cannot be read says nothing of it."""
+    path = Path(used["HOME"]) / ".aws/config"
+    path.parent.mkdir()
+    path.write_text("[profile nopes]\nregion = eu-west-1\n[profile other]\n")
     ended = process("doctor", "--profile", "nope", **used)
 
-    assert "botocore       error" in ended.out
-    assert KEYS["SecretAccessKey"] not in ended.out
+    assert (ended.status, ended.out) == (1, "")
+    assert ended.err == (
+        f"vault-client: there is no profile nope in {path} (did you mean nopes?): type `vault-client list`\n"
+    )
+    path.write_text("[profile nopes\n")
+    assert "botocore       error" in process("doctor", "--profile", "nope", **used).out

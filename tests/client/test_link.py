@@ -215,7 +215,7 @@ def test_a_squatter_gets_no_token(stub: Stub, run: Run, monkeypatch: pytest.Monk
     row = f"   0: 0100007F:{stub.port:04X} 00000000:0000 0A 00000000:00000000 00:00000000 00000000 {foreign} 0 9\n"
     table = tmp_path / "tcp"
     table.write_text("  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid\n" + row)
-    monkeypatch.setattr(link.check_listener, "__kwdefaults__", {"table": str(table)})
+    monkeypatch.setattr(link.check_listener, "__kwdefaults__", {"table": str(table), "again": ""})
     ended = run("use", "web-admin", "--shell", "sh")
 
     assert (ended.status, ended.out) == (1, "false;\n")

@@ -210,6 +210,20 @@ def test_unuse_leaves_nothing_behind(name: str, stub: Stub) -> None:
 
 
 @pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("region", ["us-west-2", None])
+def test_what_went_well_is_0(name: str, region: str | None, stub: Stub) -> None:
+    """`use`, `use` again, `unuse`, and an `unuse` that has nothing to undo: a prompt or `set -e` sees no failure."""
+    grant = stub.grant()
+    if region is None:
+        grant["set"] = {key: value for key, value in grant["set"].items() if "REGION" not in key}
+    stub.answers["POST", "/v1/grants"] = (201, grant)
+    status = "echo $status\n" if name == "fish" else "echo $?\n"
+    found = evaluate(name, status.join([use(name), use(name), unuse(name), unuse(name), ""]), stub)
+
+    assert found.split() == ["0"] * 4
+
+
+@pytest.mark.parametrize("name", ALL)
 def test_a_second_round_saves_afresh(name: str, stub: Stub) -> None:
     """use, unuse, change, use, unuse: the change is what comes back."""
     change = "set -gx AWS_PROFILE second\n" if name == "fish" else "export AWS_PROFILE=second\n"

@@ -148,7 +148,9 @@ def _warnings(house: House, opened: Opened, acknowledged: Acknowledged, findings
     """Nothing was damaged, only torn; a chain that was sealed is there up to its seal."""
     for each in opened.warnings:
         # A key was added and the first record of the log was not written: no code is taken for 30 s, which is safe.
-        if "was missing though keys are stored" not in each or not (warned or "creating" in acknowledged.said):
+        # Or it was stored and not yet listed; who adds it again is rid of the warning.
+        early = "was missing though keys are stored" in each or "identities.json lists none" in each
+        if not early or not (warned or "creating" in acknowledged.said):
             findings.say("torn", f"warning at open: {each}")
     if opened.head is not None:
         for each in house.audit.confirm(opened.head):

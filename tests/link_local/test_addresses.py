@@ -48,6 +48,14 @@ def boto3(home: Home, **environment: str) -> Ran:
     return home.ran[-1]
 
 
+def boto3_row(home: Home, **environment: str) -> dict[str, Any]:
+    """What `doctor --sdk` says of botocore in that environment."""
+    ran = home.client("doctor", "--sdk", "--json", environment=environment)
+    found: dict[str, Any] = ran.json()["sdk"][0]
+    assert found.pop("family") == "botocore"
+    return found
+
+
 def grants(home: Home) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = home.link("GET", "/v1/grants")["grants"]
     return found
@@ -76,9 +84,13 @@ def test_the_metadata_address_by_curl_and_by_boto3(home: Home, starts: Starter) 
             "imds": True,
         }
         assert "169.254.169.254" in ip("address")
+        assert grant["door"] == {"address": "169.254.169.254", "port": 80}
+        assert home.link("GET", "/v1/status")["link_local"] == [{**grant["door"], "grant": grant["id"]}]
+        assert boto3_row(home) == {"source": "metadata", "where": "169.254.169.254", "vaultd": True}
 
         unit.stop()
         until(lambda: not served(home, "imds"), "the daemon has left it")
+        assert boto3_row(home)["vaultd"] is False
         assert curl(ROLES)[0] == "000"
     assert groups() == before  # a test's systemd moves nobody
 
@@ -215,6 +227,9 @@ def test_the_container_address_serves_who_sends_a_token(home: Home, emulator: Em
         relative = {"AWS_CONTAINER_CREDENTIALS_RELATIVE_URI": path, "AWS_EC2_METADATA_DISABLED": "true"}
         ran = boto3(home, **relative, AWS_CONTAINER_AUTHORIZATION_TOKEN=secret)
         assert ran.json()["from"] == "container-role", ran
+        row = boto3_row(home, **relative, AWS_CONTAINER_AUTHORIZATION_TOKEN=secret)
+        assert (row["source"], row["vaultd"]) == ("container", True)
+        assert boto3_row(home, **relative, AWS_CONTAINER_AUTHORIZATION_TOKEN="x")["vaultd"] is False
 
         authorized = ("-H", f"Authorization: {secret}")
         assert curl(*authorized, ECS + path)[0] == "200"

@@ -101,6 +101,8 @@ vault-client doctor || echo "exit $?"
 
     assert "warning: SDKs prefer the aws_access_key_id of [default] in " in text.partition("BAD")[0]
     rows = [line for line in lines if line.startswith("BAD")]
-    assert [row.split()[1] for row in rows][:4] == ["variables", "credentials", "grant", "endpoint"]
+    assert [row.split()[1] for row in rows][:3] == ["variables", "credentials", "grant"]
+    assert "endpoint " not in text  # its door went with it: that is one cause, and one remedy
+    assert "vault-client use web-admin --imds" in lines[lines.index(rows[2]) + 1]
     assert lines[-1] == "exit 1"
     assert "AKIACANARY" not in text

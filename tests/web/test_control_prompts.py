@@ -63,6 +63,16 @@ async def test_a_second_terminals_answer_ends_the_first_ones_wait(started: Start
     assert (await started.refused("POST", f"/v1/prompts/{question}", {"token_code": "111111"}))[0] == 404
 
 
+@pytest.mark.parametrize(("path", "reason"), [("/v1/lock", "locked"), ("/v1/stop", "stopped")])
+async def test_a_lock_or_a_stop_is_told_as_such(started: Started, path: str, reason: str) -> None:
+    """It reads as `cancelled`, whose next step would fail: `reason` says which step does not. A cancel has none."""
+    question = await asked(started)
+    async with Line(started) as line:
+        wait = await waiting(started, line, question)
+        await started.ok("POST", path)
+        assert (await wait).body == {"outcome": "cancelled", "reason": reason}
+
+
 async def test_an_explicit_cancel_starts_the_cool_down(started: Started) -> None:
     """DELETE ends every wait with `cancelled`, and a new question is refused for a while (403 TooManyAttempts)."""
     question = await asked(started)

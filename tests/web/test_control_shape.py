@@ -18,7 +18,7 @@ from vaultd.model.text import shown
 PROFILE_KEYS = {
     "profile", "account_id", "role_arn", "identity", "mfa_serial", "state", "expiration", "seconds_left", "last_error",
 }  # fmt: skip
-GRANT_KEYS = {"id", "profile", "kind", "imds", "created", "last_used", "expires", "peer"}
+GRANT_KEYS = {"id", "profile", "kind", "imds", "created", "last_used", "expires", "peer", "door"}
 IDENTITY_KEYS = {"name", "account_id", "user_arn", "mfa_serial", "access_key_id", "created"}
 PROMPT_KEYS = {
     "id", "kind", "identity", "mfa_serial", "profile", "requester", "attempts_left", "expires_at", "note",
@@ -26,6 +26,7 @@ PROMPT_KEYS = {
 STATUS_KEYS = {
     "version", "pid", "port", "port_given", "config_given", "store", "locked", "identities", "profiles", "prompts",
     "grants", "clock_skew_seconds", "locked_reason", "locked_by", "keeper_pid", "lost_audit_lines", "log", "trouble",
+    "link_local",
 }  # fmt: skip
 LEASE = {"profile": "web-admin", "kind": "lease"}
 
@@ -89,6 +90,21 @@ async def test_status_has_the_contracts_fields(started: Started) -> None:
     assert status["clock_skew_seconds"] == 42.0
     assert status["port"] == started.daemon.port
     assert (status["trouble"], status["lost_audit_lines"]) == ([], 0)
+
+
+async def test_where_a_grant_is_served_is_told(started: Started) -> None:
+    """A door's address and TCP port, beside the grant and in the status; null for a grant that has a token."""
+    await started.with_session()
+    made = await started.ok("POST", "/v1/grants", {**LEASE, "imds": True})
+    await started.ok("POST", "/v1/grants", LEASE)
+    first, second = (await started.ok("GET", "/v1/grants"))["grants"]
+    status = await started.ok("GET", "/v1/status")
+
+    door = first["door"]
+    assert made["set"]["AWS_METADATA_ENDPOINT"] == f"http://{door['address']}:{door['port']}/"
+    assert second["door"] is None
+    assert [each["door"] for each in status["grants"]] == [door, None]
+    assert status["link_local"] == []
 
 
 async def test_the_plan_is_told_step_by_step(started: Started) -> None:

@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.web.rig import Rig, StandInBroker, read_reply, running, session
-from vaultd.errors import VaultdError
-from vaultd.web.guard import BROWSER_HEADERS, FOREIGN, MALFORMED, Guard, RequestLines, bare_token
+from vaultd.errors import ForbiddenOrigin, VaultdError
+from vaultd.web.guard import BROWSER_HEADERS, FOREIGN, FOREIGN_AT_DOOR, MALFORMED, Guard, RequestLines, bare_token
 
 #: Host → status; PORT is ours, OTHER another one.
 HOSTS = {
@@ -111,6 +111,19 @@ def test_browser_headers_property(name: str, value: str) -> None:
     assert refused(f"{name}: {value}".encode()) is FOREIGN
     assert refused() is None
     assert refused(f"x-{name}: {value}".encode()) is None
+
+
+@pytest.mark.parametrize("usual", [FOREIGN, FOREIGN_AT_DOOR])
+@pytest.mark.parametrize("address", ["169.254.169.254", "169.254.170.2"])
+def test_a_link_local_listener_names_its_own_address(address: str, usual: ForbiddenOrigin) -> None:
+    """127.0.0.1 is no way to it, and `use` does not set it up; on 127.0.0.1 the usual sentence is said."""
+    message = parsed(b"GET /x HTTP/1.1\r\nHost: evil.example\r\n\r\n")
+    linked = Guard(port=80, hosts=(address,), foreign=usual).refusal(message)
+
+    assert isinstance(linked, ForbiddenOrigin)
+    assert linked.message.endswith(f"; ask {address} directly, and see what is in between: `vault-client doctor`.")
+    assert len(linked.message) <= 160
+    assert Guard(port=80, foreign=usual).refusal(message) is usual
 
 
 @pytest.mark.parametrize(

@@ -94,6 +94,8 @@ async def test_a_forwarded_request_is_400_on_put_and_403_on_get(rig: DoorRig, li
     assert (put.status, get.status) == (400, 403)
     assert (put.header("connection"), get.header("connection")) == ("close", "close")
     assert put.body.startswith(b"ForbiddenOrigin: ")
+    assert put.body.endswith(b"ask 127.0.0.1 directly, as `vault-client use --imds PROFILE` sets it up.")
+    assert get.body == put.body
     assert SECRET.encode() not in get.raw
     assert {denial[:2] for denial in rig.audit.denials} == {("ForbiddenOrigin", "web-admin")}
 
@@ -152,8 +154,9 @@ async def test_the_token_path_is_put_only(rig: DoorRig, method: str) -> None:
 @pytest.mark.parametrize("method", ["PUT", "POST", "DELETE", "HEAD", "OPTIONS", "PATCH"])
 @pytest.mark.parametrize("path", ["/", f"{KEYS}web-admin", "/nothing"])
 async def test_everything_else_is_get_only(rig: DoorRig, method: str, path: str) -> None:
-    """405, and nothing was served."""
+    """405, and nothing was served; the text ends in what to type."""
     reply = await rig.get(path, method=method)
+    assert method == "HEAD" or reply.body.endswith(b"`vault-client use --imds PROFILE`.")
     assert (reply.status, reply.header("allow")) == (405, "GET")
     assert rig.audit.serves == []
 
@@ -288,6 +291,7 @@ async def test_elsewhere_is_404(rig: DoorRig, path: str) -> None:
     """Anything else, another name than ours included."""
     reply = await rig.get(path)
     assert reply.status == 404
+    assert reply.body.endswith(b"`vault-client use --imds PROFILE`.")
     assert reply.body.startswith(b"NotFound: ")
     assert rig.audit.serves == []
 

@@ -144,8 +144,9 @@ class Audit:
         return (*warnings, *self.confirm(head)) if head is not None else warnings
 
     def confirm(self, head: Head) -> tuple[str, ...]:
-        """Warnings where the files do not contain the line that was last sealed: a cut tail, or a rewritten chain."""
-        return audit_chain.compare(self._files, self._path, head, now=self.head)
+        """Warnings where files and seal do not agree: a cut tail, a rewritten chain, or a seal that is an older one."""
+        said = audit_chain.compare(self._files, self._path, head, now=self.head)
+        return said or audit_chain.older_seal(self._files, self._path, head)
 
     def _find_tail(self) -> tuple[str, ...]:
         tail = audit_chain.read_tail(self._files, self._path)

@@ -39,6 +39,8 @@ FIELDS = (
     "prev",
 )
 FIRST = "0" * 64
+#: Events that nothing but an open store brings about.
+_TAKES_A_STORE = {"credentials.serve", "grant.create", "identity.add", "identity.remove", "mfa.answer", "session.renew"}
 #: No line was ever numbered higher; one more than 4,300 digits could not even be written.
 _HIGHEST = (1 << 63) - 1
 
@@ -129,6 +131,22 @@ def compare(files: Files, path: Path, head: Head, *, now: Head) -> tuple[str, ..
         if lowest < head.seq:
             return (_rewritten(path, head.seq),)
     return ()  # rotated away since, or sealed before the first line
+
+
+def older_seal(files: Files, path: Path, head: Head) -> tuple[str, ...]:
+    """A sentence where `sessions.sealed` is an older one, put back: each life seals the log's end as soon as its store
+    is open, so behind the head no life can have begun and done what takes an open store.
+    """
+    opened = False
+    for line in lines_backwards(files, path):
+        found = parsed(line) or {}
+        if found.get("seq", head.seq + 1) <= head.seq:
+            return ()
+        opened = opened or (found.get("event") in _TAKES_A_STORE and found.get("decision") != "deny")
+        if opened and found.get("event") == "start":
+            said = f"it knows of line {head.seq} of the audit log, and vaultd was open after line {found['seq']}"
+            return (f"sessions.sealed is not the one last written: {said}; see what happened with `vault-client log`.",)
+    return ()
 
 
 def _rewritten(path: Path, seq: int) -> str:

@@ -148,6 +148,8 @@ class Desk:
         self._cooldowns: dict[Key, _Cooldown] = {}
         self.consents = Consents(clock)
         self._landings: set[asyncio.Task[VaultdError | None]] = set()
+        #: Why every question was ended at once; None once another is asked.
+        self.shut: Literal["locked", "stopped"] | None = None
 
     # ---- opening and finding ----
 
@@ -169,6 +171,7 @@ class Desk:
         if found is not None:
             return found.question
         self._refuse_cooling(device)
+        self.shut = None
         question = Question(
             id=secrets.token_hex(8),
             kind="code",
@@ -205,6 +208,7 @@ class Desk:
                 f"{MOST_CONSENTS} programs wait for a person to allow them: type `vault-client mfa` for each of them.",
                 retry_after_seconds=_seconds(self._timeout.total_seconds()),
             )
+        self.shut = None
         question = Question(
             id=secrets.token_hex(8),
             kind="consent",
@@ -419,8 +423,9 @@ class Desk:
                 await asyncio.wait({found.landing})
         return found.ended.result()
 
-    def lock(self) -> None:
+    def lock(self, *, why: Literal["locked", "stopped"] = "locked") -> None:
         """End every question and consent; one turn. Cool-downs stay: a lock is no way around them."""
+        self.shut = why
         self.consents.drop()
         for found in list(self._open.values()):
             self._end(found, "cancelled")

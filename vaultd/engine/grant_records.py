@@ -79,6 +79,11 @@ def peer_wire(peer: Peer) -> dict[str, Any]:
     }
 
 
+def door_wire(door: Door) -> dict[str, Any]:
+    """`door{address,port}`, in `grants.json` and on the wire."""
+    return {"address": door.address, "port": door.port}
+
+
 def stored_of(grant: Grant, last_used: datetime | None) -> dict[str, Any]:
     """What `grants.json` keeps of a grant."""
     overrides, bound = grant.overrides, grant.bound
@@ -104,7 +109,7 @@ def stored_of(grant: Grant, last_used: datetime | None) -> dict[str, Any]:
         "bound": None if bound is None else {"boot_id": bound.boot_id, "pid": bound.pid, "started": bound.started},
         "peer": None if grant.peer is None else peer_wire(grant.peer),
         "metadata_key": None if grant.metadata_key is None else grant.metadata_key.hex(),
-        "door": None if grant.door is None else {"address": grant.door.address, "port": grant.door.port},
+        "door": None if grant.door is None else door_wire(grant.door),
     }
 
 

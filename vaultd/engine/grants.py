@@ -31,6 +31,7 @@ from vaultd.engine.grant_records import (
     Door,
     Grant,
     Kind,
+    door_wire,
     grant_of,
     moment_of,
     peer_wire,
@@ -311,7 +312,9 @@ class Grants:
         return living.grant
 
     def wire(self, grant: Grant) -> dict[str, Any]:
-        """The grant object of interface.md §6; `peer` is the last program that was let to it, else who asked for it."""
+        """The grant object of interface.md §6; `peer` is the last program that was let to it, else who asked for it;
+        `door{address,port}` is null without one.
+        """
         last_used, living = self.last_used(grant.id), self._by_id.get(grant.id)
         peer = grant.peer if living is None else living.met or grant.peer
         return {
@@ -323,6 +326,7 @@ class Grants:
             "last_used": None if last_used is None else stamp(last_used),
             "expires": stamp(grant.expires),
             "peer": None if peer is None else peer_wire(peer),
+            "door": None if grant.door is None else door_wire(grant.door),
         }
 
     # ---- the permanent task ----

@@ -262,6 +262,9 @@ class IdentityStore(Protocol):
     def exists(self) -> bool:
         """True when it holds something already (the sealed file is there); the keyring says True."""
 
+    def names(self) -> frozenset[str] | None:
+        """The items in an open store; None where it cannot tell (a keyring does not list, security.md §3.1)."""
+
     async def open(
         self,
         passphrase: Secret | None,

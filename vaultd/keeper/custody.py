@@ -26,6 +26,8 @@ from vaultd.model.text import nearest, shown, typed
 
 log = logging.getLogger(__name__)
 
+_ITEM = "identity:"
+
 
 class Entry(Protocol):
     """One line of the index: the identity, and the item `uuid` of store `backend` that holds its key."""
@@ -90,6 +92,11 @@ class Identities:
     def generation(self) -> int:
         """The highest that the index has seen."""
         return max((entry.generation for entry in self._entries), default=0)
+
+    def unlisted(self, store: IdentityStore) -> int:
+        """How many keys an open store holds where the index lists none at all; 0 where the store cannot tell."""
+        names = () if self._entries else store.names() or ()
+        return sum(name.startswith(_ITEM) for name in names)
 
     def load(self) -> None:
         """Read the index."""
@@ -238,7 +245,7 @@ class Identities:
 
 
 def _item(uuid: str) -> str:
-    return f"identity:{uuid}"
+    return f"{_ITEM}{uuid}"
 
 
 def _usable(serial: str) -> bool:

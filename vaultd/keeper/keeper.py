@@ -152,6 +152,7 @@ class DaemonKeeper:
     def _opened(self, store: IdentityStore, data_key: Secret, *, unlock: bool) -> Opened:
         """In one turn: either all of it is open or none."""
         try:
+            unlisted = self._identities.unlisted(store)
             living = self._records.open(data_key)
         except VaultdError:
             store.close()
@@ -162,6 +163,7 @@ class DaemonKeeper:
         notes, head = living_notes(self._records, living, now=self._clock.now(), persist=self._persist)
         warnings = self._unmark() if unlock else []
         warnings += _log_warnings(damaged=self._records.damaged, known=known)
+        warnings += _index_warnings(unlisted)
         log.info("open store kind=%s sessions=%d", store.kind, len(self._sessions.handles))
         return Opened(
             self._epoch,
@@ -404,6 +406,15 @@ class DaemonKeeper:
             raise MfaRequired(
                 f"the key of identity {shown(asked.name)} was replaced under way; type `vault-client mfa {name}`"
             )
+
+
+def _index_warnings(unlisted: int) -> builtins.list[str]:
+    """An index that was lost, over a store that was not: it lists nothing, and looks like a new home."""
+    if not unlisted:
+        return []
+    keys = "a key" if unlisted == 1 else f"{unlisted} keys"
+    lost = f"the store holds {keys} and identities.json lists none; if that file was lost, restore it from a backup and"
+    return [f"{lost} run `vaultd restart`, else run `vault-client add IDENTITY`"]
 
 
 def _log_warnings(*, damaged: bool, known: bool) -> builtins.list[str]:

@@ -138,6 +138,9 @@ class OsKeyring:
         """False: the keyring asks for its own."""
         return False
 
+    def names(self) -> None:
+        """None: a keyring does not list its items."""
+
     def exists(self) -> bool:
         """True: a keyring is there, or is not, before us."""
         return True

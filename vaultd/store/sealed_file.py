@@ -108,6 +108,10 @@ class SealedFile:
         """True while it is shut."""
         return self._state is None
 
+    def names(self) -> frozenset[str] | None:
+        """The items of the file as it lies there."""
+        return frozenset(self._contents())
+
     def exists(self) -> bool:
         """True when the file is there."""
         return self._files.stat_key(self._path) is not None

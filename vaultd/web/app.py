@@ -14,7 +14,7 @@ import functools
 import logging
 import re
 import socket
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Collection
 from typing import Final
 
 from aiohttp.http import RawRequestMessage
@@ -85,7 +85,7 @@ class SdkSide:
 
     # ---- its life ----
 
-    async def start(self, sock: socket.socket, *, hosts: Iterable[str] = LOOPBACK) -> None:
+    async def start(self, sock: socket.socket, *, hosts: Collection[str] = LOOPBACK) -> None:
         """Serve on a bound TCP socket; its port is the one that Host may name, and one of `hosts` before it."""
         loop = asyncio.get_running_loop()
         self._guard = Guard(port=sock.getsockname()[1], hosts=hosts)

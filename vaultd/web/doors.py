@@ -15,7 +15,7 @@ import errno
 import logging
 import os
 import socket
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Collection
 from typing import Final
 
 from vaultd.engine.attestation import Attestation
@@ -104,7 +104,7 @@ class Doors:
         self._lost = {lost: said for lost, said in self._lost.items() if said[0] != grant.profile}
         return grant
 
-    async def adopt(self, grant: Grant, sock: socket.socket, *, hosts: Iterable[str]) -> None:
+    async def adopt(self, grant: Grant, sock: socket.socket, *, hosts: Collection[str]) -> None:
         """Serve `grant` on a bound socket, which is the door's from now on; one that it had is closed."""
         self.close(grant)
         self._sides[grant.id] = side = DoorSide(self._behind, grant)

@@ -11,7 +11,7 @@ Nothing of a request is echoed or logged: both answers are constants.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection
 from typing import Final
 
 from aiohttp.http import HttpVersion11, RawRequestMessage
@@ -41,9 +41,10 @@ MALFORMED: Final = BadRequest(
     "The request is not a plain HTTP/1.1 GET with one Host and no body; "
     "set the tool up with `vault-client use PROFILE`."
 )
-FOREIGN: Final = ForbiddenOrigin(
-    "The request came through a browser, a proxy or another host name; "
-    "ask 127.0.0.1 directly, as `vault-client use PROFILE` sets it up."
+_CAME: Final = "The request came through a browser, a proxy or another host name"
+FOREIGN: Final = ForbiddenOrigin(f"{_CAME}; ask 127.0.0.1 directly, as `vault-client use PROFILE` sets it up.")
+FOREIGN_AT_DOOR: Final = ForbiddenOrigin(
+    f"{_CAME}; ask 127.0.0.1 directly, as `vault-client use --imds PROFILE` sets it up."
 )
 
 
@@ -87,11 +88,21 @@ class RequestLines:
         return True
 
 
-class Guard:
-    """The check of one listener: its port, and the link-local address it may have beside 127.0.0.1."""
+def foreign_at(hosts: Collection[str], usual: ForbiddenOrigin) -> ForbiddenOrigin:
+    """The 403 of a listener: `usual` on 127.0.0.1, and one that names its own address on a link-local one."""
+    if LOOPBACK[0] in hosts:
+        return usual
+    return ForbiddenOrigin(
+        f"{_CAME}; ask {next(iter(hosts))} directly, and see what is in between: `vault-client doctor`."
+    )
 
-    def __init__(self, *, port: int, hosts: Iterable[str] = LOOPBACK) -> None:
+
+class Guard:
+    """The check of one listener: its port, the names it may be asked by, and what is said of any other."""
+
+    def __init__(self, *, port: int, hosts: Collection[str] = LOOPBACK, foreign: ForbiddenOrigin = FOREIGN) -> None:
         names = [name.encode() for name in hosts]
+        self._foreign = foreign_at(hosts, foreign)
         self._hosts = frozenset([*names, *(b"%s:%d" % (name, port) for name in names)])
 
     def refusal(self, message: RawRequestMessage) -> VaultdError | None:
@@ -109,7 +120,7 @@ class Guard:
                 return MALFORMED
         if len(hosts) != 1 or not hosts[0] or not _plain(message):
             return MALFORMED
-        return FOREIGN if foreign or hosts[0].lower() not in self._hosts else None
+        return self._foreign if foreign or hosts[0].lower() not in self._hosts else None
 
 
 def _plain(message: RawRequestMessage) -> bool:

@@ -16,7 +16,7 @@ import logging
 import re
 import secrets
 import socket
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
@@ -44,7 +44,7 @@ from vaultd.model.imds_dialect import (
     metadata_reply,
 )
 from vaultd.web.connection import SdkServer
-from vaultd.web.guard import Guard
+from vaultd.web.guard import FOREIGN_AT_DOOR, Guard
 from vaultd.web.limits import Crowd, Limits
 from vaultd.web.replies import Reply, Request, as_asked, refused
 from vaultd.web.serving import Rendered, Served, Serving, Witness
@@ -71,8 +71,11 @@ _NO_TOKEN: Final = (
     "The metadata token is missing, past its time or of another port; ask for one with `PUT /latest/api/token`, "  # noqa: S105
     "and where none helps type `vault-client use --imds PROFILE`."
 )
-_NOT_FOUND: Final = "There is no such metadata; see what there is with `GET /latest/meta-data/`."
-_NOT_ALLOWED: Final = "Metadata is read with GET, and its token is asked for with PUT alone."
+_NOT_FOUND: Final = "There is no such metadata; set the tool up with `vault-client use --imds PROFILE`."
+_NOT_ALLOWED: Final = (
+    "Metadata is read with GET, and its token is asked for with PUT alone; "
+    "set the tool up with `vault-client use --imds PROFILE`."
+)
 
 log = logging.getLogger(__name__)
 
@@ -119,10 +122,10 @@ class DoorSide:
 
     # ---- its life ----
 
-    async def start(self, sock: socket.socket, *, hosts: Iterable[str]) -> None:
+    async def start(self, sock: socket.socket, *, hosts: Collection[str]) -> None:
         """Serve on a bound TCP socket, which is ours from now on; `hosts` are what Host may name."""
         loop = asyncio.get_running_loop()
-        self._guard = Guard(port=sock.getsockname()[1], hosts=hosts)
+        self._guard = Guard(port=sock.getsockname()[1], hosts=hosts, foreign=FOREIGN_AT_DOOR)
         self._server = SdkServer(self._answer, gate=self, loop=loop)
         try:
             self._listener = await loop.create_server(self._server, sock=sock, backlog=BACKLOG)

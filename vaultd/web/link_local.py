@@ -17,7 +17,7 @@ import select
 import socket
 import sys
 from collections.abc import Callable, Mapping
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from vaultd.engine.grant_records import Door, Grant
 from vaultd.engine.grants import Grants
@@ -163,6 +163,11 @@ class LinkLocalSide:
             held.finish("its socket could not be opened again")
 
     # ---- of what is held ----
+
+    def wire(self) -> list[dict[str, Any]]:
+        """`link_local` of GET /v1/status: the addresses that are served now, and for which grant; null for tokens."""
+        held = ((self._places[dialect], each.grant) for dialect, each in self._held.items())
+        return [{"address": place.address, "port": place.port, "grant": grant} for place, grant in held]
 
     @property
     def doors(self) -> Doors:

@@ -21,6 +21,7 @@ from vaultd.model.plan import Overrides, Plan
 from vaultd.model.secret import Secret
 from vaultd.web.control_connection import ControlConnection
 from vaultd.web.doors import Doors
+from vaultd.web.link_local import LinkLocalSide
 
 
 class Catalogue(Protocol):
@@ -81,6 +82,7 @@ class Rooms:
     desk: Desk
     grants: Grants
     doors: Doors
+    linked: LinkLocalSide
     audit: Audit
     attestation: Attestation
     custody: Custody

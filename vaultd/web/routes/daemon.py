@@ -45,6 +45,7 @@ class _Daemon:
             "profiles": [row for row in rows if row["state"] not in {"none", "locked"}],
             "prompts": [question.wire() for question in rooms.desk.open_questions()],
             "grants": [grant_object(rooms.grants, grant) for grant in rooms.grants.list()],
+            "link_local": rooms.linked.wire(),
         }
         return reply({**legible(rooms.lifecycle.status(), limit=SENTENCE), **lists})
 

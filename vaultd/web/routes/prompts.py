@@ -107,7 +107,8 @@ class _Prompts:
             waiting.cancel()
         if not waiting.done():
             raise UnknownPrompt("you have left that question: type `vault-client mfa`")
-        return reply({"outcome": waiting.result()})
+        outcome, shut = waiting.result(), self._rooms.desk.shut
+        return reply({"outcome": outcome, **({"reason": shut} if outcome == "cancelled" and shut else {})})
 
     async def answer(self, request: web.Request) -> web.Response:
         body = bodies.parse(bodies.AnswerBody, await request.read())
