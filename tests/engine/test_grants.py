@@ -662,4 +662,5 @@ def test_wire_is_the_contracts_object(house: House) -> None:
         "last_used": "2026-11-22T12:00:00Z",
         "expires": "2026-11-22T13:00:00Z",
         "peer": {"pid": 2, "uid": 1, "exe": "/bin/?exe", "argv0": "a?b", "started": 3},
+        "door": None,
     }
