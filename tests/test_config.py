@@ -313,3 +313,27 @@ def test_the_environment_of_the_start() -> None:
     assert Settings().with_environment({}) == Settings()
     with pytest.raises(Misconfigured, match=r"VAULTD_STORE='vault' is no store: set VAULTD_STORE=file"):
         Settings().with_environment({"VAULTD_STORE": "vault"})
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ('relays = ["vm"]', "it is no relay that vaultd knows; write one of ssh, sshd, docker-proxy"),
+        ('allow_executables = ["terraform"]', 'it takes full paths; write one such as "/usr/bin/terraform"'),
+        ("protected = 1", "[profiles.p] protected"),
+    ],
+)
+def test_policies_that_would_mean_nothing_are_refused(line: str, expected: str) -> None:
+    """A relay that is none and a program without its path would shut or open nothing."""
+    assert expected in message(f"[profiles.p]\n{line}\n")
+
+
+def test_policies() -> None:
+    """None given: everybody of this user but relays."""
+    found = load_settings(
+        '[profiles.p]\nprotected = true\nrelays = ["socat"]\nallow_executables = ["/usr/bin/x", "~/y"]', path="c"
+    )
+    one = found.profiles["p"]
+    assert (one.protected, one.relays, one.allow_executables) == (True, ("socat",), ("/usr/bin/x", "~/y"))
+    assert load_settings("[profiles.p]", path="c").profiles["p"].allow_executables is None
+    assert found.notices == ()

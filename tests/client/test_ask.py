@@ -459,3 +459,56 @@ def test_headline_is_short_and_cannot_move_the_cursor() -> None:
     assert text.startswith("vaultd · p? · requested by x?[2J???y")
     assert text.endswith(f"… · code for {SERIAL}")
     assert not [char for char in text if ord(char) < 32 or ord(char) == 0x202E]
+
+
+# ---- a program's wish for a protected profile ----
+
+WISH = {"kind": "consent", "mfa_serial": "", "attempts_left": 1}
+
+
+def needs_consent(stub: Stub) -> None:
+    """`export` needs a person's yes, then gets its keys."""
+    keys = {"AccessKeyId": "A", "SecretAccessKey": "S", "Token": "T", "Expiration": "2099-11-22T20:00:00Z"}
+    stub.answers["GET", "/v1/profiles/web-admin/credentials"] = [mfa_required(**WISH), (200, keys)]
+
+
+@pytest.mark.parametrize(("typed", "allow"), [("y", True), (" YES ", True), ("", False), ("n", False), ("yep", False)])
+def test_only_an_explicit_yes_allows(stub: Stub, terminal: Start, typed: str, allow: bool) -> None:
+    """Who wants what is said before; an empty line is a no, which is told to the daemon."""
+    needs_consent(stub)
+    shell = terminal("export", "web-admin", piped=True)
+    seen = shell.until("[y/N] ")
+    stub.attending.acquire(timeout=10)
+    shell.type(f"{typed}\n")
+    ended = shell.end()
+
+    assert "web-admin · requested by zsh (pid 4711, /usr/bin/zsh) · wants this profile" in seen
+    assert stub.asked("POST", "/v1/prompts/q1") == [{"allow": allow}]
+    assert (ended.status, "AWS_SESSION_TOKEN" in ended.out) == ((0, True) if allow else (1, False))
+
+
+def test_a_code_is_no_consent(stub: Stub, process: Run) -> None:
+    """`--token-code` answers no wish, and without a terminal it stays open for another one: exit 3."""
+    needs_consent(stub)
+    ended = process("export", "web-admin", "--token-code", "123456")
+
+    assert (ended.status, ended.out) == (3, "")
+    assert "type `vault-client mfa identity` in one, then this again" in ended.err
+    assert stub.asked("POST", "/v1/prompts/q1") == []
+    assert stub.asked("DELETE", "/v1/prompts/q1?leave") == []
+
+
+@pytest.mark.parametrize(("outcome", "said", "status"), [
+    ("answered", "", 0), ("cancelled", "was denied elsewhere", 1), ("expired", "nobody allowed the use", 3),
+])  # fmt: skip
+def test_a_wish_that_is_over_elsewhere(stub: Stub, terminal: Start, outcome: str, said: str, status: int) -> None:
+    """The line is cleared, and the command goes on or says why not."""
+    needs_consent(stub)
+    shell = terminal("export", "web-admin", piped=True)
+    shell.until("[y/N] ")
+    stub.attending.acquire(timeout=10)
+    stub.finish(outcome)
+    ended = shell.end()
+
+    assert ended.status == status
+    assert said in ended.err
