@@ -35,7 +35,7 @@ from vaultd.web.control_connection import ControlConnection
 
 _STATUS: Final = re.compile(rb"HTTP/\d\.\d (\d{3}) ")
 _ALLOWED: Final = {200, 400, 401, 403, 404, 405, 503}
-_CONTROL_ALLOWED: Final = _ALLOWED | {201, 409, 422, 426}
+_CONTROL_ALLOWED: Final = _ALLOWED | {100, 201, 409, 422, 426}
 _KEYS: Final = (rig.SECRET.encode(), rig.TOKEN_TEXT.encode())
 _BYTEWISE, _HALF_CLOSE, _STALL, _LATER, _REFUSED, _AWAY, _LOCKED = (1 << bit for bit in range(7))
 
@@ -336,6 +336,8 @@ class ControlSocket(Listening):
         yield bytes([_BYTEWISE]) + second
         yield b"\x00" + _request("POST", "/v1/unlock", None, "Transfer-Encoding: chunked") + b"5\r\n{}  \n\r\n0\r\n\r\n"
         yield b"\x00" + _request("GET", "/v1/status", None, "Vaultd-Protocol: 2", "Cookie: " + MARK.decode())
+        yield b"\x00" + _request("GET", "/v1/status", None, "Expect: " + MARK.decode())
+        yield b"\x00" + _request("GET", "/v1/nothing", None, "Expect: " + MARK.decode())
         unlock = b"\x00POST /v1/unlock HTTP/1.1\r\nHost: v\r\n"
         yield unlock + b"Content-Encoding: gzip\r\nContent-Length: 3\r\n\r\n\x1f\x8b\x08"
         yield unlock + b"Content-Length: 99\r\n\r\n" + MARK

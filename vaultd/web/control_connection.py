@@ -90,6 +90,14 @@ class ControlConnection(RequestHandler):
         self.leave()
         super().connection_lost(exc)
 
+    async def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        """What aiohttp refuses before a route is asked, such as an Expect, it would repeat in its text."""
+        if isinstance(resp, web.HTTPException):
+            resp = error_reply(BadRequest("the request is not one of the control API: type `vault-client --help`"))
+        return await super().finish_response(request, resp, start_time)
+
     def handle_error(
         self,
         request: web.BaseRequest,  # noqa: ARG002
