@@ -29,6 +29,8 @@ _ROLES = {
     "name-lock": "234567890123:role/NameLock",
     "plain": "234567890123:role/Plain",
 }
+#: Settings of a daemon whose keeper is no process of its own.
+ONE_PROCESS = "[keeper]\nprocess = false\n"
 PYTHON = str(BIN / "python")
 
 

@@ -77,5 +77,5 @@ def test_a_part_runs_on_a_real_daemon(tmp_path: Path, capsys: pytest.CaptureFixt
 
 
 def test_every_part_of_the_issue_is_there() -> None:
-    """Endpoint, client, start, memory, callers and profiles (issue 3, build 10)."""
-    assert list(PARTS) == ["endpoint", "client", "start", "memory", "callers", "profiles"]
+    """Endpoint, client, start, memory, callers and profiles (issue 3, build 10); lock (issue 5, build 8)."""
+    assert {"endpoint", "client", "start", "memory", "callers", "profiles", "lock", "keeper"} <= set(PARTS)

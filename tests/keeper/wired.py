@@ -55,7 +55,7 @@ class WiredChild:
     @property
     def sock(self) -> socket.socket:
         """Asked for on the loop, and the keeper is there from then on: a rig is made before there is one."""
-        assert self.line
+        _ = self.line
         return self._ours
 
     @property

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from tests.fakes import FakeClock, FakeStore
+from tests.keeper.wired import Wired
 from tests.strict_sts import SERIAL, StrictSts, role
 from tests.strict_sts.calls import Call
 from vaultd.aws.calls import Calls
@@ -37,6 +38,9 @@ from vaultd.engine.states import ProfileState
 from vaultd.errors import MfaRequired, VaultdError
 from vaultd.files import Files, Layout
 from vaultd.keeper.keeper import DaemonKeeper
+from vaultd.keeper.remote import RemoteKeeper
+from vaultd.lifecycle.keeping import Here
+from vaultd.lifecycle.surroundings import make_keeper
 from vaultd.model.credentials import Identity, IdentityKey, RoleSession
 from vaultd.model.environment import CREDENTIALS_PATH, ecs_change, imds_change
 from vaultd.model.plan import Overrides, Plan
@@ -47,6 +51,8 @@ T = TypeVar("T")
 
 #: Of real time, for something that has to happen: past this the test is stuck.
 STUCK_SECONDS = 20.0
+#: What is on its way in a socket is seen by no turn of the loop but the one that looks for it.
+WIRE_TURNS = 4
 NO_OVERRIDES = Overrides()
 NOBODY = Sighting(uid=1000, inode=None, pid=None)
 
@@ -112,6 +118,8 @@ class Options:
     clients: Clients | None = None
     port: int = 0
     users: Sequence[str] = ("franklin",)
+    #: The keeper is behind the wire.
+    wired: Wired | None = None
     #: Chance, seeded; a number stands for itself.
     jitter: float | random.Random = 0.0
 
@@ -178,7 +186,7 @@ class Scene:
             self._calls._clients = self.options.clients
         jitter = self.options.jitter
         chance: Callable[[], float] = jitter.random if isinstance(jitter, random.Random) else lambda: float(jitter)
-        self.daemon = build(around, amazon=self.amazon, keyring=self.options.store, jitter=chance)
+        self.daemon = self._built(around, chance)
         tcp, unix = self.daemon._listen() if self.options.serving else (None, None)
         self.daemon._resume()
         await self.daemon.unlocking.begin(passphrase=self.options.passphrase, accept_rollback=False)
@@ -193,6 +201,14 @@ class Scene:
             describe=self.daemon.clients.describe,
         )
         self._refresher = asyncio.ensure_future(self.daemon.refresher.run())
+
+    def _built(self, around: Surroundings, chance: Callable[[], float]) -> Daemon:
+        wired, store = self.options.wired, self.options.store
+        if wired is None:
+            return build(around, amazon=self.amazon, keyring=store, jitter=chance)
+        wired.outlook = Here(self.amazon)
+        keeper = wired.remote(lambda: make_keeper(around, self.amazon, store))
+        return build(around, keeper=keeper, jitter=chance)
 
     async def stop(self) -> None:
         """`vaultd stop`: everything is sealed and forgotten."""
@@ -232,10 +248,12 @@ class Scene:
         """Until nothing runs any more that does not wait for time to pass, or for a person."""
         loop: Any = asyncio.get_running_loop()
         began = time.monotonic()
+        idle, enough = 0, 1 if self.options.wired is None else WIRE_TURNS
         while True:
             busy = self._threads.busy > self.hanging
             await asyncio.sleep(0.0005 if busy else 0)
-            if not busy and not loop._ready and self._threads.busy <= self.hanging:
+            idle = idle + 1 if not busy and not loop._ready and self._threads.busy <= self.hanging else 0
+            if idle >= enough:
                 return
             assert time.monotonic() - began < STUCK_SECONDS, "the calls to AWS do not land"
 
@@ -290,7 +308,7 @@ class Scene:
     # ---- people and programs ----
 
     @property
-    def keeper(self) -> DaemonKeeper:
+    def keeper(self) -> DaemonKeeper | RemoteKeeper:
         return self.daemon._keeper
 
     async def add(self, user: str = "franklin", *, name: str | None = None, **more: Any) -> Identity:
