@@ -43,3 +43,14 @@ class Case:
             "test": self.test,
             "residual": self.residual,
         }
+
+
+def once(control: Attack) -> Attack:
+    """For a control that starts daemons of its own: what it gains is the same for every case that shares it."""
+
+    def act(ground: Ground) -> bytes:
+        if control not in ground.proven:
+            ground.proven[control] = control(ground)
+        return ground.proven[control]
+
+    return act

@@ -79,8 +79,9 @@ class Ground:
     naive_seen: Path
     #: What may never come out: the secrets that are being served, and franklin's own key.
     secrets: tuple[bytes, ...]
-    #: Told of in the closing table.
     notes: dict[str, str] = field(default_factory=dict)
+    #: What the controls gained that several cases share.
+    proven: dict[object, bytes] = field(default_factory=dict)
 
     @property
     def daemon(self) -> wire.Address:

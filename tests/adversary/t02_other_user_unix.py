@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests.adversary import wire
-from tests.adversary.case import Attack, Case
+from tests.adversary.case import Attack, Case, once
 from tests.adversary.ground import Ground, OwnersHome, by, by_other, by_owner, give
 from tests.adversary.people import OTHER, OWNER, as_user
 from tests.process.harness import short_directory
@@ -187,7 +187,7 @@ def starts(prepare: Callable[[OwnersHome], None]) -> Attack:
             prepare(home)
             try:
                 done = home.run("vaultd", "start")
-                assert done.status == 0 or str(home.root) in done.err, done  # refused by name
+                assert done.status == 0 or str(home.directory) in done.err, done  # refused by name
                 return b"started" if done.status == 0 else b""
             finally:
                 home.stop()
@@ -223,6 +223,15 @@ def his_socket(home: OwnersHome) -> None:
     os.chown(home.control, OTHER, OTHER)
 
 
+def open_ancestor(home: OwnersHome) -> None:
+    """Whoever may write there renames the whole home away and puts his own in its place."""
+    home.directory.chmod(0o777)
+
+
+def his_ancestor(home: OwnersHome) -> None:
+    os.chown(home.directory, OTHER, OTHER)
+
+
 def his_settings(home: OwnersHome) -> None:
     os.chown(home.root / "config/config.toml", OTHER, OTHER)
 
@@ -245,6 +254,7 @@ _STATE = ("grants.json", "sessions.sealed", "audit.jsonl", "vaultd.log", "identi
 PROMISE = "Another user gets no byte from the control socket"
 ALONE = "Files and directories are the owner's alone"
 OWNER_GETS = "the same by the owner's uid is answered"
+_STARTS = once(starts(nothing_prepared))
 PREPARED = "What another user prepared before the start is refused, not used"
 STARTS = "the same home without the preparation starts"
 
@@ -259,7 +269,7 @@ def _open(name: str, act: Callable[[Ground], bytes]) -> Case:
 
 
 def _prepared(name: str, prepare: Callable[[OwnersHome], None]) -> Case:
-    return Case(name, "T2", PREPARED, starts(prepare), STARTS, starts(nothing_prepared))
+    return Case(name, "T2", PREPARED, starts(prepare), STARTS, _STARTS)
 
 
 CASES = (
@@ -298,6 +308,8 @@ CASES = (
     _prepared("T2-run-directory-his", his_run_directory),
     _prepared("T2-run-directory-linked", linked_run_directory),
     _prepared("T2-socket-his", his_socket),
+    _prepared("T2-ancestor-open", open_ancestor),
+    _prepared("T2-ancestor-his", his_ancestor),
     _prepared("T2-settings-his", his_settings),
     _prepared("T2-settings-open", open_settings),
     _prepared("T2-grants-his", his_grants),

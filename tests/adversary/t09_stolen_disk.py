@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.adversary.case import Attack, Case
+from tests.adversary.case import Attack, Case, once
 from tests.adversary.ground import Ground, OwnersHome, give
 from tests.adversary.homes import copied, opened
 from tests.adversary.people import OWNER
@@ -100,7 +100,7 @@ def sessions_alone(*, whole: bool) -> Attack:
 
 PLANTED = "the same search finds them in a file where they were planted"
 COPY = "an unspoiled copy with the right passphrase opens"
-_COPY = copy_opens()
+_COPY = once(copy_opens())
 
 CASES = (
     Case(

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.adversary import naive
-from tests.adversary.case import Attack, Case
+from tests.adversary.case import Attack, Case, once
 from tests.adversary.ground import Ground, OwnersHome
 from tests.adversary.homes import fresh
 from tests.adversary.people import OTHER, OWNER, as_process, command_of
@@ -142,7 +142,9 @@ def key_goes_to(host: str, *, allowed: bool) -> Attack:
 RUNS = "botocore runs it from the same file"
 BELIEVED = "the same file, the owner's own and closed, is read"
 ALLOWED = "allowed by config.toml, the same endpoint is called"
-_READS = believes(_plain)
+_READS = once(believes(_plain))
+_BY_BOTOCORE = once(runs("credential_process", by_botocore=True))
+_CALLED = once(key_goes_to(WE, allowed=True))
 _FILES = {
     "another-users": _his,
     "world-writable": _writable,
@@ -155,11 +157,11 @@ _FILES = {
 CASES = (
     Case(
         "T11-credential-process", "T11", "vaultd runs no program that a profile names",
-        runs("credential_process"), RUNS, runs("credential_process", by_botocore=True),
+        runs("credential_process"), RUNS, _BY_BOTOCORE,
     ),
     Case(
         "T11-mfa-process", "T11", "vaultd runs no program that a profile names",
-        runs("mfa_process"), RUNS, runs("credential_process", by_botocore=True),
+        runs("mfa_process"), RUNS, _BY_BOTOCORE,
     ),
     *(
         Case(
@@ -170,10 +172,10 @@ CASES = (
     ),
     Case(
         "T11-endpoint-url", "T11", "No key and no code goes to an endpoint that is neither AWS's nor allowed",
-        key_goes_to(WE, allowed=False), ALLOWED, key_goes_to(WE, allowed=True),
+        key_goes_to(WE, allowed=False), ALLOWED, _CALLED,
     ),
     Case(
         "T11-endpoint-url-userinfo", "T11", "A user name in a URL does not hide its host",
-        key_goes_to(f"sts.amazonaws.com@{WE}", allowed=False), ALLOWED, key_goes_to(WE, allowed=True),
+        key_goes_to(f"sts.amazonaws.com@{WE}", allowed=False), ALLOWED, _CALLED,
     ),
 )  # fmt: skip

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.adversary.case import Attack, Case
+from tests.adversary.case import Attack, Case, once
 from tests.adversary.ground import Ground, OwnersHome, give
 from tests.adversary.homes import fresh, opened
 from tests.adversary.people import OWNER, command_of
@@ -192,14 +192,17 @@ _EDITS: dict[str, Callable[[list[bytes]], list[bytes]]] = {
 
 NO_STRANGER = "No module is loaded that lies in the working directory or is named by the environment"
 
+_PLAIN_LOADS = once(loaded(by="plain"))
+_UNEDITED = once(edited_audit(list))
+
 CASES = (
     Case(
         "T12-python-path", "T12", NO_STRANGER,
-        loaded(by="environment"), "a plain Python loads it", loaded(by="plain"),
+        loaded(by="environment"), "a plain Python loads it", _PLAIN_LOADS,
     ),
     Case(
         "T12-working-directory", "T12", NO_STRANGER,
-        loaded(by="directory"), "a plain Python loads it", loaded(by="plain"),
+        loaded(by="directory"), "a plain Python loads it", _PLAIN_LOADS,
     ),
     Case(
         "T12-environment", "T12", "Variables of loader, Python, keyring and AWS are gone from the daemon's environment",
@@ -220,7 +223,7 @@ CASES = (
     *(
         Case(
             f"T12-audit-{name}", "T12", "A changed audit log is seen",
-            edited_audit(edit), "unchanged it is in order", edited_audit(list),
+            edited_audit(edit), "unchanged it is in order", _UNEDITED,
         )
         for name, edit in _EDITS.items()
     ),
