@@ -102,6 +102,7 @@ class Logind:
     refuses: set[str] = field(default_factory=set)
     asked: list[tuple[str, tuple[Any, ...]]] = field(default_factory=list)
     inhibitors: list[int] = field(default_factory=list)
+    unanswered: list[Any] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._connection: DBusConnection | None = None
@@ -145,6 +146,7 @@ class Logind:
         method = message.header.fields[HeaderFields.member]
         self.asked.append((method, tuple(message.body)))
         if self.deaf:
+            self.unanswered.append(message)
             return
         if method in self.refuses:
             connection.send(new_error(message, "org.freedesktop.DBus.Error.AccessDenied"))
@@ -176,6 +178,13 @@ class Logind:
             connection.send(new_method_return(message, "v", (("(uo)", (found.uid, path)),)))
         else:
             connection.send(new_method_return(message, "v", (("b", found.hint),)))
+
+    def catches_up(self) -> None:
+        """It answers what it was asked while it was deaf, all too late."""
+        assert self._connection is not None
+        self.deaf = False
+        while self.unanswered:
+            self._answer(self._connection, self.unanswered.pop(0))
 
     # ---- what it says ----
 

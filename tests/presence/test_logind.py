@@ -87,6 +87,16 @@ async def settled(watched: Watched, logind: Logind, *, asked: int = 1) -> None:
     await soon(lambda: watched.presence.logind is not None and watched.presence.logind._locked is not None)
 
 
+async def back(watched: Watched, logind: Logind) -> None:
+    """Let its clock go on until it has found a bus or a logind again, and asked it for everything."""
+    async with asyncio.timeout(20):
+        while watched.presence.trouble or not watched.holding:
+            await watched.clock.advance(1)
+            for _ in range(50):  # what it does meanwhile is real: a jump of the clock would end it
+                await asyncio.sleep(0.001)
+    await settled(watched, logind)
+
+
 async def quiet(watched: Watched) -> None:
     """Whatever the bus still had for it was taken: a call goes there and back."""
     logind = watched.presence.logind
@@ -279,9 +289,7 @@ async def test_no_bus_is_told_and_tried_again(place: Path) -> None:
         logind = Logind(bus.address)
         logind.start()
         try:
-            await watched.clock.advance(30)
-            await settled(watched, logind)
-            await soon(lambda: not watched.presence.trouble)
+            await back(watched, logind)
             logind.sleeps(begins=True)
             await soon(lambda: watched.locks)
         finally:
@@ -301,9 +309,7 @@ async def test_a_bus_that_ends_is_told_and_found_again(bus: PrivateBus, logind: 
         again = Logind(bus.address, sessions={"1": Session(hint=True)})
         again.start()
         try:
-            await watched.clock.advance(30)
-            await settled(watched, again)
-            await soon(lambda: not watched.presence.trouble)
+            await back(watched, again)
             assert watched.locks == ["screen"]
         finally:
             again.stop()
@@ -354,6 +360,21 @@ async def test_a_logind_that_never_answers_holds_nobody_up(bus: PrivateBus, logi
         logind.sleeps(begins=False)
         await settled(watched, logind)
         await soon(lambda: not watched.presence.trouble)
+
+
+async def test_an_inhibitor_that_comes_too_late_is_let_go(bus: PrivateBus, logind: Logind) -> None:
+    """Nobody waits for that answer any more: were it kept, every sleep would be held up for as long as logind bears."""
+    logind.deaf = True
+    async with watching(bus.address, screen=False) as watched:
+        await soon(lambda: logind.unanswered)
+        await watched.clock.advance(5)
+        assert (await watched.trouble()).startswith("systemd-logind cannot be used: it does not answer, so ")
+        logind.catches_up()
+        await soon(lambda: logind.inhibitors and logind.released(0))
+        assert not watched.holding
+        await watched.clock.advance(30)
+        await soon(lambda: watched.holding and not watched.presence.trouble)
+        assert not logind.released(), "the one that it was asked for anew is held"
 
 
 async def test_a_refused_inhibitor_is_told(bus: PrivateBus, logind: Logind) -> None:
