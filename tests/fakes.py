@@ -118,6 +118,9 @@ class FakeStore:
     def needs_passphrase(self) -> bool:
         return not self._open
 
+    def names(self) -> frozenset[str] | None:
+        return None if self._passphrase is None else frozenset(self.items)
+
     def exists(self) -> bool:
         return self._there
 
