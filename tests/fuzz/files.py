@@ -29,6 +29,8 @@ from vaultd.engine.seams import Head
 from vaultd.errors import VaultdError
 from vaultd.files import Layout
 from vaultd.keeper import codec
+from vaultd.keeper.codes import Codes
+from vaultd.keeper.records import Records
 from vaultd.lifecycle.surroundings import read_settings
 from vaultd.model import metadata_tokens
 from vaultd.model.credentials import Identity, IdentityKey, MfaHandle, MfaSession, RoleSession
@@ -195,12 +197,18 @@ class SessionRecords(FileTarget):
         yield codec.head_record(Head(7, "0" * 64))
         yield codec.key_item(IdentityKey("franklin", KEY_ID, Secret(CANARY)), uuid=_UUID).reveal_bytes()
         yield codec.data_key_item(Secret(_KEY)).reveal_bytes()
+        sent = [["0" * 64, START.isoformat(), True, 1]]
+        yield json.dumps({"v": 1, "sent": sent}).encode()
+        yield json.dumps({"v": 1, "sent": sent}).replace("1]", "1e999]").encode()
 
     def read(self, data: bytes) -> None:
         if (found := codec.mfa_of(data)) is not None:
             codec.mfa_record(found[0], region=found[1])
         if (session := codec.session_of(data)) is not None:
             codec.session_record(session)
+        log = SealedLogFile(InMemory(), HOME / "sessions.sealed")
+        log.open(Secret(_KEY))
+        Codes(records=Records(log), clock=FakeClock()).open(Secret(_KEY), {f"codes:{SERIAL}": data}, expected=True)
         codec.seconds_of(data)
         codec.head_of(data)
         for read in (
@@ -294,6 +302,7 @@ class AuditFile(FileTarget):
         yield whole
         yield whole[:-20]
         yield whole.replace(b'"seq":3', b'"seq":9')
+        yield whole.replace(b'"seq":3', b'"seq":' + b"9" * 4300)  # one more could not be written
 
     def read(self, data: bytes) -> None:
         files, path = InMemory(), self._folder / "audit.jsonl"
