@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
-SYSTEM := gnome-keyring dbus iproute2 util-linux procps zsh fish dash gcc libc6-dev awscli curl systemd socat
+SYSTEM := gnome-keyring dbus iproute2 util-linux procps zsh fish dash gcc libc6-dev awscli curl systemd rsyslog socat
 
 # What the attacks of tests/adversary are made with: a second machine, address translation, a relay, a browser.
 ADVERSARY_SYSTEM := iproute2 util-linux procps iptables nftables socat chromium
@@ -14,7 +14,7 @@ SDK_TOOLS    := go cargo node npm javac mvn git
 SDK_SYSTEM   := awscli curl procps gcc libc6-dev
 export SDK_CACHE ?= $(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME),$(HOME)/.cache)/vaultd-sdk
 
-.PHONY: setup system aws-v2 demo test sdk test-sdk test-adversary soak freshness fuzz lint fmt bench clean
+.PHONY: setup system aws-v2 demo test sdk test-sdk test-adversary soak freshness fuzz crash lint fmt bench clean
 
 setup: $(STAMP)
 
@@ -75,6 +75,10 @@ soak: sdk
 # whose input is kept in tests/fuzz/corpus; one of the targets alone: `make fuzz TARGET=aws-config`.
 fuzz: setup
 	PYTHONPATH=.:client $(BIN)/python -m tests.fuzz --seconds $(or $(SECONDS),600) $(if $(TARGET),--target $(TARGET))
+
+# Every write of every piece of work, killed and failed once: the crash table. Fails when anything was torn or lost.
+crash: setup
+	$(BIN)/python -m tests.crash
 
 # How often each SDK asks again, measured anew: about 5 minutes.
 freshness: sdk
