@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from tests.bench import callers, commands, daemons, endpoint, keeper, locking, memory, start, thousand
+from tests.bench import callers, commands, daemons, endpoint, floods, keeper, locking, memory, start, thousand
 from tests.bench.figures import Figure, table, write
 from tests.process.harness import Emulator
 
@@ -33,6 +33,7 @@ PARTS: dict[str, Part] = {
     "start": lambda directory, running, quick: start.figures(directory, running, quick=quick),
     "memory": lambda directory, running, quick: memory.figures(directory, running, quick=quick),
     "callers": lambda directory, running, quick: callers.figures(directory, running, quick=quick),
+    "floods": lambda directory, running, quick: floods.figures(directory, running, quick=quick),
     "lock": lambda directory, running, quick: locking.figures(directory, running, quick=quick),
     "keeper": lambda directory, running, quick: keeper.figures(directory, running, quick=quick),
     "profiles": lambda directory, running, quick: thousand.figures(directory, running, quick=quick),

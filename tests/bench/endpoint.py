@@ -20,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -203,6 +203,26 @@ def _fresh(server: Served, _: int, seconds: float) -> int:
     for sock in socks.values():
         sock.close()
     return done
+
+
+def latencies(servers: Mapping[str, Served], rounds: int, *, fresh: bool) -> dict[str, list[float]]:
+    """Seconds of single requests, one server after the other; the first tenth is warm-up."""
+    taken: dict[str, list[float]] = {kind: [] for kind in servers}
+    kept = {kind: socket.create_connection(server.address) for kind, server in servers.items()}
+    for _ in range(rounds + rounds // 10):
+        for kind, server in servers.items():
+            began = time.perf_counter()
+            sock = socket.create_connection(server.address) if fresh else kept[kind]
+            sock.send(server.request)
+            missing = server.reply_size
+            while missing:
+                missing -= len(sock.recv(65536))
+            taken[kind].append(time.perf_counter() - began)
+            if fresh:
+                sock.close()
+    for sock in kept.values():
+        sock.close()
+    return {kind: values[rounds // 10 :] for kind, values in taken.items()}
 
 
 # ---- the servers ----

@@ -2,12 +2,15 @@
 
 Rules: SO_PEERCRED comes before the first byte is read; another uid is closed unanswered (security.md §2.1 item 3).
 What cannot be parsed is answered by a constant and never logged: a broken request may hold a passphrase (§0.5).
+Past its own 32 the longest idle connection goes, and where descriptors are scarce and none is idle, the new one: 400
+silent connections of one program must not take the socket from the next command (interface.md §4).
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import select
 from typing import Any
 
 from aiohttp import web
@@ -18,6 +21,7 @@ from vaultd.errors import BadRequest, VaultdError
 from vaultd.host import processes, sockets
 from vaultd.model.peer import Peer
 from vaultd.web.control_replies import error_reply
+from vaultd.web.limits import most_controls
 
 #: The control socket has descriptors of its own (interface.md §4); past them the longest idle connection goes. One
 #: whose question is still open is not idle: 200 `exec` may wait for one code.
@@ -59,26 +63,53 @@ class ControlConnection(RequestHandler):
             return
         self.peer = peer
         self.heard = self._loop.time()
+        others = self._living()
         super().connection_made(transport)
-        self._spare()
+        if len(others) >= CONNECTIONS:
+            self._spare(others)
 
     def data_received(self, data: bytes) -> None:
-        """Note when the client was last heard."""
-        self.heard = self._loop.time()
+        """Note when the client last made a request. Bytes alone count for nothing: one a second is no request."""
+        before = self._request_count
         super().data_received(data)
+        if self._request_count != before:
+            self.heard = self._loop.time()
 
-    def _spare(self) -> None:
-        others = [each for each in self._peers.connections if each is not self]
-        if len(others) < CONNECTIONS:
-            return
-        idle = [each for each in others if isinstance(each, ControlConnection) and each.idle]
+    def _spare(self, others: list[ControlConnection]) -> None:
+        """Make room for this one. Whoever is too fresh to be idle is looked at once more when he is not."""
+        idle = [each for each in others if each.idle]
         if idle:
             min(idle, key=lambda each: each.heard).force_close()
+        elif len(others) >= most_controls(at_least=CONNECTIONS):
+            self.force_close()
+        else:
+            self._loop.call_later(IDLE_SECONDS, self._spare_late)
+
+    def _spare_late(self) -> None:
+        if self.transport is None or not self.idle:
+            return
+        if len(self._living()) > CONNECTIONS:
+            self.force_close()
+
+    def _living(self) -> list[ControlConnection]:
+        """All that were not closed yet; of a closed one aiohttp takes the transport at once."""
+        mine = (each for each in self._peers.connections if isinstance(each, ControlConnection))
+        return [each for each in mine if each.transport is not None]
 
     @property
     def idle(self) -> bool:
-        """No request is open, and none is about to come."""
-        return not self._request_in_progress and self._loop.time() - self.heard >= IDLE_SECONDS
+        """No request is open, and none is about to come or waits to be read by a loop that was late."""
+        if self._request_in_progress or self._messages or self._loop.time() - self.heard < IDLE_SECONDS:
+            return False
+        return not (self._request_count == 0 and self._unread())
+
+    def _unread(self) -> bool:
+        sock = None if self.transport is None else self.transport.get_extra_info("socket")
+        if sock is None or sock.fileno() < 0:
+            return False
+        poll = select.poll()
+        poll.register(sock.fileno(), select.POLLIN)
+        return bool(poll.poll(0))
 
     def leave(self) -> None:
         """Tell a waiting route that nobody listens any more, or soon will not."""

@@ -9,6 +9,9 @@ import resource
 from dataclasses import dataclass
 from typing import Protocol
 
+#: Descriptors that the daemon itself has open, without connections (18 when idle, some more at work).
+_OWN = 32
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -39,6 +42,13 @@ class Limits:
     def most_held(self) -> int:
         """Half of the connections: a held one counts as busy, and makes no room for who would be answered at once."""
         return self.most() // 2
+
+
+def most_controls(*, at_least: int) -> int:
+    """Of the quarter that TCP leaves, all but what the daemon itself has open: 200 commands may wait for one code."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = Limits().connections if soft == resource.RLIM_INFINITY else soft // 4 - _OWN
+    return max(at_least, min(Limits().connections, most))
 
 
 class Member(Protocol):
