@@ -68,14 +68,13 @@ def careless(ground: Ground) -> Iterator[None]:
 
 
 def in_processes(over: Callable[[Ground], contextlib.AbstractContextManager[None]]) -> Attack:
-    """Every process of this machine, as root sees it, while the client adds, uses and lists."""
+    """Every process of this machine, as root sees it, while the client of another home hands a key over."""
 
     def act(ground: Ground) -> bytes:
         hits = []
-        with over(ground):
-            home = ground.home
-            id_, secret = ground.emulator.key()
-            command = [*home.inside, "vault-client", "add", "identity", "--replace", "--stdin"]
+        id_, secret = ground.emulator.key()
+        with over(ground), fresh(ground) as home, home.daemon():
+            command = [*home.inside, "vault-client", "add", "identity", "--stdin"]
             with subprocess.Popen(
                 command, env=home.env, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, cwd="/"
             ) as process:
@@ -84,6 +83,7 @@ def in_processes(over: Callable[[Ground], contextlib.AbstractContextManager[None
                 process.stdin.close()
                 while process.poll() is None:
                     hits += _scan(ground)
+            assert process.returncode == 0
             hits += _scan(ground)
         return " ".join(sorted({f"{each.canary}:{each.where}" for each in hits})).encode()
 
