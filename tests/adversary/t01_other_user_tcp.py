@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import socket
 import struct
 import subprocess
@@ -160,7 +161,7 @@ def _orphans(ground: Ground) -> int:
         with accepted:
             while not taken and time.monotonic() < end:
                 found = peers.uid_of(accepted.getsockname(), remote)
-                taken += found is not None and found.uid == 0 and not peers.admits(found)
+                taken += found is not None and found.uid == 0
                 time.sleep(0.005)
         peers.close()
     return taken
@@ -175,7 +176,14 @@ def uid_zero_trap(ground: Ground) -> bytes:
             with contextlib.suppress(OSError), wire.connected(ground.daemon) as sock:
                 sock.sendall(ground.get(token=token))
 
-    as_user(OTHER, leave)
+    # The kernel calls an orphan root's only after 40 ms (security.md §0.2): a busy daemon looks later than that.
+    pid = ground.home.pid()
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        as_user(OTHER, leave)
+        time.sleep(0.3)
+    finally:
+        os.kill(pid, signal.SIGCONT)
     served = ground.last_used(grant)
     assert as_user(OWNER, lambda: wire.granted(wire.talk(ground.daemon, ground.get(token=token))))
     assert ground.last_used(grant), "the grant does not tell that it was served, so it proves nothing"
