@@ -260,7 +260,7 @@ async def test_a_lock_ends_questions_and_flights(started: Started) -> None:
         terminal.send("GET", f"/v1/prompts/{question}?wait&attend")
         await soon(lambda: [each.askers for each in started.daemon.desk._open.values()] == [1])
         await started.ok("POST", "/v1/lock", {})
-        assert (await terminal.answer()).body == {"outcome": "cancelled"}
+        assert (await terminal.answer()).body == {"outcome": "cancelled", "reason": "locked"}
         await started.ok("POST", "/v1/unlock", {})
         await started.ok("POST", "/v1/prompts", {"token_code": "222222"})
         started.house.sts.hold()
@@ -429,7 +429,7 @@ async def test_stop_lets_go_of_whoever_waits(tmp_path: Path, clock: FakeClock) -
             terminal.send("GET", f"/v1/prompts/{question}?wait&attend")
             await soon(lambda: [each.askers for each in started.daemon.desk._open.values()] == [1])
             assert await started.ok("POST", "/v1/stop", {}) == {}
-            assert (await terminal.answer()).body == {"outcome": "cancelled"}
+            assert (await terminal.answer()).body == {"outcome": "cancelled", "reason": "stopped"}
             assert (await stream.event())["event"] == "stop"
             assert await stream.event() is None
         await started.running
