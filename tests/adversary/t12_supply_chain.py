@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from tests.adversary.case import Attack, Case, once
@@ -62,7 +63,7 @@ def loaded(*, by: str) -> Attack:
     return act
 
 
-def environment_of(make: Callable[[OwnersHome], int]) -> Attack:
+def environment_of(make: Callable[[OwnersHome], AbstractContextManager[int]]) -> Attack:
     """What of the loader's and Python's variables is left in a process that was started with them."""
     hostile = {
         "PYTHONPATH": "/nonexistent", "PYTHONHASHSEED": "1", "LD_BIND_NOW": "1",
@@ -73,37 +74,28 @@ def environment_of(make: Callable[[OwnersHome], int]) -> Attack:
     def act(ground: Ground) -> bytes:
         with fresh(ground) as home:
             home.extra |= hostile
-            pid = make(home)
-            try:
+            with make(home) as pid:
                 content = Path(f"/proc/{pid}/environ").read_bytes()
-                shown = [each for each in content.split(b"\0") if each.partition(b"=")[0].decode() in hostile]
-                return b" ".join(shown)
-            finally:
-                if pid != 0 and not (home.root / "run/endpoint.json").exists():
-                    _ended(pid)
+            return b" ".join(each for each in content.split(b"\0") if each.partition(b"=")[0].decode() in hostile)
 
     return act
 
 
-def _daemon(home: OwnersHome) -> int:
-    assert home.run("vaultd", "start").status == 0
-    return home.pid()
+@contextmanager
+def _daemon(home: OwnersHome) -> Iterator[int]:
+    with home.daemon():
+        yield home.pid()
 
 
-def _plain(home: OwnersHome) -> int:
+@contextmanager
+def _plain(home: OwnersHome) -> Iterator[int]:
     process = subprocess.Popen([*command_of(OWNER), "/bin/sleep", "30"], env=home.env, cwd="/")
-    until(lambda: Path(f"/proc/{process.pid}/comm").read_text() == "sleep\n", "it runs")
-    _RUNNING[process.pid] = process
-    return process.pid
-
-
-_RUNNING: dict[int, subprocess.Popen[bytes]] = {}
-
-
-def _ended(pid: int) -> None:
-    process = _RUNNING.pop(pid)
-    process.kill()
-    process.wait(10)
+    try:
+        until(lambda: Path(f"/proc/{process.pid}/comm").read_text() == "sleep\n", "it runs")
+        yield process.pid
+    finally:
+        process.kill()
+        process.wait(10)
 
 
 def keyring_backend(*, named: bool) -> Attack:
