@@ -64,7 +64,7 @@ async def _locked_as_it_lands(rig: HoldRig) -> None:
     await rig.engine.broker.lock()
 
 
-async def _no_turn(turns: int = 0) -> None:
+async def _no_turn(turns: int | None = None) -> None:
     """The loop does not turn."""
 
 
