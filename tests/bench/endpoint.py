@@ -228,7 +228,8 @@ def latencies(servers: Mapping[str, Served], rounds: int, *, fresh: bool) -> dic
 # ---- the servers ----
 
 
-def _session() -> Any:
+def one_session() -> Any:
+    """What both servers hand out."""
     from vaultd.model.credentials import RoleSession
     from vaultd.model.secret import Secret
 
@@ -247,7 +248,7 @@ def _session() -> Any:
 async def _serve_vaultd(sock: socket.socket, folder: Path) -> str:
     from tests.bench.stand_ins import sdk_side
 
-    side, token, audit = sdk_side(folder, _session(), slug=_SLUG)
+    side, token, audit = sdk_side(folder, one_session(), slug=_SLUG)
     await side.start(sock)
     _RUNNING.add(asyncio.ensure_future(audit.run()))
     return token
@@ -258,7 +259,7 @@ async def _serve_route(sock: socket.socket, _: Path) -> str:
 
     from vaultd.model.dialects import ecs_reply
 
-    body = ecs_reply(_session()).partition(b"\r\n\r\n")[2]
+    body = ecs_reply(one_session()).partition(b"\r\n\r\n")[2]
     headers = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 
     async def answer(request: web.Request) -> web.Response:
@@ -275,7 +276,7 @@ async def _serve_route(sock: socket.socket, _: Path) -> str:
 async def _serve_raw(sock: socket.socket, _: Path) -> str:
     from vaultd.model.dialects import ecs_reply
 
-    reply = ecs_reply(_session())
+    reply = ecs_reply(one_session())
 
     class Bare(asyncio.Protocol):
         def connection_made(self, transport: asyncio.BaseTransport) -> None:

@@ -172,10 +172,14 @@ def cpu(pid: int) -> float:
 
 
 @contextmanager
-def unprotected(directory: Path, *, descriptors: int) -> Iterator[tuple[int, Path, Path]]:
-    """Plain aiohttp as it comes, on TCP and a unix socket, with so many descriptors: port, socket and log."""
+def unprotected(directory: Path, *, descriptors: int, guarded: bool = False) -> Iterator[tuple[int, Path, Path]]:
+    """Plain aiohttp as it comes, on TCP and a unix socket, with so many descriptors: port, socket and log.
+
+    `guarded`: our SDK side on TCP instead, on asyncio's own loop, as where uvloop has no wheels.
+    """
     log = directory / "unprotected.log"
     command = [str(BIN / "python"), "-m", "tests.process.floods", "--descriptors", str(descriptors)]
+    command += ["--guarded"] if guarded else []
     unix = directory / "unprotected.sock"
     with (
         log.open("wb") as errors,
@@ -188,6 +192,21 @@ def unprotected(directory: Path, *, descriptors: int) -> Iterator[tuple[int, Pat
             yield json.loads(process.stdout.readline())["port"], unix, log
         finally:
             process.kill()
+
+
+async def _serve_guarded(folder: Path) -> None:
+    from tests.bench.endpoint import one_session
+    from tests.bench.stand_ins import sdk_side
+    from vaultd import logs
+    from vaultd.host.sockets import listen_tcp
+
+    logs.configure()
+    asyncio.get_running_loop().set_exception_handler(logs.on_loop_exception)
+    side, _, audit = sdk_side(folder, one_session(), slug="web-admin")
+    sock = listen_tcp(0)
+    await side.start(sock)
+    print(json.dumps({"port": sock.getsockname()[1]}), flush=True)
+    await audit.run()
 
 
 async def _serve(unix: Path) -> None:
@@ -213,9 +232,10 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--descriptors", type=int, required=True)
     parser.add_argument("unix", type=Path)
+    parser.add_argument("--guarded", action="store_true")
     options = parser.parse_args()
     resource.setrlimit(resource.RLIMIT_NOFILE, (options.descriptors, options.descriptors))
-    asyncio.run(_serve(options.unix))
+    asyncio.run(_serve_guarded(options.unix.parent) if options.guarded else _serve(options.unix))
 
 
 if __name__ == "__main__":

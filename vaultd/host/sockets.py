@@ -15,6 +15,7 @@ import ctypes
 import errno
 import os
 import pwd
+import resource
 import socket
 import stat
 import struct
@@ -29,8 +30,8 @@ from vaultd.files import check_socket_path
 from vaultd.host import processes
 from vaultd.model.peer import Peer
 
-#: asyncio accepts up to this many a turn; under a foreign connect storm 100 cost the owner SYN retries of seconds, and
-#: 4,096 made him queue for seconds (security.md §2.1 item 8a).
+#: Under a foreign connect storm 100 cost the owner SYN retries of seconds, and 4,096 made him queue for seconds
+#: (security.md §2.1 item 8a).
 BACKLOG = 1024
 _FIRST_ACTIVATED = 3  # sd_listen_fds(3)
 _MAC_BOUND_IF = 25  # netinet/in.h IP_BOUND_IF
@@ -66,6 +67,21 @@ def listen_tcp(port: int, *, backlog: int = BACKLOG) -> socket.socket:
         sock.close()
         raise _port_refused(port, exc) from exc
     return sock
+
+
+def a_turn() -> int:
+    """The backlog to tell an event loop: asyncio's own accepts that many in one turn and looks at none before its end,
+    so 1,024 took the last of 256 descriptors, and 145,000 log lines with it. Four turns' worth may be open at once.
+    uvloop hands each over as it comes. `queue_up` follows.
+    """
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return 100 if soft == resource.RLIM_INFINITY else min(100, max(8, soft // 32))
+
+
+def queue_up(sock: socket.socket) -> None:
+    """The kernel's queue back to its length, after a loop that was told `a_turn` made it as short as that."""
+    with contextlib.suppress(OSError):  # else it stays short
+        sock.listen(BACKLOG)
 
 
 def listen_unix(path: Path, *, locked: bool, backlog: int = 128) -> socket.socket:

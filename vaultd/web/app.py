@@ -25,7 +25,7 @@ from vaultd.engine.seams import Clock
 from vaultd.engine.sightings import Sighting
 from vaultd.errors import MethodNotAllowed, NotFound, VaultdError
 from vaultd.host.peers import Peers
-from vaultd.host.sockets import BACKLOG
+from vaultd.host.sockets import a_turn, queue_up
 from vaultd.model.dialects import body_of, closing, ecs_error, held_head, http_message, wire_code
 from vaultd.model.environment import CREDENTIALS_PATH
 from vaultd.model.plan import Plan, Plans
@@ -90,7 +90,8 @@ class SdkSide:
         loop = asyncio.get_running_loop()
         self._guard = Guard(port=sock.getsockname()[1], hosts=hosts)
         self._server = SdkServer(self._answer, gate=self, loop=loop)
-        self._listener = await loop.create_server(self._server, sock=sock, backlog=BACKLOG)
+        self._listener = await loop.create_server(self._server, sock=sock, backlog=a_turn())
+        queue_up(sock)
 
     async def stop(self, *, deadline: float = 2.0) -> None:
         """No new connections, holds end blank; requests that are being answered have `deadline` seconds."""

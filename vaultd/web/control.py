@@ -18,6 +18,7 @@ from aiohttp import web
 
 from vaultd import __version__
 from vaultd.errors import BadRequest, MethodNotAllowed, MfaRequired, NotFound, ProtocolMismatch, VaultdError
+from vaultd.host.sockets import a_turn, queue_up
 from vaultd.model.text import shown
 from vaultd.web import bodies
 from vaultd.web.control_connection import ControlConnection
@@ -27,9 +28,6 @@ from vaultd.web.routes import daemon, grants, identities, profiles, prompts
 
 #: Version of the control API; a client of another one is told so (426).
 PROTOCOL = "1"
-
-#: A unix socket whose queue is full refuses a client at once, where TCP would let him try again.
-BACKLOG = 1024
 
 #: How long a request under way may go on once the daemon stops.
 CLOSE_SECONDS = 2.0
@@ -60,8 +58,9 @@ class Control:
         # From 3.13 on the loop would unlink the path when it closes; it is the service manager's where he made it.
         kept: dict[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
         self._server = await loop.create_unix_server(
-            lambda: ControlConnection(server, loop=loop), sock=sock, backlog=BACKLOG, **kept
+            lambda: ControlConnection(server, loop=loop), sock=sock, backlog=a_turn(), **kept
         )
+        queue_up(sock)  # a unix socket whose queue is full refuses at once, where TCP would let him try again
 
     def refuse(self) -> None:
         """No new connections; those that are open go on."""

@@ -28,7 +28,7 @@ from vaultd.engine.seams import Clock
 from vaultd.engine.sightings import Sighting
 from vaultd.errors import BadRequest, InvalidToken, MethodNotAllowed, NotFound, VaultdError
 from vaultd.host.peers import Peers
-from vaultd.host.sockets import BACKLOG
+from vaultd.host.sockets import a_turn, queue_up
 from vaultd.model import metadata_tokens
 from vaultd.model.clients import closes_on_error
 from vaultd.model.dialects import closing, wire_code
@@ -128,7 +128,8 @@ class DoorSide:
         self._guard = Guard(port=sock.getsockname()[1], hosts=hosts, foreign=FOREIGN_AT_DOOR)
         self._server = SdkServer(self._answer, gate=self, loop=loop)
         try:
-            self._listener = await loop.create_server(self._server, sock=sock, backlog=BACKLOG)
+            self._listener = await loop.create_server(self._server, sock=sock, backlog=a_turn())
+            queue_up(sock)
         except BaseException:
             sock.close()
             raise
