@@ -323,6 +323,30 @@ async def test_one_that_does_not_answer_is_killed(home: Home, wired: Wired, monk
     await watching.over()
 
 
+@pytest.mark.parametrize("deaf", [True, False], ids=["hung", "control-alive"])
+async def test_one_that_hangs_is_found_though_its_callers_give_up(
+    home: Home, wired: Wired, monkeypatch: pytest.MonkeyPatch, *, deaf: bool
+) -> None:
+    """The engine gives up after 10 s, before any deadline here: a process that then says nothing is killed. One that
+    waits for AWS only says that it is there, and lives.
+    """
+    if deaf:
+        monkeypatch.setattr(remote, "HUNG_SECONDS", 0.0)
+    keeper = await franklins(home)
+    home.sts.hold()
+    first = wired.child
+    first.deaf = deaf
+    minting = asyncio.ensure_future(keeper.mint(from_handle(None)))
+    await home.clock.settle()
+    minting.cancel()
+    await asyncio.wait({minting})
+    await turned(lambda: not keeper._proving)
+    await home.clock.settle()
+
+    assert bool(first.kills) == deaf
+    assert len(wired.children) == (2 if deaf else 1)
+
+
 async def test_one_that_talks_nonsense_is_replaced(home: Home, wired: Wired) -> None:
     """Bytes that are no frame, and replies that are none of the declared: killed, and another one started."""
     keeper = await franklins(home)

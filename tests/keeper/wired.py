@@ -42,13 +42,14 @@ class NoOutlook:
 
 
 class WiredChild:
-    """The keeper's end, with what `keeper` is at its start. `held`: answers are kept back, as by a hung process."""
+    """The keeper's end, with what `keeper` is at its start. `deaf`: a process that hangs."""
 
     def __init__(self, keeper: Whole, outlook: Outlook) -> None:
         self._ours, self._theirs = socket.socketpair()
         self.pid = next(_PIDS)
         self.how = "killed by SIGKILL"
         self.kills = 0
+        self.deaf = False
         self._served = Served(keeper, outlook)
         self._line: Line | None = None
 
@@ -61,9 +62,13 @@ class WiredChild:
     @property
     def line(self) -> Line:
         if self._line is None:
-            self._line = self._served.line = Line(self._theirs, take=self._served.take, gone=lambda _: None)
+            self._line = self._served.line = Line(self._theirs, take=self._take, gone=lambda _: None)
             self.say({"hello": wire.packed(wire.Hello(self.pid, dumpable=False))})
         return self._line
+
+    def _take(self, message: wire.Message) -> None:
+        if not self.deaf:
+            self._served.take(message)
 
     def say(self, message: wire.Message) -> None:
         self.line.send(message)

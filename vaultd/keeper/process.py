@@ -180,6 +180,9 @@ class Served:
             if (task := self._tasks.get(message["cancel"])) is not None:
                 task.cancel()
             return
+        if "ping" in message:
+            self._send({"pong": True})
+            return
         number, name, given = wire.called(message)
         self._opened = self._opened or name == "open"
         task = asyncio.get_running_loop().create_task(self._answer(number, name, given), name=f"call {name}")
@@ -196,8 +199,11 @@ class Served:
             log.exception("fail call name=%s", name)
             reply = {"error": wire.packed_error(VaultdError(_BROKE))}
         self._tell()
+        self._send({"id": number, **reply})
+
+    def _send(self, message: wire.Message) -> None:
         if self.line is not None:
-            self.line.send({"id": number, **reply})
+            self.line.send(message)
 
     def _work(self, name: str, given: dict[str, Any]) -> Coroutine[Any, Any, object]:
         owner = self._outlook if wire.CALLS[name] is Outlook else self._keeper
@@ -206,9 +212,9 @@ class Served:
 
     def _tell(self) -> None:
         """What changed. Before the first open nothing was read yet, and what was told by an older keeper holds."""
-        if not self._opened or self.line is None:
+        if not self._opened:
             return
         state = wire.State(self._keeper.list(), self._keeper.expects, self._outlook.skew())
         if state != self._state:
             self._state = state
-            self.line.send({"state": wire.packed(state)})
+            self._send({"state": wire.packed(state)})

@@ -35,6 +35,8 @@ DEADLINES = {"open": 150.0, "mint": 60.0, "note": 20.0, "close": 5.0, "warm": 90
 DEADLINE = 120.0
 #: How long a call waits for a keeper that was started again.
 REOPEN_SECONDS = 10.0
+#: Of a process that says nothing at all, once somebody had given up on it.
+HUNG_SECONDS = 20.0
 #: How long a keeper that was let go may take to end; and, on the loop, one whose end of the line is closed already.
 END_SECONDS, DYING_SECONDS = 3.0, 0.2
 #: So many deaths within so long a time are no accident.
@@ -93,6 +95,7 @@ class RemoteKeeper:
         self._news: asyncio.Future[None] | None = None
         self._reopening: asyncio.Future[None] | None = None
         self._lost: VaultdError | None = None
+        self._proving = False
         self._hello: wire.Hello | None = None
         self._restarts = 0
 
@@ -263,6 +266,7 @@ class RemoteKeeper:
             await asyncio.wait({landed}, timeout=DEADLINES.get(name, DEADLINE))
         except asyncio.CancelledError:
             line.send({"cancel": number})
+            self._prove_life()
             raise
         finally:
             self._calls.pop(number, None)
@@ -287,6 +291,20 @@ class RemoteKeeper:
         if reopening is not None and not reopening.done():
             reopening.set_result(None)
 
+    def _prove_life(self) -> None:
+        """Whoever gave up may have waited for a process that hangs, and the deadline of his call went with him."""
+        child, line = self._child, self._line
+        if child is None or line is None or self._proving:
+            return
+        self._proving = True
+        line.send({"ping": True})
+        asyncio.get_running_loop().call_later(HUNG_SECONDS, self._proved, child)
+
+    def _proved(self, child: Child) -> None:
+        if self._proving and child is self._child:
+            self._hung("ping")
+        self._proving = False
+
     def _hung(self, name: str) -> None:
         """Or worse: it is of no use any more, and its end brings another one."""
         log.error("kill keeper pid=%s call=%s", self.pid, name)
@@ -301,6 +319,7 @@ class RemoteKeeper:
         return self._line
 
     def _take(self, message: wire.Message) -> None:
+        self._proving = False
         if "id" in message:
             number = message["id"]
             found = self._calls.get(number) if isinstance(number, int) else None
@@ -310,7 +329,7 @@ class RemoteKeeper:
             self._state = wire.unpacked(wire.State, message["state"])
         elif "said" in message:
             self._say(wire.unpacked(wire.Said, message["said"]))
-        else:
+        elif "pong" not in message:
             self._greeted(wire.unpacked(wire.Hello, message.get("hello")))
 
     def _greeted(self, hello: wire.Hello) -> None:
