@@ -7,6 +7,7 @@ import re
 import stat
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -400,3 +401,20 @@ def test_warnings_go_into_the_log(path: Path, capsys: pytest.CaptureFixture[str]
     assert "deprecated thing" in text(path)
     assert "shown thing" in text(path)
     assert capsys.readouterr().err == ""
+
+
+def test_a_listener_without_descriptors_is_one_line_a_minute(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A loop reports each try to accept: thousands of them are one line, until a minute has passed; what else it
+    reports is not lost.
+    """
+    loop, later = asyncio.new_event_loop(), time.time() + logs.RARELY + 60
+    try:
+        for _ in range(1000):
+            logs.on_loop_exception(loop, {"message": "socket.accept() out of system resource"})
+        logs.on_loop_exception(loop, {"message": "Task was destroyed but it is pending!"})
+        monkeypatch.setattr(time, "time", lambda: later)
+        logs.on_loop_exception(loop, {"message": "socket.accept() out of system resource"})
+    finally:
+        loop.close()
+    said = [line.partition("loop: ")[2].split()[0] for line in text(path).splitlines()]
+    assert said == ["refuse", "fail", "refuse"]

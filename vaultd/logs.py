@@ -49,6 +49,8 @@ REDACTED = "[redacted]"
 
 #: Their text is a sentence of ours, or made by Python of names, not of values.
 _SAID = (VaultdError, AttributeError, ImportError, NameError, TypeError, RecursionError)
+#: Said for each try to accept, thousands of times where others hold connections; one line in so many seconds is enough.
+_NO_DESCRIPTOR, RARELY = "socket.accept() out of system resource", 60.0
 #: What asyncio says without quoting anything.
 _ASYNCIO_SAYS = {
     "Future exception was never retrieved",
@@ -104,6 +106,7 @@ def configure(
     destination = elsewhere or written
     destination.setFormatter(SafeFormatter())
     destination.addFilter(_own_or_warning)
+    destination.addFilter(Rarely())
     root.handlers[:] = [destination]
     root.setLevel(level)
     for name in PINNED:
@@ -129,6 +132,9 @@ def hook_loop(loop: asyncio.AbstractEventLoop) -> None:
 def on_loop_exception(_loop: asyncio.AbstractEventLoop, report: dict[str, Any]) -> None:
     """The exception hook of asyncio. Never `handle`, never the callback's arguments (security.md §0.5)."""
     said = report.get("message")
+    if said == _NO_DESCRIPTOR:
+        logging.getLogger("vaultd.loop").error("refuse connections because=no-descriptor", extra={"rarely": True})
+        return
     what = said if said in _ASYNCIO_SAYS else "a callback failed"
     task = report.get("task") or report.get("future")
     coroutine = task.get_coro() if isinstance(task, asyncio.Task) else None
@@ -232,6 +238,23 @@ def _words(record: logging.LogRecord) -> tuple[str, str]:
 
 def _own_or_warning(record: logging.LogRecord) -> bool:
     return record.levelno >= logging.WARNING or record.name.split(".", 1)[0] in OWN
+
+
+class Rarely(logging.Filter):
+    """Of what is marked `rarely` one record in `RARELY` seconds, by the record's own time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._until: dict[object, float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """False: it was said just now."""
+        if not getattr(record, "rarely", False):
+            return True
+        if record.created < self._until.get(record.msg, 0.0):
+            return False
+        self._until[record.msg] = record.created + RARELY
+        return True
 
 
 class FileLog(logging.Handler):

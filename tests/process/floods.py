@@ -23,6 +23,7 @@ from pathlib import Path
 
 from tests.adversary.people import OTHER, as_process
 from tests.process.harness import BIN, ROOT
+from vaultd.host.sockets import port_owner
 
 #: Batches a second of a paced attack.
 _BEATS = 100
@@ -161,6 +162,14 @@ def quantile(values: list[float], part: float) -> float:
     """The value below which `part` of them lie; the largest for a short list."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(part * len(ordered)))]
+
+
+def listener_of(port: int) -> int:
+    """The process of ours that listens there."""
+    found = port_owner(port)
+    assert found is not None
+    assert found.pid is not None
+    return found.pid
 
 
 def cpu(pid: int) -> float:

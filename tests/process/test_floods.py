@@ -8,6 +8,7 @@ Limits of time are far above what is measured (tests.bench --only floods has the
 from __future__ import annotations
 
 import contextlib
+import resource
 import socket
 import time
 from collections.abc import Iterator
@@ -27,6 +28,7 @@ from tests.process.floods import (
     cpu,
     healthz,
     holding,
+    listener_of,
     unprotected,
 )
 from tests.process.harness import Home, until
@@ -239,3 +241,43 @@ def test_a_stream_without_end_takes_no_memory(narrow: Home) -> None:
 
 def _resident(home: Home) -> int:
     return int(Path(f"/proc/{home.pid()}/statm").read_text().split()[1]) * 4096
+
+
+def test_without_a_descriptor_the_daemon_waits(narrow: Home) -> None:
+    """Not one descriptor is left: new TCP clients are not answered (the attack works), nothing spins, nothing is
+    logged for each; with descriptors back both sockets answer, and nobody restarted anything.
+    """
+    _starve(narrow.pid(), narrow.port, narrow.state / "vaultd.log")
+    assert ask_unix(_control(narrow)) < NEVER
+
+
+def test_without_a_descriptor_asyncio_waits_too(directory: Path) -> None:
+    """The same on asyncio's own loop, which logs each try to accept: one line of ours instead."""
+    with unprotected(directory, descriptors=DESCRIPTORS, guarded=True) as (port, _, log):
+        _starve(listener_of(port), port, log)
+
+
+def _starve(pid: int, port: int, log: Path) -> None:
+    lines = len(log.read_bytes().splitlines())
+    soft, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    assert ask(port, healthz(port)) < NEVER
+    until(lambda: _limit_to_what_is_open(pid, hard) and ask(port, healthz(port), seconds=1) == NEVER, "it starves")
+    try:
+        burnt, began = cpu(pid), time.monotonic()
+        with ExitStack() as stack:
+            for _ in range(50):
+                stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+            until(lambda: time.monotonic() - began > 2, "two seconds have passed")
+        assert cpu(pid) - burnt < 1
+    finally:
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (soft, hard))
+    until(lambda: ask(port, healthz(port)) < NEVER, "it answers again")
+    assert len(log.read_bytes().splitlines()) - lines <= MOST_LINES
+
+
+def _limit_to_what_is_open(pid: int, hard: int) -> bool:
+    """No number below the limit is free; where there is none among the open ones, it is the next."""
+    taken = {int(each.name) for each in Path(f"/proc/{pid}/fd").iterdir()}
+    least = next(number for number in range(DESCRIPTORS) if number not in taken)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (least, hard))
+    return True
