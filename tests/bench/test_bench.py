@@ -76,6 +76,19 @@ def test_a_part_runs_on_a_real_daemon(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "goals reached" in capsys.readouterr().out
 
 
+@pytest.mark.process
+@pytest.mark.needs("root")
+def test_floods_are_measured_beside_quiet(tmp_path: Path) -> None:
+    """Guard beside a bare route, the owner quiet and attacked: every goal of issue 5 has its row."""
+    file = tmp_path / "bench.json"
+    assert main(["--quick", "--only", "floods", "--json", str(file)]) == 0
+    found = {each["name"]: each["goal"] for each in json.loads(file.read_text())["figures"]}
+    assert found["guard, kept connection: p50"] == found["guard, new connection: p50"] == "≤ 1.1"
+    assert found["guard, kept connection: p99 added"] == found["guard, new connection: p99 added"] == "≤ 25"
+    assert found["flood, 1,000 a second: p99"] == "≤ 5"
+    assert {"flood, quiet: p99", "flood, full speed: p99", "flood, full speed: foreign connections"} <= set(found)
+
+
 def test_every_part_of_the_issue_is_there() -> None:
-    """Endpoint, client, start, memory, callers and profiles (issue 3, build 10); lock (issue 5, build 8)."""
-    assert {"endpoint", "client", "start", "memory", "callers", "profiles", "lock", "keeper"} <= set(PARTS)
+    """Endpoint, client, start, memory, callers and profiles (issue 3, build 10); floods, lock (issue 5)."""
+    assert {"endpoint", "client", "floods", "start", "memory", "callers", "profiles", "lock", "keeper"} <= set(PARTS)
