@@ -175,7 +175,7 @@ class Store(_Section):
 class KeeperProcess(_Section):
     """`process`: identity keys, MFA sessions and the data key live in a process of their own, without a listener."""
 
-    process: bool = False
+    process: bool = True
 
 
 class Prompt(_Section):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -161,15 +162,19 @@ def test_a_client_that_dies_takes_nothing_with_it(home: Home, shell: dict[str, s
             assert json.loads(plain.communicate(timeout=DEADLINE)[0])["Code"] == "Success"
 
 
+#: Threads of the loop's own pool, which looks up who calls, however many do (asyncio: processors + 4 at most).
+LOOK_UPS = (os.cpu_count() or 1) + 4
+
+
 def test_a_hundred_held_clients(home: Home, shell: dict[str, str], emulator: Emulator) -> None:
-    """All of them are served by one code: one GetSessionToken, one AssumeRole, no thread."""
+    """All of them are served by one code: one GetSessionToken, one AssumeRole, no thread each."""
     calls = emulator.count("GetSessionToken"), emulator.count("AssumeRole")
     with asking(home, shell) as terminal, ExitStack() as stack:
         threads = _threads(home)
         clients = [stack.enter_context(_request(home, shell)) for _ in range(100)]
         heads = [_head(client) for client in clients]
         assert all(head.startswith(b"HTTP/1.1 200 OK\r\n") for head in heads)
-        assert _threads(home) == threads
+        assert _threads(home) <= threads + LOOK_UPS
         terminal.sendline(emulator.code(step=1))
         bodies = [head.partition(b"\r\n\r\n")[2] + _rest(client) for head, client in zip(heads, clients, strict=True)]
     assert all(b'"Code":"Success"' in body and body.endswith(b"\r\n0\r\n\r\n") for body in bodies)

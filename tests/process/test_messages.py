@@ -355,7 +355,8 @@ def test_a_second_start(home: Home) -> None:
     assert restarted.out.startswith(f"vaultd (pid {pid}) has stopped\nvaultd ")
     assert home.pid() != pid
     assert told.status == 0
-    assert told.out.endswith(f" serves on http://127.0.0.1:{home.port} (pid {home.pid()}), unlocked\n")
+    pids = f"pid {home.pid()}, keeper pid {home.link('GET', '/v1/status')['keeper_pid']}"
+    assert told.out.endswith(f" serves on http://127.0.0.1:{home.port} ({pids}), unlocked\n")
 
 
 def test_a_port_that_is_taken(cold: Home) -> None:
@@ -538,13 +539,14 @@ def test_check(home: Home) -> None:
     audit.chmod(0o666)
     wrong = home.run("vaultd", "check", "--json")
 
-    for ran in (running, stopped):
+    with_keeper = [*names[:5], "keeper", *names[5:]]
+    for ran, looked_at in ((running, with_keeper), (stopped, names)):
         assert ran.status == 0, ran
-        assert [each["name"] for each in ran.json()["checks"]] == names
+        assert [each["name"] for each in ran.json()["checks"]] == looked_at
         assert all(set(each) == {"name", "ok", "message", "remedy"} for each in ran.json()["checks"])
         assert all(each["ok"] and each["message"] and not each["remedy"] for each in ran.json()["checks"])
     assert told.status == 0
-    assert [line.split()[1] for line in told.out.splitlines()] == names
+    assert [line.split()[1] for line in told.out.splitlines()] == with_keeper
     assert wrong.status == 1
     bad = next(each for each in wrong.json()["checks"] if not each["ok"])
     assert bad["name"] == "permissions"
