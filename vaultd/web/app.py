@@ -43,8 +43,9 @@ _INTERNAL: Final = closing(ecs_error(VaultdError("")))
 #: A held answer begins with its first blank.
 _HELD: Final = held_head() + BLANK
 _HEALTHY: Final = http_message(200, "OK", b"ok", content_type="text/plain")
-_NOT_FOUND: Final = NotFound("There is nothing at this path; type `vault-client use PROFILE` for the right one.")
-_NOT_ALLOWED: Final = MethodNotAllowed("Credentials are read with GET only; type `vault-client use PROFILE`.")
+#: Sentences, not exceptions: one that is raised again keeps each traceback, and in it the request with its token.
+_NOT_FOUND: Final = "There is nothing at this path; type `vault-client use PROFILE` for the right one."
+_NOT_ALLOWED: Final = "Credentials are read with GET only; type `vault-client use PROFILE`."
 
 log = logging.getLogger(__name__)
 
@@ -193,9 +194,9 @@ class SdkSide:
         """404 and 405 come before the token is looked at."""
         path = message.path
         if path != HEALTH_PATH and not _is_credentials(path):
-            raise _NOT_FOUND
+            raise NotFound(_NOT_FOUND)
         if message.method != "GET":
-            raise _NOT_ALLOWED
+            raise MethodNotAllowed(_NOT_ALLOWED)
         return self._credentials.grant(bare_token(message))
 
     def _serving(self, served: Served, message: RawRequestMessage, sighting: Sighting) -> Reply:

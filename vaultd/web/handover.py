@@ -177,9 +177,9 @@ class Handover:
                 if not part:
                     return b"", None
                 if len(line) > LINE_LIMIT or len(found) > 1 or flags & socket.MSG_CTRUNC:
-                    raise _NOT_UNDERSTOOD
+                    raise BadRequest(_NOT_UNDERSTOOD)
             if len(found) != 1:
-                raise _NOT_UNDERSTOOD
+                raise BadRequest(_NOT_UNDERSTOOD)
             return line, found.pop()
         finally:
             for each in found:
@@ -191,7 +191,7 @@ class Handover:
             dialect, profile = body["dialect"], body.get("profile")
             place = self._places[dialect]
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as exc:
-            raise _NOT_UNDERSTOOD from exc
+            raise BadRequest(_NOT_UNDERSTOOD) from exc
         if body.get("protocol") != PROTOCOL:
             raise BadRequest(
                 f"This vaultd takes sockets by protocol {PROTOCOL} and was offered one by another: restart the unit, "
@@ -199,11 +199,12 @@ class Handover:
                 field="protocol",
             )
         if not (profile is None if place.dialect == "ecs" else isinstance(profile, str)):
-            raise _NOT_UNDERSTOOD
+            raise BadRequest(_NOT_UNDERSTOOD)
         return Offer(place.dialect, profile, peer), place
 
 
-_NOT_UNDERSTOOD: Final = BadRequest(
+#: A sentence, not an exception: one that is raised again and again keeps every traceback.
+_NOT_UNDERSTOOD: Final = (
     "A socket is handed over as one JSON line with protocol, dialect and profile, and exactly one descriptor: "
     "use `vaultd link-local`."
 )

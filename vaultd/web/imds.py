@@ -62,16 +62,17 @@ _MALFORMED: Final = BadRequest(
     "The request is not plain HTTP/1.1 with one Host and no body; "
     "set the tool up with `vault-client use --imds PROFILE`."
 )
-_BAD_TTL: Final = BadRequest(
+#: Sentences, not exceptions: one that is raised again keeps each traceback, and in it the request with its token.
+_BAD_TTL: Final = (
     f"A metadata token needs the header {TTL_HEADER} once, from 1 to {metadata_tokens.LONGEST_TTL}; "
     "send `PUT /latest/api/token` with it."
 )
-_NO_TOKEN: Final = InvalidToken(
-    "The metadata token is missing, past its time or of another port; ask for one with `PUT /latest/api/token`, "
+_NO_TOKEN: Final = (
+    "The metadata token is missing, past its time or of another port; ask for one with `PUT /latest/api/token`, "  # noqa: S105
     "and where none helps type `vault-client use --imds PROFILE`."
 )
-_NOT_FOUND: Final = NotFound("There is no such metadata; set the tool up with `vault-client use --imds PROFILE`.")
-_NOT_ALLOWED: Final = MethodNotAllowed(
+_NOT_FOUND: Final = "There is no such metadata; set the tool up with `vault-client use --imds PROFILE`."
+_NOT_ALLOWED: Final = (
     "Metadata is read with GET, and its token is asked for with PUT alone; "
     "set the tool up with `vault-client use --imds PROFILE`."
 )
@@ -202,11 +203,11 @@ class DoorSide:
 
     def _token(self, message: RawRequestMessage) -> bytes:
         if message.method != "PUT":
-            raise _NOT_ALLOWED
+            raise MethodNotAllowed(_NOT_ALLOWED)
         asked = _only(message, _TTL_HEADER)
         ttl = int(asked) if asked.isdigit() and len(asked) <= _TTL_DIGITS else 0
         if not 1 <= ttl <= metadata_tokens.LONGEST_TTL:
-            raise _BAD_TTL
+            raise BadRequest(_BAD_TTL)
         expiry = self._behind.clock.now() + timedelta(seconds=ttl)
         token = metadata_tokens.make(self._key, expiry=expiry, nonce=secrets.token_bytes(metadata_tokens.NONCE_SIZE))
         return metadata_reply(token, headers={TTL_HEADER: str(ttl)})
@@ -214,13 +215,13 @@ class DoorSide:
     def _entered(self, message: RawRequestMessage) -> Grant:
         """405 and 401 come before the path is looked at."""
         if message.method != "GET":
-            raise _NOT_ALLOWED
+            raise MethodNotAllowed(_NOT_ALLOWED)
         token = _only(message, _TOKEN_HEADER)
         if not metadata_tokens.check(self._key, token, self._behind.clock.now()):
-            raise _NO_TOKEN
+            raise InvalidToken(_NO_TOKEN)
         grant = self._behind.grants.entered(self._grant.id)
         if grant is None:
-            raise _NO_TOKEN
+            raise InvalidToken(_NO_TOKEN)
         return grant
 
     # ---- what the grant says ----
@@ -232,7 +233,7 @@ class DoorSide:
             self._tree = region, {each: metadata_reply(text) for each, text in told.items()}
         found = self._tree[1].get(path)
         if found is None:
-            raise _NOT_FOUND
+            raise NotFound(_NOT_FOUND)
         return found
 
     def _region(self, grant: Grant) -> str | None:
@@ -258,7 +259,7 @@ class DoorSide:
     def _rendering(self, path: str) -> Rendered:
         found = self._rendered.get(path)
         if found is None:
-            raise _NOT_FOUND
+            raise NotFound(_NOT_FOUND)
         return found
 
     def _serving(self, served: Served, message: RawRequestMessage, sighting: Sighting) -> Reply:
@@ -279,10 +280,10 @@ class DoorSide:
     def _failing(self, error: VaultdError, path: str, message: RawRequestMessage, sighting: Sighting) -> Reply:
         if error.status == 401:
             self._behind.audit.denied(reason=wire_code(error), grant=self._grant, sighting=sighting)
-        elif path in self._rendered and error is not _NOT_ALLOWED:
+        elif path in self._rendered and not isinstance(error, MethodNotAllowed):
             self._behind.audit.denied(reason=wire_code(error), grant=self._grant, sighting=sighting)
             return self._unserved(imds_error(error, status=403), message)
-        elif error is _NOT_FOUND:
+        elif type(error) is NotFound:
             return self._unserved(imds_error(error), message)
         allow = "PUT" if path == TOKEN_PATH else "GET"
         return as_asked(imds_error(error, allow=allow), message)
