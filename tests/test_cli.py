@@ -106,7 +106,7 @@ def test_stop_when_nothing_runs(capsys: Capture) -> None:
 def test_service_is_not_there_yet(capsys: Capture) -> None:
     """Exit 2, and what to type instead."""
     assert main(["service", "install"]) == 2
-    assert capsys.readouterr().err.endswith("start it with `vaultd start`\n")
+    assert capsys.readouterr().err.endswith("type `vaultd service install --link-local PROFILE`\n")
 
 
 def test_logs_without_a_log(home: Path, capsys: Capture) -> None:

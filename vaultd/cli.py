@@ -380,7 +380,11 @@ def check(options: argparse.Namespace) -> int:
 def service(options: argparse.Namespace) -> int:
     """The units of the link-local addresses; a later release installs one for the daemon itself."""
     if options.link_local is None:
-        print(f"vaultd: service {NOT_YET}; start it with `vaultd start`", file=sys.stderr)
+        print(
+            f"vaultd: service for the daemon itself {NOT_YET}, and start it with `vaultd start`; for the link-local "
+            "addresses type `vaultd service install --link-local PROFILE`",
+            file=sys.stderr,
+        )
         return USAGE
     from vaultd.command import service as linked
     from vaultd.errors import VaultdError
