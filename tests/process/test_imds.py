@@ -63,6 +63,8 @@ def refused(port: int) -> bool:
         socket.create_connection(("127.0.0.1", port), timeout=5).close()
     except ConnectionRefusedError:
         return True
+    except ConnectionResetError:  # in the backlog of a listener that closes just now
+        return False
     return False
 
 

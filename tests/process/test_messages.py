@@ -387,8 +387,6 @@ def test_what_is_not_there_yet(home: Home, emulator: Emulator) -> None:
         assert ran.status == 2
         assert ran.err.startswith(f"vault-client: {name} is not there yet in ")
         assert ran.err.endswith(": `vault-client --help` lists what is\n")
-    service = "service is not there yet: leave it to the next release; start it with `vaultd start`"
-    assert said(home.run("vaultd", "service", "install")) == refused(2, service, program="vaultd")
     assert home.asked() == 0
 
 
