@@ -524,6 +524,15 @@ def create_with_door(grants: Grants, *, door: Door = DOOR, **more: Any) -> tuple
     )  # fmt: skip
 
 
+def test_the_wire_tells_where_a_door_is(house: House) -> None:
+    """`door{address,port}`: `grants` shows it, and doctor believes no port without it. Of the key not a byte."""
+    grants = house.grants()
+    grant, _ = create_with_door(grants)
+    assert grants.wire(grant)["door"] == {"address": "127.0.0.1", "port": 41_000}
+    assert grant.metadata_key is not None
+    assert grant.metadata_key.hex() not in str(grants.wire(grant))
+
+
 def test_a_door_and_its_key_live_through_a_restart(house: House) -> None:
     """32 random bytes of its own and the address, written at once; the key is in no repr."""
     grants = house.grants()
