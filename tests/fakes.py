@@ -6,12 +6,23 @@ import asyncio
 import heapq
 import itertools
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
-from vaultd.engine.seams import Head, Minted, MintMfa, MintRole, MintServed, Note, Opened
+from vaultd.engine.seams import (
+    Head,
+    ListedKey,
+    Minted,
+    MintMfa,
+    MintRole,
+    MintServed,
+    NewKey,
+    Note,
+    Opened,
+    Rotated,
+)
 from vaultd.errors import (
     CodeRefused,
     CodeSpent,
@@ -28,6 +39,7 @@ from vaultd.errors import (
 from vaultd.model.credentials import Identity, IdentityKey, MfaHandle, MfaSession, RoleSession
 from vaultd.model.partitions import Endpoint
 from vaultd.model.plan import RoleParameters
+from vaultd.model.rotation import Wish
 from vaultd.model.secret import Secret
 
 START = datetime(2026, 11, 22, 12, 0, 0, tzinfo=UTC)
@@ -284,12 +296,72 @@ class FakeSts:
 
 
 class FakeIam:
-    """The Iam of engine/seams.py: the serials it was given, or the error."""
+    """The Iam of engine/seams.py: the serials it was given, or the error; and one user's access keys, as AWS has them.
+
+    `asked` lists a rotation's calls, as ("create", "AKIA…"); the next calls of a verb raise what `fail` has planted,
+    with `after`: once it was done. A key is its id's entry in `table`: (active, created).
+    """
 
     def __init__(self, *serials: str) -> None:
         self.serials = serials
         self.error: VaultdError | None = None
         self.calls = 0
+        self.table: dict[str, tuple[bool, datetime]] = {}
+        self.asked: list[tuple[str, str]] = []
+        self.users: set[str] = set()
+        self.now: Callable[[], datetime] = lambda: datetime.now(UTC)
+        self.hold: asyncio.Event | None = None
+        self._planted: list[tuple[str, VaultdError, bool]] = []
+        self._made = itertools.count(1)
+
+    def fail(self, verb: str, error: VaultdError, *, after: bool = False) -> None:
+        self._planted.append((verb, error, after))
+
+    async def keys(self, source: IdentityKey | MfaSession, *, user: str, endpoint: Endpoint) -> tuple[ListedKey, ...]:
+        await self._asked("keys", "", user)
+        self._raise("keys", after=True)
+        return tuple(ListedKey(each, active, created) for each, (active, created) in self.table.items())
+
+    async def create(self, source: IdentityKey | MfaSession, *, user: str, endpoint: Endpoint) -> NewKey:
+        key_id = f"AKIANEWKEY{next(self._made):010}"
+        await self._asked("create", key_id, user)
+        assert len(self.table) < 2, "AWS allows two"
+        self.table[key_id] = (True, self.now())
+        self._raise("create", after=True)
+        return NewKey(key_id, Secret(f"canary-secret-of-{key_id}"), self.table[key_id][1])
+
+    async def set_status(
+        self, source: IdentityKey | MfaSession, key_id: str, *, active: bool, user: str, endpoint: Endpoint
+    ) -> None:
+        await self._asked("activate" if active else "deactivate", key_id, user)
+        self._there(key_id)
+        self.table[key_id] = (active, self.table[key_id][1])
+
+    async def delete(self, source: IdentityKey | MfaSession, key_id: str, *, user: str, endpoint: Endpoint) -> None:
+        await self._asked("delete", key_id, user)
+        self._there(key_id)
+        del self.table[key_id]
+
+    async def last_used(self, source: IdentityKey | MfaSession, key_id: str, *, endpoint: Endpoint) -> str:
+        await self._asked("last_used", key_id, "")
+        return "2026-11-22 by s3 in us-east-1"
+
+    async def _asked(self, verb: str, key_id: str, user: str) -> None:
+        self.asked.append((verb, key_id))
+        self.users |= {user} - {""}
+        if self.hold is not None:
+            await self.hold.wait()
+        self._raise(verb, after=False)
+
+    def _raise(self, verb: str, *, after: bool) -> None:
+        for each in self._planted:
+            if (each[0], each[2]) == (verb, after):
+                self._planted.remove(each)
+                raise each[1]
+
+    def _there(self, key_id: str) -> None:
+        if key_id not in self.table:
+            raise RoleDenied(f"AWS refused: no {key_id}; run `vault-client explain PROFILE`", aws_code="NoSuchEntity")
 
     async def mfa_devices(self, key: IdentityKey, *, endpoint: Endpoint) -> tuple[str, ...]:
         self.calls += 1
@@ -433,3 +505,11 @@ class FakeKeeper:
     async def detect(self, name: str, *, endpoint: Endpoint) -> Sequence[str]:
         self.detections += 1
         return self.detected
+
+    async def rotate(
+        self, name: str, *, endpoint: Endpoint, handle: MfaHandle | None, wish: Wish, grace: timedelta | None
+    ) -> Rotated:
+        raise UnknownIdentity(f"no identity {name} is stored: type `vault-client add`.")
+
+    async def date(self, name: str, *, endpoint: Endpoint, handle: MfaHandle | None) -> Identity:
+        raise UnknownIdentity(f"no identity {name} is stored: type `vault-client add`.")

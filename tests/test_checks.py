@@ -26,7 +26,7 @@ from vaultd.model.credentials import Identity
 from vaultd.store.identities import IdentityIndex, IndexEntry
 
 WELL = Live(port=9169, skew_seconds=0.4, locked_reason="", trouble=(), lost_audit_lines=0)
-NAMES = ["settings", "permissions", "profiles", "store", "daemon", "port", "peers", "clock", "audit", "user"]
+NAMES = ["settings", "permissions", "profiles", "store", "keys", "daemon", "port", "peers", "clock", "audit", "user"]
 
 
 class Home:

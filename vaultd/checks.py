@@ -26,10 +26,12 @@ from vaultd.engine.seams import Head, Residence
 from vaultd.errors import FileRefused, VaultdError
 from vaultd.files import Files, Layout, check_runtime_dir
 from vaultd.host import sockets
+from vaultd.host.clock import SystemClock
 from vaultd.host.peers import Peers
 from vaultd.lifecycle.holding import Holder, holder_of, running_json, state_lock
 from vaultd.lifecycle.passphrase import PassphraseFile
 from vaultd.model.profiles import parse
+from vaultd.model.reminders import reminders
 from vaultd.model.text import shown
 from vaultd.store.identities import IdentityIndex
 from vaultd.store.os_keyring import allowed, first_of
@@ -84,6 +86,7 @@ def run(layout: Layout, files: Files, environ: Mapping[str, str], *, live: Live 
         _permissions(layout, files, environ),
         _profiles(files, settings, environ),
         _store(layout, files, settings, _keyring if live is None or live.keyring is None else live.keyring),
+        _keys(layout, files),
         _daemon(layout, live, holder),
         *_keeper(live),
         _port(settings, live, holder),
@@ -126,12 +129,13 @@ def _foreign(refused: FileRefused) -> bool:
 def _of_another_user(refused: FileRefused) -> list[Check]:
     """Root with another user's HOME: nothing of his is looked into, and nobody is told to mend it."""
     said = "not looked at: this home is another user's"
-    unseen = {name: Check(name, True, said) for name in ("settings", "profiles", "store", "daemon", "port", "audit")}
+    hidden = ("settings", "profiles", "store", "keys", "daemon", "port", "audit")
+    unseen = {name: Check(name, True, said) for name in hidden}
     permissions = Check("permissions", False, *_split(refused.message))
     return [
         unseen["settings"],
         permissions,
-        *(unseen[name] for name in ("profiles", "store", "daemon", "port")),
+        *(unseen[name] for name in ("profiles", "store", "keys", "daemon", "port")),
         attestation(Peers()),
         _clock(None),
         unseen["audit"],
@@ -218,7 +222,8 @@ def _store(layout: Layout, files: Files, settings: Settings, keyring: Callable[[
         entries = IdentityIndex(files, layout.identities_json).load()
     except VaultdError as exc:
         return _mended("store", exc, "restore that file, then type `vaultd check`")
-    held, are = ("1 identity", "is") if len(entries) == 1 else (f"{len(entries)} identities", "are")
+    count = sum(entry.state == "active" for entry in entries)
+    held, are = ("1 identity", "is") if count == 1 else (f"{count} identities", "are")
     file = layout.secrets_sealed
     if settings.store.backend == "file" or any(entry.backend == "file" for entry in entries):
         missing = any(entry.backend == "file" for entry in entries) and not file.exists()
@@ -231,6 +236,20 @@ def _store(layout: Layout, files: Files, settings: Settings, keyring: Callable[[
     if settings.store.backend == "auto":
         return Check("store", True, f"no OS keyring here, so the encrypted file {file}, {held}")
     return Check("store", False, "no OS keyring is reachable here", "type `VAULTD_STORE=file vaultd start`")
+
+
+def _keys(layout: Layout, files: Files) -> Check:
+    """What a person is reminded of about his keys. It is well all the same: nobody's credentials fail for it."""
+    try:
+        entries = IdentityIndex(files, layout.identities_json).load()
+    except VaultdError:  # the store's check says why
+        return Check("keys", True, "their age is not known while identities.json cannot be read")
+    said = reminders((each.identity for each in entries if each.state == "active"), SystemClock().now())
+    if not said:
+        return Check("keys", True, "none is older than 90 days, and no rotation is unfinished")
+    told, remedy = _split(said[0])
+    more = f"; and {len(said) - 1} more: see `vault-client identities`" if len(said) > 1 else ""
+    return Check("keys", True, told + more, remedy)
 
 
 def _keyring() -> str | None:

@@ -25,6 +25,7 @@ from vaultd.engine.desk import Desk
 from vaultd.engine.grant_records import Bound, Grant
 from vaultd.engine.grants import Grants
 from vaultd.engine.refresher import Refresher
+from vaultd.engine.rotations import Rotations
 from vaultd.engine.seams import IdentityStore, Outlook
 from vaultd.errors import VaultdError
 from vaultd.files import Layout
@@ -146,6 +147,14 @@ class Daemon:
             met=self.grants.met,
         )
         self.refresher = Refresher(broker=self.broker, clock=clock, active=self.clients.active)
+        self.rotations = Rotations(
+            broker=self.broker,
+            custody=keeper,
+            clock=clock,
+            audit=self.audit,
+            ground=lambda name: self.catalog().identity_ground(name),
+            changed=self.identities_changed,
+        )
         self.watchdog = Watchdog(
             seconds=allowed_seconds(around.environ),
             clock=clock,
@@ -316,6 +325,7 @@ class Daemon:
             audit=self.audit,
             attestation=self.attestation,
             custody=self._keeper,
+            rotations=self.rotations,
             lifecycle=self,
             clock=self._around.clock,
             boot_id=self.boot_id,
@@ -335,6 +345,7 @@ class Daemon:
                 tasks.create_task(_for_ever(each))
                 for each in (
                     self.refresher.run(),
+                    self.rotations.run(),
                     self.watchdog.run(),
                     self.grants.run(),
                     self.audit.run(),

@@ -22,6 +22,7 @@ request byte enters one (architecture.md §9). Edges translate their package's e
     │  ├─ TooManyAttempts            403 with retry_after_seconds: cool-down
     │  ├─ Locked                     403
     │  ├─ WrongPassphrase            403
+    │  ├─ RotationStopped            409: a key's rotation waits for something that a person does at AWS or decides
     │  ├─ IdentityBroken             403: the stored key is wrong, inactive or gone (rows 10, 11)
     │  └─ RoleDenied                 403: AWS said no (rows 2, 5 to 7)
     │     ├─ DeviceRefused           row 3: the MFA serial is not this user's
@@ -217,6 +218,15 @@ class IdentityBroken(NeedsPerson):
     """The stored key is unknown to AWS, inactive, or its secret is wrong: re-add it. Never a reason to ask for MFA."""
 
     code = "IdentityBroken"
+
+
+class RotationStopped(NeedsPerson):
+    """A rotation cannot go on by itself: two keys already, a stray one, a new one that AWS does not take. What stands
+    at AWS is in the sentence; nothing was deleted.
+    """
+
+    code = "RotationStopped"
+    status = 409
 
 
 class RoleDenied(NeedsPerson):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import typing
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -23,12 +24,14 @@ from vaultd.engine.seams import (
     Note,
     Opened,
     Outlook,
+    Rotated,
 )
 from vaultd.errors import CodeSpent, KeyringBusy, VaultdError
 from vaultd.keeper import wire
 from vaultd.model.credentials import Identity, MfaHandle, RoleSession
 from vaultd.model.partitions import Endpoint
 from vaultd.model.plan import RoleParameters
+from vaultd.model.rotation import Rotation
 from vaultd.model.secret import Secret
 
 NOON = datetime(2026, 11, 22, 12, 0, 0, 123456, tzinfo=UTC)
@@ -44,6 +47,7 @@ SESSION = RoleSession(
     packed_policy_size=12,
 )
 IDENTITY = Identity("franklin", "123456789012", "arn:aws:iam::123456789012:user/franklin", None, "0001", NOON)
+ROTATION = Rotation("pending", "uuid", ("AKIAFRANKLIN00000001",), NOON, HOUR, "AKIAFRANKLIN00000002", ("AKIASTRAY",))
 FULL = Endpoint("eu-west-1", "http://127.0.0.1:1", None, use_fips=True, ca_bundle="/etc/ca.pem", fallback_region="x-y")
 TAGGED = RoleParameters("arn:a", "name", tags=(("team", "web"), ("cost", "7")), transitive_tag_keys=("team",))
 LONGEST = timedelta(days=36, seconds=5, microseconds=7)
@@ -67,6 +71,9 @@ CALLS: list[tuple[str, dict[str, object]]] = [
     ("remove", {"name": "franklin"}),
     ("probe", {"name": "franklin", "endpoint": ENDPOINT}),
     ("detect", {"name": "franklin", "endpoint": ENDPOINT}),
+    ("rotate", {"name": "franklin", "endpoint": ENDPOINT, "handle": HANDLE, "wish": "go", "grace": None}),
+    ("rotate", {"name": "franklin", "endpoint": ENDPOINT, "handle": None, "wish": "undo", "grace": LONGEST}),
+    ("date", {"name": "franklin", "endpoint": ENDPOINT, "handle": HANDLE}),
     ("warm", {}),
     ("keyring", {}),
 ]
@@ -84,6 +91,8 @@ RESULTS: list[tuple[str, object]] = [
     ("remove", None),
     ("probe", None),
     ("detect", (SERIAL, "GAHT12345678")),
+    ("rotate", Rotated(replace(IDENTITY, rotation=ROTATION), "tried", "0001", "0002", usable=2)),
+    ("date", replace(IDENTITY, key_created=NOON)),
     ("warm", None),
     ("keyring", None),
     ("keyring", "secret-service"),

@@ -46,6 +46,7 @@ async def test_the_main_job_has_the_contracts_shapes(started: Started) -> None:
     assert identity.body == {
         "name": "identity", "account_id": "123456789012", "user_arn": "arn:aws:iam::123456789012:user/franklin",
         "mfa_serial": SERIAL, "access_key_id": "0001", "created": "2026-11-22T12:00:00Z",
+        "key_created": None, "key_age_days": 0, "rotation": None,
     }  # fmt: skip
 
     needed = await started.call("POST", "/v1/grants", LEASE)

@@ -279,6 +279,10 @@ def _throttled(called: Called, _: Reply) -> VaultdError:
     return Throttled(f"AWS throttles {called.operation} in {shown(called.region)}; try again", code_sent=False)
 
 
+def _busy(called: Called, _: Reply) -> VaultdError:
+    return unavailable(called, f"{called.operation} came upon another change of the same user")
+
+
 def _region_off(called: Called, reply: Reply) -> VaultdError:
     found = _ACCOUNT.search(reply.text)
     account = found.group(1) if found else "unknown"
@@ -338,6 +342,7 @@ RULES: tuple[Rule, ...] = (
     Rule(_of("RequestExpired", "RequestTimeTooSkewed"), r"", _skewed),
     Rule(_of("SignatureDoesNotMatch"), r"", _bad_secret),  # row 11
     Rule(_THROTTLE, r"", _throttled),  # row 13
+    Rule(_of("EntityTemporarilyUnmodifiable", "ConcurrentModification"), r"", _busy),  # IAM's own 409s
     Rule(_of("RegionDisabledException"), r"", _region_off),  # row 14
     Rule(_VALIDATION, r".*'roleSessionName' failed to satisfy", _session_name),  # row 15
     Rule(_VALIDATION, r".*exceeds the MaxSessionDuration", _too_long),  # row 16

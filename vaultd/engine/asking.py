@@ -30,6 +30,7 @@ from vaultd.errors import (
     TooManyAttempts,
     VaultdError,
 )
+from vaultd.model import steps
 from vaultd.model.credentials import MfaHandle
 from vaultd.model.partitions import Endpoint
 from vaultd.model.plan import Plan, Step
@@ -141,7 +142,47 @@ class Asking:
 
     def open_mfa(self, identity: str, mfa_serial: str, endpoint: Endpoint, *, requester: str) -> Question | MfaHandle:
         """`vault-client mfa` ahead of time: the question, or the MFA session while it opens all that it should."""
-        step = Step(
+        step = self.mfa_step(identity, mfa_serial, endpoint)
+        serial = self._chains.serial(step) or mfa_serial
+        handle = self._cells.handle(identity, serial)
+        pending = self._desk.pending(identity, serial)
+        if pending is None and handle is not None and self._cells.opens_all(handle):
+            return handle
+        self._desk.thaw(identity, serial)
+        return self._open(step, profile="", requester=requester, stays=False)
+
+    async def sign_in(
+        self, identity: str, mfa_serial: str, endpoint: Endpoint, *, requester: str, token_code: Secret | None
+    ) -> MfaHandle:
+        """The MFA session for calls of the identity's own, at any age; else the question for it, as MfaRequired."""
+        step = self.mfa_step(identity, mfa_serial, endpoint)
+        if (handle := self.signed_in(identity, mfa_serial)) is not None:
+            return handle
+        opened = self.pending(step) is None
+        if token_code is not None:
+            self._desk.thaw(identity, self._chains.serial(step) or mfa_serial)
+        question = self._open(step, profile="", requester=requester, stays=False)
+        if token_code is None:
+            said = f"IAM wants an MFA code of {shown(identity)} for that: type `vault-client mfa {typed(identity)}`."
+            raise MfaRequired(said, prompt=question.wire(), opened=opened)
+        attendance = self._desk.attend(question.id)
+        try:
+            await self._desk.answer(question.id, token_code, by=requester)
+        finally:
+            attendance.leave()
+        if (handle := self.signed_in(identity, mfa_serial)) is None:
+            raise self._renewals.code_needed(step)
+        return handle
+
+    def signed_in(self, identity: str, mfa_serial: str) -> MfaHandle | None:
+        """The MFA session that is there, while a call made now is sure to arrive before its end."""
+        serial = self._chains.moved(identity, mfa_serial)
+        handle = self._cells.handle(identity, serial)
+        return handle if handle is not None and steps.usable(handle, None, self._clock.now()) else None
+
+    def mfa_step(self, identity: str, mfa_serial: str, endpoint: Endpoint) -> Step:
+        """GetSessionToken with a code, for the identity itself and no profile."""
+        return Step(
             kind="mfa_session",
             fingerprint="",
             profile="",
@@ -150,13 +191,6 @@ class Asking:
             endpoint=endpoint,
             duration=self._mfa_duration,
         )
-        serial = self._chains.serial(step) or mfa_serial
-        handle = self._cells.handle(identity, serial)
-        pending = self._desk.pending(identity, serial)
-        if pending is None and handle is not None and self._cells.opens_all(handle):
-            return handle
-        self._desk.thaw(identity, serial)
-        return self._open(step, profile="", requester=requester, stays=False)
 
     # ---- answers ----
 

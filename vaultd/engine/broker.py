@@ -267,6 +267,35 @@ class Broker:
         self._refuse_stranded()
         return self._asking.open_mfa(identity, mfa_serial, endpoint, requester=requester)
 
+    def signed_in(self, identity: str, mfa_serial: str) -> MfaHandle | None:
+        """The MFA session of that device, if it lives."""
+        return self._asking.signed_in(identity, mfa_serial)
+
+    async def sign_in(
+        self, identity: str, mfa_serial: str, endpoint: Endpoint, *, requester: str, token_code: Secret | None
+    ) -> MfaHandle:
+        """The MFA session for IAM calls of the identity's own; raises MfaRequired with its prompt.
+
+        No code is asked for while the key itself is no good (E8).
+        """
+        self._refuse_stranded()
+        if (handle := self._asking.signed_in(identity, mfa_serial)) is not None:
+            return handle
+        await self._proving.key_of(self._asking.mfa_step(identity, mfa_serial, endpoint), seconds=None)
+        self._refuse_stranded()
+        return await self._asking.sign_in(identity, mfa_serial, endpoint, requester=requester, token_code=token_code)
+
+    def sign_out(self, identity: str) -> None:
+        """The keeper has dropped the identity's MFA sessions. Role sessions live on."""
+        for key in self._cells.keys_of(identity=identity):
+            if self._cells.get(key).handle is not None:
+                self._cells.apply(key, steps.Dropped())
+
+    def rekeyed(self, identity: str) -> None:
+        """The identity has another key of the same user: sessions live on, and what was held against the old goes."""
+        self._proving.forget(identity)
+        self._cells.clear(device_key(identity, None))
+
     def tend(self, plan: Plan) -> float:
         """Begin what is due for an active plan; the seconds until it is worth another look, at most 30."""
         return IDLE_SECONDS if self.locked or self.stranded else self._tending.tend(plan)

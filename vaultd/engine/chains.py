@@ -61,7 +61,11 @@ class Chains:
         """The step's device, or the one that detection found in its place."""
         if step.mfa_serial is None:
             return None
-        return self._moved.get((step.identity, step.mfa_serial), step.mfa_serial)
+        return self.moved(step.identity, step.mfa_serial)
+
+    def moved(self, identity: str, mfa_serial: str) -> str:
+        """That device, or the one in its place."""
+        return self._moved.get((identity, mfa_serial), mfa_serial)
 
     def device(self, step: Step) -> str:
         """The key of the cell of the step's MFA session."""

@@ -15,6 +15,7 @@ from typing import Literal, Protocol
 from vaultd.model.credentials import Identity, IdentityKey, MfaHandle, MfaSession, RoleSession
 from vaultd.model.partitions import Endpoint
 from vaultd.model.plan import RoleParameters
+from vaultd.model.rotation import Wish
 from vaultd.model.secret import Secret
 
 
@@ -144,8 +145,32 @@ class Keeper(Protocol):
         """
 
 
+#: What a step of a rotation did; see Rotated.
+Did = Literal["intent", "pending", "tried", "swapped", "inactive", "kept", "deleted", "reactivated", "abandoned"]
+
+
+@dataclass(frozen=True, slots=True)
+class Rotated:
+    """What one step of a rotation did, and the `identity` as it is now.
+
+    intent: written down what will be made. pending: the new key is made and stored. tried: one look whether AWS takes
+    it, the `usable`-th in a row. swapped: it is in use. inactive: the old one is Inactive. kept: nothing, its grace is
+    not over. deleted: the old one is gone. reactivated, abandoned: as was wished.
+    `old_key` and `new_key` are the last 4 characters, `last_used` AWS's word on the old key, where it gives one.
+    `signed_out`: the MFA sessions that the old key had opened were dropped.
+    """
+
+    identity: Identity
+    did: Did
+    old_key: str
+    new_key: str = ""
+    usable: int = 0
+    last_used: str = ""
+    signed_out: bool = False
+
+
 class Custody(Protocol):
-    """The identities: list, add, remove, detect. Implemented by the keeper beside Keeper."""
+    """The identities: list, add, remove, detect, rotate. Implemented by the keeper beside Keeper."""
 
     def list(self) -> tuple[Identity, ...]:
         """The index, by name; no I/O, works while locked."""
@@ -166,6 +191,19 @@ class Custody(Protocol):
 
     async def detect(self, name: str, *, endpoint: Endpoint) -> Sequence[str]:
         """The usable MFA serials (aws-facts §2.2) by ListMFADevices with the bare key; FIDO devices are left out."""
+
+    async def rotate(
+        self, name: str, *, endpoint: Endpoint, handle: MfaHandle | None, wish: Wish, grace: timedelta | None
+    ) -> Rotated:
+        """One step of the rotation of a key, from wherever it was left (architecture.md §6.5).
+
+        IAM is called through the MFA session `handle`, by the key itself where that is None. `grace` None: as it was
+        meant when it began. Raises RotationStopped, IdentityBroken, RoleDenied, SessionRejected, StsUnavailable,
+        KeyringBusy, Unwritable; after each of them the next call goes on from the stage that was written last.
+        """
+
+    async def date(self, name: str, *, endpoint: Endpoint, handle: MfaHandle | None) -> Identity:
+        """Learn from ListAccessKeys when the key was made; raises as `rotate`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,11 +270,48 @@ class Sts(Protocol):
         """Seconds by which this machine is ahead of AWS by the last reply's Date; None before the first."""
 
 
+@dataclass(frozen=True, slots=True)
+class ListedKey:
+    """One access key of a user as ListAccessKeys tells it."""
+
+    id: str
+    active: bool
+    created: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class NewKey:
+    """What CreateAccessKey gives, once."""
+
+    id: str
+    secret: Secret
+    created: datetime
+
+
 class Iam(Protocol):
-    """The part of IAM that a bare key may call under ForceMFA; rotation adds its calls in its own issue."""
+    """`mfa_devices` is what a bare key may call under ForceMFA; the rest, a rotation's, goes through the MFA session
+    and names the user (aws-facts §2.1). What AWS no longer has is RoleDenied with aws_code NoSuchEntity.
+    """
 
     async def mfa_devices(self, key: IdentityKey, *, endpoint: Endpoint) -> tuple[str, ...]:
         """Every SerialNumber of the caller's own devices, FIDO included."""
+
+    async def keys(self, source: IdentityKey | MfaSession, *, user: str, endpoint: Endpoint) -> tuple[ListedKey, ...]:
+        """The user's keys, Inactive ones too; two at most."""
+
+    async def create(self, source: IdentityKey | MfaSession, *, user: str, endpoint: Endpoint) -> NewKey:
+        """CreateAccessKey, sent once."""
+
+    async def set_status(
+        self, source: IdentityKey | MfaSession, key_id: str, *, active: bool, user: str, endpoint: Endpoint
+    ) -> None:
+        """UpdateAccessKey."""
+
+    async def delete(self, source: IdentityKey | MfaSession, key_id: str, *, user: str, endpoint: Endpoint) -> None:
+        """DeleteAccessKey."""
+
+    async def last_used(self, source: IdentityKey | MfaSession, key_id: str, *, endpoint: Endpoint) -> str:
+        """GetAccessKeyLastUsed as `2026-11-22 by s3 in us-east-1`, or `never`; W0 does not grant it (aws-facts §0)."""
 
 
 class IdentityStore(Protocol):

@@ -51,15 +51,22 @@ def key_item(key: IdentityKey, *, uuid: str) -> Secret:
 
 def key_of(item: Secret, *, identity: Identity, uuid: str) -> IdentityKey:
     """Raises IdentityBroken unless the item is the index's: another program may have planted one of the same name."""
-    fields = _fields(item.reveal_bytes() if item else b"")
-    akid, secret = fields.get("akid"), fields.get("secret")
-    whole = fields.get("v") == 1 and isinstance(akid, str) and _can_be_secret(secret)
-    if not whole or fields.get("uuid") != uuid or not str(akid).endswith(identity.key_ending):
+    found = stored_key(item, name=identity.name, uuid=uuid)
+    if found is None or not found.access_key_id.endswith(identity.key_ending):
         raise IdentityBroken(
             f"what the store holds for identity {shown(identity.name)} is not the key that was added, and is not used; "
             f"run `vault-client add {typed(identity.name)} --replace`"
         )
-    return IdentityKey(identity.name, str(akid), Secret(str(secret)))
+    return found
+
+
+def stored_key(item: Secret, *, name: str, uuid: str) -> IdentityKey | None:
+    """The key that was stored under `uuid`, whatever its id; None for anything else of that name."""
+    fields = _fields(item.reveal_bytes() if item else b"")
+    akid, secret = fields.get("akid"), fields.get("secret")
+    if fields.get("uuid") != uuid or not isinstance(akid, str) or not _can_be_secret(secret):
+        return None
+    return IdentityKey(name, akid, Secret(str(secret)))
 
 
 def mfa_record(session: MfaSession, *, region: str) -> bytes:

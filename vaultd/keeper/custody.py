@@ -12,16 +12,18 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 from uuid import uuid4
 
 from vaultd.engine.seams import Clock, Iam, IdentityStore, Sts
-from vaultd.errors import BadRequest, IdentityBroken, IdentityExists, RoleDenied, UnknownIdentity, VaultdError
+from vaultd.errors import BadRequest, IdentityBroken, IdentityExists, Locked, RoleDenied, UnknownIdentity, VaultdError
 from vaultd.keeper import codec
 from vaultd.model import limits
 from vaultd.model.credentials import Identity, IdentityKey
 from vaultd.model.partitions import Endpoint, parse_arn
+from vaultd.model.rotation import Rotation
 from vaultd.model.text import nearest, shown, typed
 
 log = logging.getLogger(__name__)
@@ -49,7 +51,7 @@ class Entry(Protocol):
         """The store's when it was written."""
 
     @property
-    def state(self) -> str:
+    def state(self) -> Literal["active", "pending", "retired"]:
         """`active` for the key in use (aws-facts §2.1 for the others)."""
 
 
@@ -66,7 +68,15 @@ class Index(Protocol):
 class MakeEntry(Protocol):
     """Makes a line of the index's own class."""
 
-    def __call__(self, identity: Identity, uuid: str, backend: str, *, generation: int) -> Entry:
+    def __call__(
+        self,
+        identity: Identity,
+        uuid: str,
+        backend: str,
+        *,
+        generation: int,
+        state: Literal["active", "pending", "retired"] = "active",
+    ) -> Entry:
         """`generation` is the store's after the key was written."""
 
 
@@ -145,15 +155,105 @@ class Identities:
         return identity
 
     async def remove(self, name: str) -> None:
-        """Drop key, then line."""
-        entry = self._entry(name)
-        await self._open_store().drop(_item(entry.uuid))
-        self._keys.pop(entry.uuid, None)
-        self._save(tuple(each for each in self._entries if each.uuid != entry.uuid))
+        """Drop key, then line; those of a rotation that is under way, too."""
+        self._entry(name)
+        store = self._open_store()
+        for entry in self._lines(name):
+            await store.drop(_item(entry.uuid))
+            self._keys.pop(entry.uuid, None)
+        self._save(tuple(each for each in self._entries if each.identity.name != name))
 
     async def detect(self, name: str, *, endpoint: Endpoint) -> Sequence[str]:
         """The usable serials of `name`'s user."""
         return await self._devices(await self.key(name), endpoint=endpoint)
+
+    # ---- for a rotation ----
+
+    def holds(self, asked: Identity) -> bool:
+        """Is the key that `asked` had when a call began still one of that name, in use or just rotated out of it?"""
+        mine = (asked.user_arn, asked.key_ending, asked.created)
+        lines = (each.identity for each in self._lines(asked.name))
+        return any((each.user_arn, each.key_ending, each.created) == mine for each in lines)
+
+    def note(self, name: str, **changes: Any) -> Identity:
+        """One replace of the index: what is said of the active key's identity (`rotation`, `key_created`)."""
+        entry = self._entry(name)
+        identity = replace(entry.identity, **changes)
+        self._put(name, (self._line(entry, identity), *(each for each in self._lines(name) if each is not entry)))
+        return identity
+
+    async def stored(self, name: str, uuid: str) -> IdentityKey | None:
+        """The key under an item that no line may name yet."""
+        item = await self._store_or_locked().load(_item(uuid))
+        return None if item is None else codec.stored_key(item, name=name, uuid=uuid)
+
+    async def keep(self, key: IdentityKey, *, uuid: str) -> None:
+        """Store a key that no line names yet; read back by the store."""
+        await self._store_or_locked().save(_item(uuid), codec.key_item(key, uuid=uuid))
+
+    async def forget(self, uuid: str) -> None:
+        """Drop the item of a key."""
+        self._keys.pop(uuid, None)
+        await self._store_or_locked().drop(_item(uuid))
+
+    def begin_swap(self, name: str, key_id: str, *, created: datetime, rotation: Rotation) -> Identity:
+        """One replace: the new key, stored under `rotation.item`, is a pending line beside the active one."""
+        active, store = self._entry(name), self._store_or_locked()
+        fresh = replace(
+            active.identity,
+            key_ending=key_id[-4:],
+            created=self._clock.now().replace(microsecond=0),
+            key_created=created,
+            rotation=None,
+        )
+        identity = replace(active.identity, rotation=rotation)
+        pending = self._make_entry(fresh, rotation.item, store.backend, generation=store.generation, state="pending")
+        self._put(name, (self._line(active, identity), pending))
+        return identity
+
+    def swap(self, name: str, rotation: Rotation) -> Identity:
+        """One replace: the pending key is the active one, and the other way round."""
+        active = self._entry(name)
+        pending = next(each for each in self._lines(name) if each.state == "pending")
+        identity = replace(pending.identity, mfa_serial=active.identity.mfa_serial, rotation=rotation)
+        old = replace(active.identity, rotation=None)
+        self._put(name, (self._line(pending, identity, "active"), self._line(active, old, "retired")))
+        return identity
+
+    async def end_rotation(self, name: str) -> Identity:
+        """One replace: only the active line is left. Every other key of the name is dropped first: a kill in between
+        leaves a line without a key, never a key without a line.
+        """
+        active = self._entry(name)
+        for each in self._lines(name):
+            if each is not active:
+                await self.forget(each.uuid)
+        active = self._entry(name)
+        identity = replace(active.identity, rotation=None)
+        self._put(name, (self._line(active, identity),))
+        return identity
+
+    def _store_or_locked(self) -> IdentityStore:
+        """A rotation's step goes on after whoever asked for it has gone, and a lock may come in between."""
+        if self.store is None:
+            raise Locked("vaultd is locked; run `vault-client unlock`")
+        return self.store
+
+    def _line(
+        self, entry: Entry, identity: Identity, state: Literal["active", "pending", "retired"] | None = None
+    ) -> Entry:
+        """A line with another identity or state over the same item."""
+        return self._make_entry(
+            identity, entry.uuid, entry.backend, generation=entry.generation, state=state or entry.state
+        )
+
+    def _lines(self, name: str) -> tuple[Entry, ...]:
+        return tuple(each for each in self._entries if each.identity.name == name)
+
+    def _put(self, name: str, lines: tuple[Entry, ...]) -> None:
+        self._save((*(each for each in self._entries if each.identity.name != name), *lines))
+
+    # ---- adding ----
 
     def _replaceable(self, name: str, *, replace: bool) -> Entry | None:
         old = self._find(name)
@@ -167,17 +267,17 @@ class Identities:
         uuid = str(uuid4())
         await store.save(_item(uuid), codec.key_item(key, uuid=uuid))
         try:
-            old = self._replaceable(identity.name, replace=replace)  # again: another `add` may have come first
-            others = tuple(each for each in self._entries if old is None or each.uuid != old.uuid)
-            self._save((*others, self._make_entry(identity, uuid, store.backend, generation=store.generation)))
+            self._replaceable(identity.name, replace=replace)  # again: another `add` may have come first
+            before = self._lines(identity.name)
+            self._put(identity.name, (self._make_entry(identity, uuid, store.backend, generation=store.generation),))
         except VaultdError:
             await store.drop(_item(uuid))
             raise
         if self.store is store:
             self._keys[uuid] = key
-        if old is not None:
-            self._keys.pop(old.uuid, None)
-            await _drop_old(store, old.uuid)
+        for each in before:  # with those of a rotation that the new key has overtaken
+            self._keys.pop(each.uuid, None)
+            await _drop_old(store, each.uuid)
 
     async def _verified(self, key: IdentityKey, *, endpoint: Endpoint) -> str:
         """The ARN of the user whose key it is. Raises BadRequest, IdentityBroken."""

@@ -14,6 +14,8 @@ import builtins
 import logging
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from vaultd.engine.seams import (
@@ -27,6 +29,7 @@ from vaultd.engine.seams import (
     MintServed,
     Note,
     Opened,
+    Rotated,
     SealedLog,
     Sts,
 )
@@ -38,6 +41,7 @@ from vaultd.errors import (
     MfaRequired,
     SessionRejected,
     StoreUnavailable,
+    StsUnavailable,
     Throttled,
     Unwritable,
     VaultdError,
@@ -49,9 +53,11 @@ from vaultd.keeper.custody import Identities, Index, MakeEntry
 from vaultd.keeper.notes import living_notes, seal_head, seal_note
 from vaultd.keeper.opening import Kind, Shut, Stores
 from vaultd.keeper.records import Records
+from vaultd.keeper.rotation import KeyRotation, Order
 from vaultd.keeper.sessions import MfaSessions
 from vaultd.model.credentials import Identity, IdentityKey, MfaHandle, MfaSession, RoleSession
 from vaultd.model.partitions import Endpoint
+from vaultd.model.rotation import Wish
 from vaultd.model.secret import Secret
 from vaultd.model.text import shown, typed
 
@@ -91,6 +97,8 @@ class DaemonKeeper:
         self._codes = Codes(records=self._records, clock=clock)
         self._sessions = MfaSessions(records=self._records, clock=clock, persist=persist)
         self._identities = Identities(index=index, make_entry=make_entry, sts=sts, iam=iam, clock=clock)
+        self._rotation = KeyRotation(identities=self._identities, sts=sts, iam=iam, clock=clock)
+        self._rotating: dict[str, asyncio.Task[Rotated]] = {}
         self._store: IdentityStore | None = None
         self._opening: asyncio.Future[None] | None = None
         self._epoch = 0
@@ -224,7 +232,19 @@ class DaemonKeeper:
         except VaultdError as exc:
             if epoch != self._epoch and not isinstance(exc, Locked):
                 raise Locked(_LOCKED) from exc
+            if isinstance(exc, IdentityBroken) and not isinstance(order, MintServed):
+                raise self._too_young(order.identity, exc) from exc
             raise
+
+    def _too_young(self, name: str, exc: IdentityBroken) -> VaultdError:
+        """Row 10 of a key that was rotated in a moment ago: not every region knows it yet, so it may work later."""
+        if not self._rotation.young(name):
+            return exc
+        return StsUnavailable(
+            f"the key of identity {shown(name)} was rotated a moment ago, and AWS does not know the new one everywhere "
+            "yet; try again in a minute",
+            code_sent=False,
+        )
 
     async def _minted(self, order: MintMfa | MintRole | MintServed, epoch: int) -> Minted:
         if isinstance(order, MintMfa):
@@ -272,7 +292,7 @@ class DaemonKeeper:
         except SessionRejected as exc:
             self._still(epoch)
             if isinstance(order.source, MfaHandle):
-                await self._rejected(order, order.source, exc, epoch)
+                await self._rejected(order.source, exc, epoch, endpoint=order.endpoint)
             raise
         self._still(epoch)
         self._still_there(asked)
@@ -285,15 +305,15 @@ class DaemonKeeper:
             raise BadRequest("token_code goes with an identity key only; run `vault-client explain PROFILE`")
         return self._session(order.source) if isinstance(order.source, MfaHandle) else order.source
 
-    async def _rejected(self, order: MintRole, handle: MfaHandle, exc: SessionRejected, epoch: int) -> None:
+    async def _rejected(self, handle: MfaHandle, exc: SessionRejected, epoch: int, *, endpoint: Endpoint) -> None:
         """Rows 9 and 10: the MFA session is dead. Row 10 may be the key's own death, which no code mends: probe it."""
         log.warning("drop mfa-session identity=%s expired=%s", handle.identity, exc.details.get("expired"))
         self._sessions.drop(lambda each: each == handle)
         if exc.details.get("expired"):
             return
-        key = await self._key(order.identity, epoch)
+        key = await self._key(handle.identity, epoch)
         try:
-            await self._sts.caller_identity(key, endpoint=order.endpoint)
+            await self._sts.caller_identity(key, endpoint=endpoint)
         except IdentityBroken:
             raise
         except VaultdError as probe:
@@ -376,12 +396,77 @@ class DaemonKeeper:
     async def probe(self, name: str, *, endpoint: Endpoint) -> None:
         """See the seam."""
         key = await self._key(name, self._live())
-        await self._sts.caller_identity(key, endpoint=endpoint)
+        try:
+            await self._sts.caller_identity(key, endpoint=endpoint)
+        except IdentityBroken as exc:
+            raise self._too_young(name, exc) from exc
 
     async def detect(self, name: str, *, endpoint: Endpoint) -> Sequence[str]:
         """The usable MFA serials."""
         self._live()
         return await self._identities.detect(name, endpoint=endpoint)
+
+    async def rotate(
+        self, name: str, *, endpoint: Endpoint, handle: MfaHandle | None, wish: Wish, grace: timedelta | None
+    ) -> Rotated:
+        """See the seam. One step at a time of an identity; whoever gives up waiting does not stop the one under way,
+        since a key that was made and not stored is lost.
+        """
+        while (before := self._rotating.get(name)) is not None:
+            await asyncio.wait({before})
+        epoch = self._live()
+        task = asyncio.get_running_loop().create_task(
+            self._rotated(name, epoch, endpoint=endpoint, handle=handle, wish=wish, grace=grace), name=f"rotate {name}"
+        )
+        self._rotating[name] = task
+        task.add_done_callback(lambda done: self._step_over(name, done))
+        await asyncio.wait({task})
+        return task.result()
+
+    def _step_over(self, name: str, task: asyncio.Task[Rotated]) -> None:
+        self._rotating.pop(name, None)
+        if not task.cancelled():
+            task.exception()  # of a step that nobody waited for: the next one tells
+
+    async def _rotated(
+        self,
+        name: str,
+        epoch: int,
+        *,
+        endpoint: Endpoint,
+        handle: MfaHandle | None,
+        wish: Wish,
+        grace: timedelta | None,
+    ) -> Rotated:
+        before = self._identities.identity(name).rotation
+        source = await self._signing(name, handle, epoch)
+        order = Order(name, endpoint, source, wish, grace, still=lambda: self._still(epoch))
+        try:
+            rotated = await self._rotation.step(order)
+        except SessionRejected as exc:
+            self._still(epoch)
+            if handle is not None:
+                await self._rejected(handle, exc, epoch, endpoint=endpoint)
+            raise
+        retired = rotated.identity.rotation if rotated.did == "inactive" else before
+        if epoch == self._epoch and retired is not None and _signs_out(rotated, self._clock.now()):
+            return replace(rotated, signed_out=self._sign_out(name, before=retired.since))
+        return rotated
+
+    def _sign_out(self, name: str, *, before: datetime) -> bool:
+        """Drop the MFA sessions that the old key had opened (aws-facts §2.1): whether they outlive it is not known."""
+        dropped = self._sessions.drop(lambda handle: handle.identity == name and handle.issued <= before)
+        with suppress(Unwritable):  # told by records
+            self._records.compact()
+        return dropped
+
+    async def date(self, name: str, *, endpoint: Endpoint, handle: MfaHandle | None) -> Identity:
+        """See the seam."""
+        source = await self._signing(name, handle, self._live())
+        return await self._rotation.date(name, endpoint=endpoint, source=source)
+
+    async def _signing(self, name: str, handle: MfaHandle | None, epoch: int) -> IdentityKey | MfaSession:
+        return await self._key(name, epoch) if handle is None else self._session(handle)
 
     # ---- shared ----
 
@@ -401,11 +486,22 @@ class DaemonKeeper:
 
         Raises UnknownIdentity, or MfaRequired where another key has taken the name.
         """
-        if asked is not None and self._identities.identity(asked.name) != asked:
+        if asked is None:
+            return
+        self._identities.identity(asked.name)
+        if not self._identities.holds(asked):
             name = typed(asked.name)
             raise MfaRequired(
                 f"the key of identity {shown(asked.name)} was replaced under way; type `vault-client mfa {name}`"
             )
+
+
+def _signs_out(rotated: Rotated, now: datetime) -> bool:
+    """Once the old key is Inactive; one that goes at once is deleted first, by the session that is at hand."""
+    rotation = rotated.identity.rotation
+    if rotated.did == "inactive":
+        return rotation is not None and not rotation.over(now)
+    return rotated.did == "deleted"
 
 
 def _index_warnings(unlisted: int) -> builtins.list[str]:

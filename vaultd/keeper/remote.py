@@ -19,14 +19,16 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import Any, Literal, Protocol
 
-from vaultd.engine.seams import Head, Minted, MintMfa, MintRole, MintServed, Note, Opened, Residence
+from vaultd.engine.seams import Head, Minted, MintMfa, MintRole, MintServed, Note, Opened, Residence, Rotated
 from vaultd.errors import KeeperEnded, Locked, Unwritable, VaultdError
 from vaultd.keeper import wire
 from vaultd.keeper.line import Line
-from vaultd.model.credentials import Identity, IdentityKey
+from vaultd.model.credentials import Identity, IdentityKey, MfaHandle
 from vaultd.model.partitions import Endpoint
+from vaultd.model.rotation import Wish
 from vaultd.model.secret import Secret
 
 #: Seconds after which a keeper that has not answered is hung. Above what each call allows itself: a keyring has 30 s a
@@ -186,6 +188,19 @@ class RemoteKeeper:
         """See the seam."""
         found: Sequence[str] = await self._call("detect", {"name": name, "endpoint": endpoint})
         return found
+
+    async def rotate(
+        self, name: str, *, endpoint: Endpoint, handle: MfaHandle | None, wish: Wish, grace: timedelta | None
+    ) -> Rotated:
+        """See the seam. Not said again to a new keeper: what became of a step under way is its successor's to find."""
+        given = {"name": name, "endpoint": endpoint, "handle": handle, "wish": wish, "grace": grace}
+        rotated: Rotated = await self._call("rotate", given)
+        return rotated
+
+    async def date(self, name: str, *, endpoint: Endpoint, handle: MfaHandle | None) -> Identity:
+        """See the seam."""
+        identity: Identity = await self._call("date", {"name": name, "endpoint": endpoint, "handle": handle})
+        return identity
 
     # ---- Outlook ----
 

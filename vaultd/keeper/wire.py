@@ -40,7 +40,7 @@ _PLAIN: Mapping[Any, tuple[type, ...]] = {str: (str,), bool: (bool,), int: (int,
 #: The calls of each seam. `Custody.list` is not among them: it is answered without I/O, from `State`.
 CALLS: Mapping[str, type] = {
     **dict.fromkeys(("open", "mint", "note", "close"), Keeper),
-    **dict.fromkeys(("add", "remove", "probe", "detect"), Custody),
+    **dict.fromkeys(("add", "remove", "probe", "detect", "rotate", "date"), Custody),
     **dict.fromkeys(("warm", "keyring"), Outlook),
 }
 

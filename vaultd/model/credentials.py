@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from vaultd.model.rotation import OLD, Rotation
 from vaultd.model.secret import Secret
 
 #: Never served with less (architecture.md §5; eks-pod-identity-agent's floor, style.md §1.4).
@@ -19,7 +20,8 @@ SERVE_FLOOR = timedelta(seconds=15)
 class Identity:
     """One line of the index `identities.json`: an IAM user whose key we hold, without the key.
 
-    `key_ending` is the last 4 characters of the access key id, `user_arn` what GetCallerIdentity said at `add`.
+    `key_ending` is the last 4 characters of the access key id, `user_arn` what GetCallerIdentity said at `add`;
+    `created` is when the key was stored here, `key_created` when AWS made it, once that is known.
     """
 
     name: str
@@ -28,6 +30,16 @@ class Identity:
     mfa_serial: str | None
     key_ending: str
     created: datetime
+    key_created: datetime | None = None
+    rotation: Rotation | None = None
+
+    def key_age(self, now: datetime) -> timedelta:
+        """How old its key is, or how old at least: where AWS has not told, nobody stored it before it was made."""
+        return now - (self.key_created or self.created)
+
+    def key_old(self, now: datetime) -> bool:
+        """Is it time to rotate it?"""
+        return self.key_age(now) >= OLD
 
     @property
     def user_name(self) -> str:

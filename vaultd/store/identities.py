@@ -7,7 +7,7 @@ this index is the only list (security.md §3.1). What does not fit the model is 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Literal, Self
 from uuid import UUID
@@ -17,6 +17,7 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 from vaultd.errors import Misconfigured
 from vaultd.files import Files
 from vaultd.model.credentials import Identity
+from vaultd.model.rotation import Rotation, Stage
 from vaultd.store.sealed_format import HIGHEST_GENERATION
 
 #: active: in use. pending: written, not yet swapped in. retired: swapped out, not yet deleted (aws-facts §2.1).
@@ -55,7 +56,7 @@ class IdentityIndex:
     def save(self, entries: tuple[IndexEntry, ...]) -> None:
         """Replace the file. Raises Unwritable; the old index then stands."""
         index = _Index(version=1, identities=[_Line.of(entry) for entry in entries])
-        self._files.replace(self._path, index.model_dump_json(indent=2).encode() + b"\n")
+        self._files.replace(self._path, index.model_dump_json(indent=2, exclude_none=True).encode() + b"\n")
 
     def _misfit(self, exc: ValidationError) -> Misconfigured:
         first = exc.errors(include_input=False, include_url=False)[0]
@@ -75,6 +76,40 @@ def _in_utc(value: datetime) -> datetime:
         raise ValueError("a time that UTC does not have") from None
 
 
+_Moment = Annotated[AwareDatetime, AfterValidator(_in_utc)]
+_KeyId = Annotated[str, Field(pattern=r"^[A-Z0-9]{16,128}$")]
+
+
+class _Rotation(BaseModel):
+    """Stage and intent of a rotation, kept here and nowhere else (architecture.md §7)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    stage: Stage
+    item: UUID
+    listed: Annotated[tuple[_KeyId, ...], Field(min_length=1)]
+    since: _Moment
+    grace_seconds: Annotated[int, Field(ge=0, le=10**9)]
+    new: _KeyId | None = None
+    stray: tuple[_KeyId, ...] = ()
+
+    @classmethod
+    def of(cls, rotation: Rotation) -> Self:
+        return cls(
+            stage=rotation.stage,
+            item=UUID(rotation.item),
+            listed=rotation.listed,
+            since=rotation.since,
+            grace_seconds=int(rotation.grace.total_seconds()),
+            new=rotation.new or None,
+            stray=rotation.stray,
+        )
+
+    def rotation(self) -> Rotation:
+        grace = timedelta(seconds=self.grace_seconds)
+        return Rotation(self.stage, str(self.item), self.listed, self.since, grace, self.new or "", self.stray)
+
+
 class _Line(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -84,7 +119,9 @@ class _Line(BaseModel):
     user_arn: Annotated[str, Field(pattern=r"^arn:[^:]+:iam::[0-9]{12}:")]
     mfa_serial: str | None = None
     key_ending: Annotated[str, Field(pattern=r"^[A-Z0-9]{4}$")]
-    created: Annotated[AwareDatetime, AfterValidator(_in_utc)]
+    created: _Moment
+    key_created: _Moment | None = None
+    rotation: _Rotation | None = None
     backend: Annotated[str, Field(min_length=1)]
     state: State
     generation: Annotated[int, Field(ge=0, le=HIGHEST_GENERATION)]
@@ -100,6 +137,8 @@ class _Line(BaseModel):
             mfa_serial=identity.mfa_serial,
             key_ending=identity.key_ending,
             created=identity.created,
+            key_created=identity.key_created,
+            rotation=None if identity.rotation is None else _Rotation.of(identity.rotation),
             backend=entry.backend,
             state=entry.state,
             generation=entry.generation,
@@ -113,6 +152,8 @@ class _Line(BaseModel):
             mfa_serial=self.mfa_serial,
             key_ending=self.key_ending,
             created=self.created,
+            key_created=self.key_created,
+            rotation=None if self.rotation is None else self.rotation.rotation(),
         )
         return IndexEntry(identity, str(self.uuid), self.backend, self.state, self.generation)
 
@@ -124,10 +165,12 @@ class _Index(BaseModel):
     identities: list[_Line]
 
     @model_validator(mode="after")
-    def _one_active_key_each(self) -> Self:
-        names = [line.name for line in self.identities if line.state == "active"]
-        if len(set(names)) != len(names):
-            raise ValueError("two active keys under one name")
+    def _one_key_of_a_state_each(self) -> Self:
+        seen: set[tuple[str, State]] = set()
+        for line in self.identities:
+            if (line.name, line.state) in seen:
+                raise ValueError(f"two {line.state} keys under one name")
+            seen.add((line.name, line.state))
         if len({line.uuid for line in self.identities}) != len(self.identities):
             raise ValueError("one uuid twice")
         return self

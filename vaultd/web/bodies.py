@@ -102,6 +102,18 @@ class IdentityBody(Body):
     replace: bool = False
 
 
+class RotateBody(Body):
+    """POST /v1/identities/{name}/rotate: one step. `grace_seconds` is how long the old key is kept Inactive."""
+
+    token_code: SecretText | None = None
+    wish: Literal["go", "undo", "abandon"] = "go"
+    grace_seconds: int | None = Field(default=None, ge=0, le=90 * 86400)
+
+    def grace(self) -> timedelta | None:
+        """None: as it was meant."""
+        return None if self.grace_seconds is None else timedelta(seconds=self.grace_seconds)
+
+
 class UnlockBody(Body):
     """POST /v1/unlock: the file store's passphrase; none for the keyring."""
 
@@ -117,6 +129,7 @@ _OUT_OF_BOUNDS = {
 _BOUNDS = {
     "AccessKeyId": "an access key id is 16 to 128 capital letters and digits",
     "MfaSerial": "an MFA device is named by its ARN or its serial number",
+    "grace_seconds": "an old key is kept Inactive for 0 seconds to 90 days",
     "duration_seconds": "sessions of 900 to 43200 seconds are what AWS gives",
     "identity": "an identity's name has 1 to 512 characters",
     "kind": "it is one of exec, shell and lease",
@@ -126,6 +139,7 @@ _BOUNDS = {
     "profile": "a profile's name has 1 to 512 characters",
     "region": "a region is written like eu-west-1",
     "ttl_seconds": "a grant lives for more than 0 seconds",
+    "wish": "it is one of go, undo and abandon",
 }
 
 BodyT = TypeVar("BodyT", bound=Body)

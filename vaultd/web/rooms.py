@@ -13,6 +13,7 @@ from vaultd.engine.audit import Audit
 from vaultd.engine.broker import Broker
 from vaultd.engine.desk import Desk
 from vaultd.engine.grants import Grants
+from vaultd.engine.rotations import Rotations
 from vaultd.engine.seams import Clock, Custody
 from vaultd.host import processes
 from vaultd.model.ground import Ground
@@ -86,6 +87,7 @@ class Rooms:
     audit: Audit
     attestation: Attestation
     custody: Custody
+    rotations: Rotations
     lifecycle: Lifecycle
     clock: Clock
     boot_id: str

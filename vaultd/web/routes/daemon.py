@@ -38,10 +38,10 @@ class _Daemon:
 
     async def status(self, request: web.Request) -> web.Response:
         rooms = self._rooms
-        catalog = rooms.catalog()
+        catalog, now = rooms.catalog(), rooms.clock.now()
         rows = (profile_object(rooms.broker, catalog, name) for name in catalog.names())
         lists = {
-            "identities": [identity_object(identity) for identity in rooms.custody.list()],
+            "identities": [identity_object(identity, now) for identity in rooms.custody.list()],
             "profiles": [row for row in rows if row["state"] not in {"none", "locked"}],
             "prompts": [question.wire() for question in rooms.desk.open_questions()],
             "grants": [grant_object(rooms.grants, grant) for grant in rooms.grants.list()],

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 from aiohttp import web
 
+from vaultd.engine.seams import Rotated
 from vaultd.errors import UnknownIdentity, VaultdError
 from vaultd.model.credentials import Identity, IdentityKey
 from vaultd.model.dialects import stamp
+from vaultd.model.reminders import reminders
+from vaultd.model.rotation import LOOK_AGAIN, USABLE, Rotation
 from vaultd.model.text import nearest, shown
 from vaultd.web import bodies
 from vaultd.web.control_replies import legible, reply
-from vaultd.web.rooms import Rooms, caller
+from vaultd.web.rooms import Rooms, caller, requester
+
+#: After these there is no next step for now.
+_LAST = frozenset({"kept", "deleted", "reactivated", "abandoned"})
 
 
 def table(rooms: Rooms) -> list[web.RouteDef]:
@@ -22,6 +29,7 @@ def table(rooms: Rooms) -> list[web.RouteDef]:
         web.post("/v1/identities", routes.add),
         web.get("/v1/identities", routes.index),
         web.delete("/v1/identities/{name}", routes.remove),
+        web.post("/v1/identities/{name}/rotate", routes.rotate),
     ]
 
 
@@ -39,10 +47,25 @@ class _Identities:
         self._rooms.broker.forget_identity(body.name)
         self._rooms.lifecycle.identities_changed()
         self._note("identity.add", request, identity)
-        return reply(identity_object(identity), status=201)
+        return reply(identity_object(identity, self._rooms.clock.now()), status=201)
 
     async def index(self, request: web.Request) -> web.Response:
-        return reply({"identities": [identity_object(identity) for identity in self._rooms.custody.list()]})
+        now, listed = self._rooms.clock.now(), self._rooms.custody.list()
+        rows = [identity_object(identity, now) for identity in listed]
+        return reply({"identities": rows, "reminders": reminders(listed, now)})
+
+    async def rotate(self, request: web.Request) -> web.Response:
+        """One step of a rotation; the client comes again until it is `done`."""
+        body = bodies.parse(bodies.RotateBody, await request.read())
+        rotated = await self._rooms.rotations.step(
+            request.match_info["name"],
+            requester=requester(request),
+            by=caller(request),
+            token_code=body.token_code,
+            wish=body.wish,
+            grace=body.grace(),
+        )
+        return reply(rotated_object(rotated, self._rooms.clock.now()))
 
     async def remove(self, request: web.Request) -> web.Response:
         """Drop the key, its sessions, and the grants whose plan begins at it."""
@@ -77,8 +100,10 @@ class _Identities:
         )
 
 
-def identity_object(identity: Identity) -> dict[str, Any]:
-    """The identity of interface.md §6; `access_key_id` is its last 4 characters."""
+def identity_object(identity: Identity, now: datetime) -> dict[str, Any]:
+    """The identity of interface.md §6; `access_key_id` is its last 4 characters. `key_created` is null until AWS has
+    told it, and `key_age_days` then the least that it can be; `rotation`: {stage, old_key, new_key, delete_after}.
+    """
     row: dict[str, Any] = legible(
         {
             "name": identity.name,
@@ -87,6 +112,40 @@ def identity_object(identity: Identity) -> dict[str, Any]:
             "mfa_serial": identity.mfa_serial,
             "access_key_id": identity.key_ending,
             "created": stamp(identity.created),
+            "key_created": None if identity.key_created is None else stamp(identity.key_created),
+            "key_age_days": identity.key_age(now).days,
+            "rotation": None if identity.rotation is None else _rotation_object(identity.rotation),
         }
     )
     return row
+
+
+def _rotation_object(rotation: Rotation) -> dict[str, Any]:
+    return {
+        "stage": rotation.stage,
+        "old_key": rotation.old[-4:],
+        "new_key": rotation.new[-4:],
+        "delete_after": None if rotation.delete_after is None else stamp(rotation.delete_after),
+    }
+
+
+def rotated_object(rotated: Rotated, now: datetime) -> dict[str, Any]:
+    """What a step did; `done`: it is not for the client to ask for the next one, else `retry_after_seconds`."""
+    rotation = rotated.identity.rotation
+    over = rotation is None or not rotation.over(now)
+    done = rotated.did in _LAST or (rotated.did == "inactive" and over)
+    body: dict[str, Any] = legible(
+        {
+            "identity": identity_object(rotated.identity, now),
+            "did": rotated.did,
+            "done": done,
+            "old_key": rotated.old_key,
+            "new_key": rotated.new_key,
+            "usable": rotated.usable,
+            "usable_wanted": USABLE,
+            "last_used": rotated.last_used,
+            "signed_out": rotated.signed_out,
+            "retry_after_seconds": LOOK_AGAIN.seconds if rotated.did == "tried" and rotated.usable < USABLE else 0,
+        }
+    )
+    return body

@@ -12,6 +12,7 @@ from vaultd.errors import ConsentRequired, ForbiddenPeer, VaultdError
 from vaultd.model.credentials import RoleSession
 from vaultd.model.dialects import credentials_object
 from vaultd.model.plan import Plan, Step
+from vaultd.model.reminders import reminders
 from vaultd.model.text import shown
 from vaultd.web import bodies
 from vaultd.web.control_replies import SENTENCE, legible, reply
@@ -37,7 +38,11 @@ class _Profiles:
     async def index(self, request: web.Request) -> web.Response:
         catalog = self._rooms.catalog()
         rows = [profile_object(self._rooms.broker, catalog, name) for name in catalog.names()]
-        return reply({"profiles": rows, "trouble": legible(list(catalog.trouble()), limit=SENTENCE)})
+        said = {
+            "trouble": list(catalog.trouble()),
+            "reminders": reminders(self._rooms.custody.list(), self._rooms.clock.now()),
+        }
+        return reply({"profiles": rows, **legible(said, limit=SENTENCE)})
 
     async def plan(self, request: web.Request) -> web.Response:
         return reply(legible(plan_object(self._rooms.catalog().plan(request.match_info["profile"])), limit=SENTENCE))

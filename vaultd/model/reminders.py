@@ -1,0 +1,51 @@
+"""What a person is reminded of about his keys: sentences that end in what to type (`list`, `identities`, `doctor`).
+
+Rule: a reminder is no fault. What is half done and waits for a person is told first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+
+from vaultd.model.credentials import Identity
+from vaultd.model.rotation import Rotation
+from vaultd.model.text import shown, typed
+
+
+def reminders(identities: Iterable[Identity], now: datetime) -> list[str]:
+    """One for each identity at most."""
+    said = (_unfinished(each, now) or _aged(each, now) for each in identities)
+    return [each for each in said if each]
+
+
+def _unfinished(identity: Identity, now: datetime) -> str:
+    rotation = identity.rotation
+    if rotation is None or (rotation.stage == "inactive" and not rotation.over(now)):
+        return ""
+    way = f"type `vault-client rotate {typed(identity.name)}`"
+    return f"the rotation of {shown(identity.name)} is not finished: {_state(rotation)}; {way}"
+
+
+def _state(rotation: Rotation) -> str:
+    """What stands at AWS."""
+    old, new = f"…{rotation.old[-4:]}", f"…{rotation.new[-4:]}"
+    if rotation.stage == "intent":
+        if rotation.stray:
+            return f"{old} is in use, and of {', '.join(rotation.stray)} nobody has the secret"
+        return f"{old} is in use, and a new key may have been made"
+    if rotation.stage == "pending":
+        return f"{old} is in use, and {new} is not yet"
+    if rotation.stage == "inactive":
+        return f"{new} is in use, and {old} may be deleted, which needs an MFA session"
+    return f"{new} is in use, and {old} is Active, too"
+
+
+def _aged(identity: Identity, now: datetime) -> str:
+    if not identity.key_old(now):
+        return ""
+    least = "" if identity.key_created else "at least "
+    return (
+        f"the key …{identity.key_ending} of {shown(identity.name)} is {least}{identity.key_age(now).days} days old: "
+        f"type `vault-client rotate {typed(identity.name)}`"
+    )
