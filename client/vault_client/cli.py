@@ -21,10 +21,12 @@ if TYPE_CHECKING:
     from vault_client.link import Link
 
 _OPTIONS = {
+    "abandon": "delete the new key that is not in use yet; the old one stays",
     "all": "every grant",
     "duration=D": "ask AWS for sessions of this length: 45m, 2h (a new MFA code may be needed above 1h)",
     "env": "static keys in the environment, for tools that know no endpoint; they end with the session",
     "follow": "go on as lines are written (also -f)",
+    "grace=D": "keep the old key Inactive for so long before it is deleted: 24h (default), 7d, 0s",
     "format=F": "env (default), json, process, ini, dotenv, powershell or fish",
     "from-credentials-file": "take the key from the section of that name in ~/.aws/credentials",
     "from-env": "take the key from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
@@ -38,6 +40,7 @@ _OPTIONS = {
     "shell=S": "bash, zsh, sh, fish or pwsh, where the calling shell is not recognised",
     "stdin": "read it from stdin instead of the terminal",
     "token-code=CODE": "the MFA code, if one is needed; - reads one line of stdin",
+    "undo": "set the old key Active again, for what still needs it",
     "watch": "redraw until Ctrl-C",
 }
 #: Where a command means something else by an option.
@@ -76,6 +79,8 @@ _TABLE = (
             "store a long-term access key: asks for it, verifies it with AWS, finds its MFA device"),
     Command("identities", "", "json", "keys:identities", "list the stored keys"),
     Command("remove", "IDENTITY", "", "keys:remove", "forget a key, its sessions and the grants that need it"),
+    Command("rotate", "IDENTITY", "grace=D undo abandon token-code=CODE json", "rotating:rotate",
+            "put a new access key in the place of the old one, step by step; again: go on where it stopped"),
     Command("use", "PROFILE", "imds region=R duration=D shell=S token-code=CODE", "point:use",
             'point this shell at a profile: eval "$(vault-client use PROFILE)", or typed bare for a subshell'),
     Command("unuse", "", "shell=S", "point:unuse", 'undo use: eval "$(vault-client unuse)"'),
@@ -108,7 +113,7 @@ _SHOWN = 200
 _LONGEST_NAME = 1000
 
 #: Of the contract, and not there yet.
-LATER = ("login", "rotate", "import", "shell-init", "completion", "prompt")
+LATER = ("login", "import", "shell-init", "completion", "prompt")
 
 
 class Call:

@@ -206,12 +206,22 @@ def identities(call: Call) -> int:
         return 0
     rows = [
         (each["name"], each.get("account_id"), each.get("user_arn"), each.get("mfa_serial"),
-         f"…{each.get('access_key_id') or '????'}", local(each.get("created")))
+         f"…{each.get('access_key_id') or '????'}", _age(each), local(each.get("created")))
         for each in body["identities"]
     ]  # fmt: skip
-    heads = ("IDENTITY", "ACCOUNT", "USER", "MFA DEVICE", "KEY", "STORED")
+    heads = ("IDENTITY", "ACCOUNT", "USER", "MFA DEVICE", "KEY", "AGE", "STORED")
     call.out(table(heads, rows, Ink(sys.stdout, os.environ)))
+    for reminder in body.get("reminders") or ():
+        call.say(str(reminder))
     return 0
+
+
+def _age(identity: dict[str, Any]) -> str:
+    """`100d`, or `≥ 3d` where AWS has not told yet when the key was made."""
+    days = identity.get("key_age_days")
+    if not isinstance(days, int):
+        return ""
+    return f"{days}d" if identity.get("key_created") else f"≥ {days}d"
 
 
 def remove(call: Call) -> int:
