@@ -255,7 +255,7 @@ async def test_a_hung_call_is_abandoned_at_the_deadline(clock: FakeClock) -> Non
     second = asyncio.create_task(store.load("b"))
     await clock.advance(29)
     assert not first.done()
-    assert not store._threads
+    assert not store._calls._threads
     await clock.advance(1)
 
     for each in (first, second):

@@ -3,10 +3,7 @@
 Rules (security.md §3.1, architecture.md §5)
 - The backend's class is chosen here from an allow-list; `keyring.get_keyring()` is never called, because environment
   and configuration files can make it the null backend, a chainer or anything else (security.md §0.9).
-- Calls run one at a time, each on a fresh daemon thread: a hung thread of a pool starves the next call and blocks exit.
-- A call that has not returned after 30 s is abandoned, and for 60 s every call is KeyringBusy at once. While an
-  abandoned thread lives nothing is written: its own write may land late, over a newer one. The daemon then leaves by
-  `os._exit` (`abandoned`).
+- Calls run one at a time, each on a thread of its own, for 30 s at most (one_call.py).
 - A write is believed when it reads back equal: that catches the null backend, a planted item that shadows ours, and a
   write that was abandoned and did or did not land.
 - Nothing is cached: a lock of the keyring is a lock of ours.
@@ -14,31 +11,25 @@ Rules (security.md §3.1, architecture.md §5)
 
 from __future__ import annotations
 
-import asyncio
 import importlib
 import logging
 import sys
-import threading
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Literal, Protocol, TypeVar, cast
+from typing import Literal, Protocol, cast
 
 from vaultd.engine.seams import Clock
 from vaultd.errors import KeyringBusy, StoreDamaged, StoreUnavailable, VaultdError
 from vaultd.model.secret import Secret
+from vaultd.store.one_call import BREAKER, DEADLINE, OneCall, Words
 
 _log = logging.getLogger(__name__)
 
 SERVICE = "vaultd:identity"
-DEADLINE = timedelta(seconds=30)
-BREAKER = timedelta(seconds=60)
 
 #: What opening asks for: an item that is never there, so that a locked keyring has to say so or ask.
 _PROBE = "open"
-
-_Result = TypeVar("_Result")
 
 
 class Backend(Protocol):
@@ -104,14 +95,21 @@ class OsKeyring:
         deadline: timedelta = DEADLINE,
         breaker: timedelta = BREAKER,
     ) -> None:
-        self._clock = clock
-        self._choose = choose or (lambda: first_of(allowed()))
-        self._deadline = deadline
-        self._breaker = breaker
-        self._chosen: _Chosen | None = None
-        self._turn: asyncio.Task[object] | None = None
-        self._threads: list[threading.Thread] = []
-        self._broken_until: float | None = None
+        chosen = choose or (lambda: first_of(allowed()))
+        self._calls: OneCall[_Chosen] = OneCall(
+            lambda: None if (made := chosen()) is None else _Chosen(*made),
+            clock=clock,
+            words=Words(
+                late=f"The OS keyring did not answer within {deadline.total_seconds():.0f} seconds: unlock it, then "
+                "run `vault-client unlock`.",
+                undecided="The OS keyring has not answered an earlier call yet, which could undo this one: unlock the "
+                "keyring and try again, or run `vaultd restart`.",
+                absent=_unavailable,
+                translate=translated,
+            ),
+            deadline=deadline,
+            breaker=breaker,
+        )
 
     @property
     def kind(self) -> Literal["keyring", "file"]:
@@ -121,7 +119,7 @@ class OsKeyring:
     @property
     def backend(self) -> str:
         """The id that the index records; `keyring` before the first open."""
-        return self._chosen.id if self._chosen else "keyring"
+        return self._calls.found.id if self._calls.found else "keyring"
 
     @property
     def generation(self) -> int:
@@ -131,8 +129,7 @@ class OsKeyring:
     @property
     def abandoned(self) -> bool:
         """True while a thread that nobody waits for any more is still in a call."""
-        self._threads = [each for each in self._threads if each.is_alive()]
-        return bool(self._threads)
+        return self._calls.abandoned
 
     def needs_passphrase(self) -> bool:
         """False: the keyring asks for its own."""
@@ -156,26 +153,26 @@ class OsKeyring:
     ) -> None:
         """Choose the backend and reach it once, so that a locked one asks now. Raises StoreUnavailable, KeyringBusy."""
         del passphrase, create, accept_rollback, expected, seen  # the file store's
-        await self._call(lambda backend: backend.get_password(SERVICE, _PROBE))
+        await self._calls.call(lambda chosen: chosen.backend.get_password(SERVICE, _PROBE))
 
     async def load(self, item: str) -> Secret | None:
         """The item, or None."""
 
-        def read(backend: Backend) -> Secret | None:
-            value = backend.get_password(SERVICE, item)
+        def read(chosen: _Chosen) -> Secret | None:
+            value = chosen.backend.get_password(SERVICE, item)
             return None if value is None else Secret(value)
 
-        return await self._call(read)
+        return await self._calls.call(read)
 
     async def save(self, item: str, value: Secret) -> None:
         """Write, read back, compare; StoreDamaged when another value comes back."""
         kept = Secret(value.reveal_bytes())  # the caller may wipe his while we wait
 
-        def write(backend: Backend) -> bool:
-            backend.set_password(SERVICE, item, kept.reveal())
-            return _same(backend.get_password(SERVICE, item), kept)
+        def write(chosen: _Chosen) -> bool:
+            chosen.backend.set_password(SERVICE, item, kept.reveal())
+            return _same(chosen.backend.get_password(SERVICE, item), kept)
 
-        if not await self._call(write, writes=True):
+        if not await self._calls.call(write, writes=True):
             raise StoreDamaged(
                 f"The keyring does not give item {item} of {SERVICE} back as it was written, so another program has "
                 "put one of that name there or it keeps nothing: remove that item in the keyring's own program, or "
@@ -185,106 +182,15 @@ class OsKeyring:
     async def drop(self, item: str) -> None:
         """Delete the item; absent is fine."""
 
-        def delete(backend: Backend) -> None:
-            if backend.get_password(SERVICE, item) is not None:
-                backend.delete_password(SERVICE, item)
+        def delete(chosen: _Chosen) -> None:
+            if chosen.backend.get_password(SERVICE, item) is not None:
+                chosen.backend.delete_password(SERVICE, item)
 
-        await self._call(delete, writes=True)
+        await self._calls.call(delete, writes=True)
 
     def close(self) -> None:
         """Forget the backend: the next open chooses and asks again."""
-        self._chosen = None
-
-    # ---- one call at a time ----
-
-    async def _call(self, work: Callable[[Backend], _Result], *, writes: bool = False) -> _Result:
-        """`work` on a thread, when every earlier call is over. A caller who leaves does not hurry the next one in."""
-        turn: asyncio.Task[_Result | VaultdError] = asyncio.create_task(
-            self._take_turn(self._turn, work, writes=writes)
-        )
-        self._turn = cast("asyncio.Task[object]", turn)
-        await asyncio.wait({turn})
-        outcome = turn.result()
-        if isinstance(outcome, VaultdError):
-            raise outcome
-        return outcome
-
-    async def _take_turn(
-        self, earlier: asyncio.Task[object] | None, work: Callable[[Backend], _Result], *, writes: bool
-    ) -> _Result | VaultdError:
-        if earlier is not None and not earlier.done():
-            await asyncio.wait({earlier})
-        if (busy := self._why_not(writes=writes)) is not None:
-            return busy
-        return await self._in_time(work)
-
-    def _why_not(self, *, writes: bool) -> KeyringBusy | None:
-        if self._broken_until is not None and self._clock.boottime() < self._broken_until:
-            return self._busy()
-        if writes and self.abandoned:
-            return KeyringBusy(
-                "The OS keyring has not answered an earlier call yet, which could undo this one: unlock the keyring "
-                "and try again, or run `vaultd restart`."
-            )
-        return None
-
-    async def _in_time(self, work: Callable[[Backend], _Result]) -> _Result | VaultdError:
-        landed: asyncio.Future[_Result | VaultdError] = asyncio.get_running_loop().create_future()
-        thread = self._start(work, landed)
-        timer = asyncio.create_task(self._clock.sleep(self._deadline.total_seconds()))
-        either: set[asyncio.Future[Any]] = {landed, timer}
-        try:
-            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            timer.cancel()
-            if not landed.done():  # too late, or the loop ends: nobody will hear of this call any more
-                landed.cancel()
-                self._threads.append(thread)
-        if not landed.cancelled():
-            self._broken_until = None
-            return landed.result()
-        self._broken_until = self._clock.boottime() + self._breaker.total_seconds()
-        _log.warning("abandon keyring-call after_seconds=%d", self._deadline.total_seconds())
-        return self._busy()
-
-    def _start(
-        self, work: Callable[[Backend], _Result], landed: asyncio.Future[_Result | VaultdError]
-    ) -> threading.Thread:
-        loop, known = asyncio.get_running_loop(), self._chosen
-
-        def run() -> None:
-            chosen, outcome = self._attempt(work, known)
-
-            def land() -> None:  # a closure: asyncio's logs print the arguments of callbacks (security.md §0.5)
-                if not landed.done():
-                    self._chosen = chosen
-                    landed.set_result(outcome)
-
-            with suppress(RuntimeError):  # the loop is gone: nobody waits any more
-                loop.call_soon_threadsafe(land)
-
-        thread = threading.Thread(target=run, name="vaultd-keyring", daemon=True)
-        thread.start()
-        return thread
-
-    def _attempt(
-        self, work: Callable[[Backend], _Result], chosen: _Chosen | None
-    ) -> tuple[_Chosen | None, _Result | VaultdError]:
-        """On the thread: choose if need be, call, translate. What a keyring says may hold anything: not repeated."""
-        try:
-            if chosen is None and (made := self._choose()) is not None:
-                chosen = _Chosen(*made)
-            if chosen is None:
-                return None, _unavailable()
-            return chosen, work(chosen.backend)
-        except Exception as exc:  # noqa: BLE001 - keyring, SecretStorage, jeepney and macOS each raise their own
-            return chosen, translated(exc)
-
-    def _busy(self) -> KeyringBusy:
-        return KeyringBusy(
-            f"The OS keyring did not answer within {self._deadline.total_seconds():.0f} seconds: unlock it, then run "
-            "`vault-client unlock`."
-        )
+        self._calls.forget()
 
 
 def first_of(candidates: Iterable[Candidate]) -> tuple[str, Backend] | None:
