@@ -325,6 +325,7 @@ class Daemon:
             audit=self.audit,
             attestation=self.attestation,
             custody=self._keeper,
+            importer=self._keeper,
             rotations=self.rotations,
             lifecycle=self,
             clock=self._around.clock,

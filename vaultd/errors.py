@@ -13,6 +13,7 @@ request byte enters one (architecture.md §9). Edges translate their package's e
     │  │  └─ UnknownProfile · UnknownIdentity · UnknownGrant · UnknownPrompt
     │  ├─ MethodNotAllowed           405
     │  ├─ IdentityExists             409
+    │  ├─ NotImported                409: the source of a key is not deleted
     │  └─ ProtocolMismatch           426
     ├─ NeedsPerson                   4xx: a person has to do something
     │  ├─ MfaRequired                403 (409 on the control API, with the prompt), exit 3
@@ -154,6 +155,13 @@ class IdentityExists(Refused):
     """`add` without `--replace` on a name that holds a key."""
 
     code = "IdentityExists"
+    status = 409
+
+
+class NotImported(Refused):
+    """What is in another program's store is not what is stored here, so it is not deleted there."""
+
+    code = "NotImported"
     status = 409
 
 

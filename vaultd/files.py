@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import itertools
 import os
 import pwd
 import secrets
@@ -270,6 +271,21 @@ class Files:
             with _closing(descriptor):
                 ownership.check_secret(os.fstat(descriptor), path, delivered=delivered)
                 return self._read_from(descriptor, path, 0)
+
+    def names(self, directory: Path, *, most: int) -> tuple[bytes, ...] | None:
+        """So many names, at most, in a directory of the user's own; None when it is absent.
+
+        It may be a link as in `read_config`. Who else may write to it could put files of his among the user's.
+        """
+        with self._reading(directory):
+            ownership.check_links(directory)
+            descriptor = self._open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            if descriptor is None:
+                return None
+            with _closing(descriptor):
+                self._own_dir(descriptor, directory, tighten=False)
+                with os.scandir(descriptor) as found:
+                    return tuple(os.fsencode(each.name) for each in itertools.islice(found, most))
 
     def replace(self, path: Path, content: bytes) -> None:
         """Make `content` the file, whole or not at all, and durable before this returns.

@@ -22,6 +22,7 @@ from vaultd.model.credentials import IdentityKey
 from vaultd.model.partitions import Endpoint
 from vaultd.model.plan import Overrides
 from vaultd.model.secret import Secret
+from vaultd.store.aws_vault import AwsVault
 from vaultd.store.identities import IdentityIndex, IndexEntry
 from vaultd.store.sealed_file import SealedFile, _Keys
 from vaultd.store.sealed_format import ARGON2ID, Kdf
@@ -104,6 +105,7 @@ class House:
             index=self.index,
             make_entry=IndexEntry,
             sts=self.sts,
+            foreign=AwsVault(files, clock=clock),
             iam=_Iam(),
             clock=clock,
             files=files,

@@ -18,6 +18,7 @@ from vaultd.model.credentials import Identity, IdentityKey, MfaHandle, RoleSessi
 from vaultd.model.partitions import Endpoint
 from vaultd.model.plan import RoleParameters
 from vaultd.model.secret import Secret
+from vaultd.store.aws_vault import AwsVault
 from vaultd.store.identities import IdentityIndex, IndexEntry
 from vaultd.store.sealed_log import SealedLogFile
 
@@ -96,6 +97,7 @@ class Home:
             make_entry=IndexEntry,
             sts=self.sts,
             iam=self.iam,
+            foreign=AwsVault(self.files, clock=self.clock),
             clock=self.clock,
             files=self.files,
             locked_marker=self.marker,

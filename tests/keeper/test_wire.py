@@ -16,12 +16,15 @@ from tests.keeper.rooms import ENDPOINT, HOUR, ROLE, SERIAL, franklin, with_code
 from tests.keeper.wired import errors, setup
 from vaultd.engine.seams import (
     Custody,
+    ForeignStore,
     Head,
+    Importer,
     Keeper,
     Minted,
     MintRole,
     MintServed,
     Note,
+    Offer,
     Opened,
     Outlook,
     Rotated,
@@ -50,6 +53,7 @@ IDENTITY = Identity("franklin", "123456789012", "arn:aws:iam::123456789012:user/
 ROTATION = Rotation("pending", "uuid", ("AKIAFRANKLIN00000001",), NOON, HOUR, "AKIAFRANKLIN00000002", ("AKIASTRAY",))
 FULL = Endpoint("eu-west-1", "http://127.0.0.1:1", None, use_fips=True, ca_bundle="/etc/ca.pem", fallback_region="x-y")
 TAGGED = RoleParameters("arn:a", "name", tags=(("team", "web"), ("cost", "7")), transitive_tag_keys=("team",))
+FOREIGN = ForeignStore("file", "/home/franklin/.awsvault/keys")
 LONGEST = timedelta(days=36, seconds=5, microseconds=7)
 
 #: (call, its arguments), at least one of each call and of each kind of value.
@@ -74,6 +78,14 @@ CALLS: list[tuple[str, dict[str, object]]] = [
     ("rotate", {"name": "franklin", "endpoint": ENDPOINT, "handle": HANDLE, "wish": "go", "grace": None}),
     ("rotate", {"name": "franklin", "endpoint": ENDPOINT, "handle": None, "wish": "undo", "grace": LONGEST}),
     ("date", {"name": "franklin", "endpoint": ENDPOINT, "handle": HANDLE}),
+    ("offers", {"source": FOREIGN, "passphrase": Secret("correct horse"), "names": ("identity", "50% off")}),
+    ("offers", {"source": FOREIGN, "passphrase": None, "names": ()}),
+    (
+        "adopt",
+        {"source": FOREIGN, "name": "bücher", "passphrase": None, "endpoint": ENDPOINT, "mfa_serial": SERIAL},
+    ),
+    ("discard", {"source": FOREIGN, "name": "team/prod", "passphrase": Secret("correct horse")}),
+    ("holds", {"key": franklin()}),
     ("warm", {}),
     ("keyring", {}),
 ]
@@ -93,6 +105,11 @@ RESULTS: list[tuple[str, object]] = [
     ("detect", (SERIAL, "GAHT12345678")),
     ("rotate", Rotated(replace(IDENTITY, rotation=ROTATION), "tried", "0001", "0002", usable=2)),
     ("date", replace(IDENTITY, key_created=NOON)),
+    ("offers", (Offer("identity", "identity", "0001", held="same"), Offer("team/prod", "team-prod", wrong="damaged"))),
+    ("offers", ()),
+    ("adopt", IDENTITY),
+    ("discard", None),
+    ("holds", True),
     ("warm", None),
     ("keyring", None),
     ("keyring", "secret-service"),
@@ -137,8 +154,8 @@ def test_an_error_of_a_class_of_its_own_arrives_as_the_nearest_known() -> None:
 
 
 def test_every_call_of_the_seams_is_carried() -> None:
-    """A method that is added to Keeper, Custody or Outlook is carried too, or this says that it was forgotten."""
-    for seam in (Keeper, Custody, Outlook):
+    """A method that is added to one of these is carried too, or this says that it was forgotten."""
+    for seam in (Keeper, Custody, Importer, Outlook):
         made = {name for name, each in vars(seam).items() if inspect.iscoroutinefunction(each)}
         assert made == {name for name, owner in wire.CALLS.items() if owner is seam}
     assert {name for name, _ in CALLS} == set(wire.CALLS) == {name for name, _ in RESULTS}

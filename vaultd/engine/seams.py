@@ -8,7 +8,7 @@ no callbacks: the same Protocol over a socketpair is a second process.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Literal, Protocol
 
@@ -207,6 +207,53 @@ class Custody(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class ForeignStore:
+    """A store of aws-vault's: of backend `file` the directory `place`, of `secret-service` the collection `place`."""
+
+    backend: Literal["file", "secret-service"]
+    place: str
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """One long-term key in a foreign store, and the identity that it would be here ("" where none can be).
+
+    `key_ending` is the last 4 characters; `wrong`, a sentence, why it cannot be imported. `held`: under that name
+    nothing is stored yet, the same key, or another one.
+    """
+
+    name: str
+    identity: str
+    key_ending: str = ""
+    wrong: str = ""
+    held: Literal["no", "same", "other"] = "no"
+
+
+class Importer(Protocol):
+    """Keys of other programs on their way in. Implemented by the keeper beside Custody: their secrets never go up.
+
+    Every call with a `source` may raise NotFound (no such store), WrongPassphrase, FileRefused, BadRequest (too much
+    in it), StoreUnavailable, KeyringBusy, Locked. Nothing of the source is written but by `discard`.
+    """
+
+    async def offers(
+        self, source: ForeignStore, *, passphrase: Secret | None, names: tuple[str, ...]
+    ) -> tuple[Offer, ...]:
+        """The long-term keys of a store, or those of `names` that are there; sessions and tokens are left out."""
+
+    async def adopt(
+        self, source: ForeignStore, name: str, *, passphrase: Secret | None, endpoint: Endpoint, mfa_serial: str | None
+    ) -> Identity:
+        """`Custody.add` of a key of the store. One that is stored already is its identity; also raises as `add`."""
+
+    async def discard(self, source: ForeignStore, name: str, *, passphrase: Secret | None) -> None:
+        """Delete a key from the store, after our own store gave the same key back. Raises NotImported, Unwritable."""
+
+    async def holds(self, key: IdentityKey) -> bool:
+        """Does the store, read again, hold this very key for that identity?"""
+
+
+@dataclass(frozen=True, slots=True)
 class Residence:
     """Where a keeper lives. `apart`: in a process of its own, of which `restarts` came after the first.
 
@@ -364,6 +411,31 @@ class IdentityStore(Protocol):
 
     def close(self) -> None:
         """Forget every key and value held in memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class ForeignKey:
+    """One long-term key as it was read from a foreign store: the `key`, its identity being `name`, or what is `wrong`.
+
+    `mark` is what it looked like: it is deleted only while it still does.
+    """
+
+    name: str
+    key: IdentityKey | None = None
+    wrong: str = ""
+    mark: str = field(default="", repr=False)
+
+
+class ForeignKeys(Protocol):
+    """What reads the stores of other programs; raises as `Importer`."""
+
+    async def read(
+        self, source: ForeignStore, *, passphrase: Secret | None, names: tuple[str, ...]
+    ) -> tuple[ForeignKey, ...]:
+        """By name; of `names` those that are there, of none all."""
+
+    async def drop(self, source: ForeignStore, found: ForeignKey) -> None:
+        """Delete one that was read; absent is fine. Raises NotImported for one that has changed since, Unwritable."""
 
 
 class SealedLog(Protocol):

@@ -154,6 +154,11 @@ class Identities:
         await self._store_key(store, key, identity, replace=replace)
         return identity
 
+    async def read_back(self, name: str) -> IdentityKey | None:
+        """The key of `name` as the store gives it now, whatever is held in memory; None where there is none."""
+        entry = self._find(name)
+        return None if entry is None else await self.stored(name, entry.uuid)
+
     async def remove(self, name: str) -> None:
         """Drop key, then line; those of a rotation that is under way, too."""
         self._entry(name)

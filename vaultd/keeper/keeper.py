@@ -20,6 +20,8 @@ from pathlib import Path
 
 from vaultd.engine.seams import (
     Clock,
+    ForeignKeys,
+    ForeignStore,
     Head,
     Iam,
     IdentityStore,
@@ -28,6 +30,7 @@ from vaultd.engine.seams import (
     MintRole,
     MintServed,
     Note,
+    Offer,
     Opened,
     Rotated,
     SealedLog,
@@ -50,6 +53,7 @@ from vaultd.files import Files
 from vaultd.keeper import codec
 from vaultd.keeper.codes import Codes, Sent, six_digits
 from vaultd.keeper.custody import Identities, Index, MakeEntry
+from vaultd.keeper.importing import KeyImport
 from vaultd.keeper.notes import living_notes, seal_head, seal_note
 from vaultd.keeper.opening import Kind, Shut, Stores
 from vaultd.keeper.records import Records
@@ -82,6 +86,7 @@ class DaemonKeeper:
         make_entry: MakeEntry,
         sts: Sts,
         iam: Iam,
+        foreign: ForeignKeys,
         clock: Clock,
         files: Files,
         locked_marker: Path,
@@ -98,6 +103,7 @@ class DaemonKeeper:
         self._sessions = MfaSessions(records=self._records, clock=clock, persist=persist)
         self._identities = Identities(index=index, make_entry=make_entry, sts=sts, iam=iam, clock=clock)
         self._rotation = KeyRotation(identities=self._identities, sts=sts, iam=iam, clock=clock)
+        self._import = KeyImport(foreign, self._identities)
         self._rotating: dict[str, asyncio.Task[Rotated]] = {}
         self._store: IdentityStore | None = None
         self._opening: asyncio.Future[None] | None = None
@@ -467,6 +473,38 @@ class DaemonKeeper:
 
     async def _signing(self, name: str, handle: MfaHandle | None, epoch: int) -> IdentityKey | MfaSession:
         return await self._key(name, epoch) if handle is None else self._session(handle)
+
+    # ---- importer ----
+
+    async def offers(
+        self, source: ForeignStore, *, passphrase: Secret | None, names: tuple[str, ...]
+    ) -> tuple[Offer, ...]:
+        """See the seam."""
+        epoch = self._live()
+        found = await self._import.offers(source, passphrase=passphrase, names=names)
+        self._still(epoch)
+        return found
+
+    async def adopt(
+        self, source: ForeignStore, name: str, *, passphrase: Secret | None, endpoint: Endpoint, mfa_serial: str | None
+    ) -> Identity:
+        """See the seam."""
+        epoch = self._live()
+        key = await self._import.key(source, name, passphrase=passphrase)
+        self._still(epoch)
+        if await self._import.holds(key):
+            return self._identities.identity(key.identity)
+        return await self.add(key, endpoint=endpoint, mfa_serial=mfa_serial)
+
+    async def discard(self, source: ForeignStore, name: str, *, passphrase: Secret | None) -> None:
+        """See the seam."""
+        self._live()
+        await self._import.discard(source, name, passphrase=passphrase)
+
+    async def holds(self, key: IdentityKey) -> bool:
+        """See the seam."""
+        self._live()
+        return await self._import.holds(key)
 
     # ---- shared ----
 

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from vaultd import __version__, logs
-from vaultd.engine.seams import Custody, Keeper, Outlook
+from vaultd.engine.seams import Custody, Importer, Keeper, Outlook
 from vaultd.errors import VaultdError
 from vaultd.files import Files, Layout, Lock
 from vaultd.host import hardening
@@ -37,7 +37,7 @@ _BROKE = "vaultd's keeper made an error: type `vaultd logs` for the traceback."
 log = logging.getLogger(__name__)
 
 
-class Whole(Keeper, Custody, Protocol):
+class Whole(Keeper, Custody, Importer, Protocol):
     """DaemonKeeper, as far as it is served here."""
 
     @property

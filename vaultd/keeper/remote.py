@@ -1,4 +1,4 @@
-"""RemoteKeeper: the seams `Keeper`, `Custody` and `Outlook` over a socketpair, and the life of the process behind it.
+"""RemoteKeeper: the keeper's seams and `Outlook` over a socketpair, and the life of the process behind it.
 
 Rules (architecture.md §3, §6.6, §7)
 - A call has a deadline; a keeper that passes one is hung and is killed. A cancelled call is cancelled below.
@@ -22,7 +22,19 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, Literal, Protocol
 
-from vaultd.engine.seams import Head, Minted, MintMfa, MintRole, MintServed, Note, Opened, Residence, Rotated
+from vaultd.engine.seams import (
+    ForeignStore,
+    Head,
+    Minted,
+    MintMfa,
+    MintRole,
+    MintServed,
+    Note,
+    Offer,
+    Opened,
+    Residence,
+    Rotated,
+)
 from vaultd.errors import KeeperEnded, Locked, Unwritable, VaultdError
 from vaultd.keeper import wire
 from vaultd.keeper.line import Line
@@ -201,6 +213,34 @@ class RemoteKeeper:
         """See the seam."""
         identity: Identity = await self._call("date", {"name": name, "endpoint": endpoint, "handle": handle})
         return identity
+
+    # ---- Importer ----
+
+    async def offers(
+        self, source: ForeignStore, *, passphrase: Secret | None, names: tuple[str, ...]
+    ) -> tuple[Offer, ...]:
+        """See the seam."""
+        found: tuple[Offer, ...] = await self._call(
+            "offers", {"source": source, "passphrase": passphrase, "names": names}
+        )
+        return found
+
+    async def adopt(
+        self, source: ForeignStore, name: str, *, passphrase: Secret | None, endpoint: Endpoint, mfa_serial: str | None
+    ) -> Identity:
+        """See the seam."""
+        given = {"passphrase": passphrase, "endpoint": endpoint, "mfa_serial": mfa_serial}
+        identity: Identity = await self._call("adopt", {"source": source, "name": name, **given})
+        return identity
+
+    async def discard(self, source: ForeignStore, name: str, *, passphrase: Secret | None) -> None:
+        """See the seam."""
+        await self._call("discard", {"source": source, "name": name, "passphrase": passphrase})
+
+    async def holds(self, key: IdentityKey) -> bool:
+        """See the seam."""
+        held: bool = await self._call("holds", {"key": key})
+        return held
 
     # ---- Outlook ----
 

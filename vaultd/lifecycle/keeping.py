@@ -29,6 +29,7 @@ from vaultd.host import hardening
 from vaultd.keeper.keeper import DaemonKeeper
 from vaultd.keeper.opening import Stores
 from vaultd.keeper.wire import Setup, framed, packed
+from vaultd.store.aws_vault import AwsVault
 from vaultd.store.identities import IdentityIndex, IndexEntry
 from vaultd.store.os_keyring import allowed, first_of
 from vaultd.store.sealed_file import SealedFile
@@ -71,6 +72,7 @@ def keeper(
         make_entry=IndexEntry,
         sts=outside.sts,
         iam=outside.iam,
+        foreign=AwsVault(files, clock=clock),
         clock=clock,
         files=files,
         locked_marker=layout.locked_marker,

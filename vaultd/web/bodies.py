@@ -11,6 +11,7 @@ from typing import Annotated, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator, ValidationError
 
+from vaultd.engine.seams import ForeignStore
 from vaultd.errors import BadRequest
 from vaultd.model import limits
 from vaultd.model.plan import Overrides
@@ -114,6 +115,42 @@ class RotateBody(Body):
         return None if self.grace_seconds is None else timedelta(seconds=self.grace_seconds)
 
 
+class CompareBody(Body):
+    """POST /v1/identities/{name}/compare: a key that may be the one that is stored."""
+
+    AccessKeyId: str = Field(pattern=r"^[A-Z0-9]{16,128}$")
+    SecretAccessKey: SecretText
+
+
+class ImportBody(Body):
+    """POST /v1/imports/aws-vault: what can be imported, of all or of `names`. `place` is a directory by its whole path,
+    or the collection's name.
+    """
+
+    backend: Literal["file", "secret-service"]
+    place: str = Field(min_length=1, max_length=4096)
+    passphrase: SecretText | None = None
+    names: tuple[Annotated[str, Field(min_length=1, max_length=1024)], ...] = Field(default=(), max_length=500)
+
+    def source(self) -> ForeignStore:
+        """The store that is meant."""
+        return ForeignStore(self.backend, self.place)
+
+
+class ImportOneBody(Body):
+    """POST /v1/imports/aws-vault/adopt and …/discard: one key of it, by its name there."""
+
+    backend: Literal["file", "secret-service"]
+    place: str = Field(min_length=1, max_length=4096)
+    passphrase: SecretText | None = None
+    name: str = Field(min_length=1, max_length=1024)
+    MfaSerial: str | None = Field(default=None, min_length=9, max_length=256, pattern=r"^[\w+=/:,.@-]+$")
+
+    def source(self) -> ForeignStore:
+        """The store that is meant."""
+        return ForeignStore(self.backend, self.place)
+
+
 class UnlockBody(Body):
     """POST /v1/unlock: the file store's passphrase; none for the keyring."""
 
@@ -128,11 +165,15 @@ _OUT_OF_BOUNDS = {
 }  # fmt: skip
 _BOUNDS = {
     "AccessKeyId": "an access key id is 16 to 128 capital letters and digits",
+    "backend": "it is one of file and secret-service",
     "MfaSerial": "an MFA device is named by its ARN or its serial number",
     "grace_seconds": "an old key is kept Inactive for 0 seconds to 90 days",
     "duration_seconds": "sessions of 900 to 43200 seconds are what AWS gives",
     "identity": "an identity's name has 1 to 512 characters",
     "kind": "it is one of exec, shell and lease",
+    "name": "a key's name has 1 to 1024 characters",
+    "names": "up to 500 names of 1 to 1024 characters each are taken",
+    "place": "a directory or a collection has 1 to 4096 characters",
     "pid": "a process id is above 0",
     "policy": "a session policy has up to 2048 characters",
     "policy_arns": "up to 10 ARNs of up to 2048 characters each are taken",

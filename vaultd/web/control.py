@@ -24,7 +24,7 @@ from vaultd.web import bodies
 from vaultd.web.control_connection import ControlConnection
 from vaultd.web.control_replies import error_reply
 from vaultd.web.rooms import Rooms, connection
-from vaultd.web.routes import daemon, grants, identities, profiles, prompts
+from vaultd.web.routes import daemon, grants, identities, imports, profiles, prompts
 
 #: Version of the control API; a client of another one is told so (426).
 PROTOCOL = "1"
@@ -48,7 +48,7 @@ class Control:
     async def start(self, sock: socket.socket) -> None:
         """Begin to serve."""
         app = web.Application(middlewares=[self._guard], client_max_size=bodies.BODY_LIMIT)
-        for room in (profiles, grants, prompts, identities, daemon):
+        for room in (profiles, grants, prompts, identities, imports, daemon):
             app.add_routes(room.table(self._rooms))
         self._runner = web.AppRunner(app, access_log=None)
         await self._runner.setup()

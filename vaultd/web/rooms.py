@@ -14,7 +14,7 @@ from vaultd.engine.broker import Broker
 from vaultd.engine.desk import Desk
 from vaultd.engine.grants import Grants
 from vaultd.engine.rotations import Rotations
-from vaultd.engine.seams import Clock, Custody
+from vaultd.engine.seams import Clock, Custody, Importer
 from vaultd.host import processes
 from vaultd.model.ground import Ground
 from vaultd.model.peer import Peer
@@ -87,6 +87,7 @@ class Rooms:
     audit: Audit
     attestation: Attestation
     custody: Custody
+    importer: Importer
     rotations: Rotations
     lifecycle: Lifecycle
     clock: Clock

@@ -44,10 +44,7 @@ class _Identities:
         identity = await self._rooms.custody.add(
             key, endpoint=endpoint, mfa_serial=body.MfaSerial, replace=body.replace
         )
-        self._rooms.broker.forget_identity(body.name)
-        self._rooms.lifecycle.identities_changed()
-        self._note("identity.add", request, identity)
-        return reply(identity_object(identity, self._rooms.clock.now()), status=201)
+        return added(self._rooms, request, identity)
 
     async def index(self, request: web.Request) -> web.Response:
         now, listed = self._rooms.clock.now(), self._rooms.custody.list()
@@ -79,7 +76,7 @@ class _Identities:
         await self._rooms.custody.remove(name)
         self._rooms.broker.forget_identity(name)
         self._rooms.lifecycle.identities_changed()
-        self._note("identity.remove", request, known[name])
+        note(self._rooms, "identity.remove", request, known[name])
         self._rooms.grants.revoke_all(reason="identity removed", profiles=doomed)
         return reply({})
 
@@ -89,15 +86,25 @@ class _Identities:
         except VaultdError:
             return False
 
-    def _note(self, event: str, request: web.Request, identity: Identity) -> None:
-        self._rooms.audit.record(
-            event,
-            sync=True,
-            identity=identity.name,
-            account_id=identity.account_id,
-            peer=caller(request),
-            access_key_id=identity.key_ending,
-        )
+
+def added(rooms: Rooms, request: web.Request, identity: Identity) -> web.Response:
+    """A key is stored: plans are made anew, the audit log says so, 201."""
+    rooms.broker.forget_identity(identity.name)
+    rooms.lifecycle.identities_changed()
+    note(rooms, "identity.add", request, identity)
+    return reply(identity_object(identity, rooms.clock.now()), status=201)
+
+
+def note(rooms: Rooms, event: str, request: web.Request, identity: Identity) -> None:
+    """The audit line about a key, on disk before the answer."""
+    rooms.audit.record(
+        event,
+        sync=True,
+        identity=identity.name,
+        account_id=identity.account_id,
+        peer=caller(request),
+        access_key_id=identity.key_ending,
+    )
 
 
 def identity_object(identity: Identity, now: datetime) -> dict[str, Any]:
