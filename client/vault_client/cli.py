@@ -46,6 +46,14 @@ _OPTIONS = {
 #: Where a command means something else by an option.
 _OWN = {("doctor", "profile=P"): "--sdk for a tool that is told --profile P"}
 _EXAMPLES = {
+    "shell-init": (
+        'bash, in ~/.bashrc:  eval "$(vault-client shell-init bash)"',
+        'zsh, in ~/.zshrc:    eval "$(vault-client shell-init zsh)"',
+        "fish, in config.fish: vault-client shell-init fish | source",
+        "pwsh, in $PROFILE:    vault-client shell-init pwsh | Out-String | Invoke-Expression",
+    ),
+    "completion": ('eval "$(vault-client completion bash)"', "vault-client completion fish | source"),
+    "prompt": (r"""bash: PS1='${VAULTD_PROFILE:+[$(vault-client prompt)] }\$ '""",),
     "use": (
         'eval "$(vault-client use PROFILE)"',
         'eval "$(vault-client use --imds PROFILE)"',
@@ -102,8 +110,14 @@ _TABLE = (
     Command("doctor", "", "sdk profile=P json", "doctor:doctor",
             "what keeps this shell's tools from vaultd, and the remedy for each"),
     Command("log", "", "follow json profile=P", "show:log", "the audit log: who was given what, and why not"),
+    Command("shell-init", "bash|zsh|fish|pwsh", "", "integration:shell_init",
+            "shell integration: what an rc file evaluates, so that use and unuse change the shell itself"),
+    Command("completion", "bash|zsh|fish|pwsh", "", "completion:completion", "print the completion alone"),
+    Command("prompt", "", "", "promptline:prompt", "profile·time-left, for a prompt; nothing where nothing is in use"),
 )  # fmt: skip
 COMMANDS = {command.name: command for command in _TABLE}
+#: What the scripts of shell-init and completion call; nobody types them.
+_UNTYPED = {"__complete": "completion:complete", "__sweep": "integration:sweep"}
 
 #: Their stdout is for eval.
 _EVALUATED = ("use", "unuse")
@@ -113,7 +127,7 @@ _SHOWN = 200
 _LONGEST_NAME = 1000
 
 #: Of the contract, and not there yet.
-LATER = ("login", "import", "shell-init", "completion", "prompt")
+LATER = ("login", "import")
 
 
 class Call:
@@ -263,6 +277,8 @@ def _run(arguments: list[str], environ: Mapping[str, str]) -> int:
     if name in {"-V", "--version"}:
         Call.out(f"vault-client {__version__}\n")
         return 0
+    if name in _UNTYPED:
+        return _function(_UNTYPED[name])(rest, environ)
     command = COMMANDS.get(name)
     if command is None:
         raise _no_such(name)
@@ -270,12 +286,12 @@ def _run(arguments: list[str], environ: Mapping[str, str]) -> int:
         Call.out(usage(command))
         return 0
     call = _read(command, rest, environ)
-    return _function(command)(call)
+    return _function(command.call)(call)
 
 
-def _function(command: Command) -> Callable[[Call], int]:
-    module, _, function = command.call.partition(":")
-    found: Callable[[Call], int] = getattr(__import__(f"vault_client.{module}", fromlist=[function]), function)
+def _function(path: str) -> Callable[..., int]:
+    module, _, function = path.partition(":")
+    found: Callable[..., int] = getattr(__import__(f"vault_client.{module}", fromlist=[function]), function)
     return found
 
 
@@ -362,10 +378,12 @@ def usage(command: Command) -> str:
     first, dashes, last = command.operands.partition(" -- ")
     brackets = " ".join(f"[--{option.replace('=', ' ')}]" for option in command.options)
     line = " ".join(part for part in ("usage: vault-client", command.name, first, brackets) if part)
-    rows = "".join(
-        f"  --{option.replace('=', ' '):<24}{_OWN.get((command.name, option), _OPTIONS[option])}\n"
-        for option in command.options
-    )
+    rows = "".join(f"  --{option.replace('=', ' '):<24}{told}\n" for option, told in option_rows(command.name))
     shown = "".join(f"  {each}\n" for each in _EXAMPLES.get(command.name, ()))
     parts = (f"{line}{dashes}{last}\n", f"{command.summary}\n", rows, f"For example:\n{shown}" if shown else "")
     return "\n".join(part for part in parts if part)
+
+
+def option_rows(name: str) -> list[tuple[str, str]]:
+    """Each option of a command, as the table has it (`region=R`), and what it means there."""
+    return [(option, _OWN.get((name, option), _OPTIONS[option])) for option in COMMANDS[name].options]

@@ -18,13 +18,15 @@ from vault_client import shell as shells
 from vault_client.ask import settled
 from vault_client.cli import Call, brief
 from vault_client.errors import USAGE, Refusal, Stop
-from vault_client.link import check_listener, quoted
+from vault_client.link import PATIENCE, check_listener, quoted
 from vault_client.tables import clean, local, typed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
+
+    from vault_client.integration import Hook
 
 #: A subshell's own grant, so that `unuse` in it knows that only `exit` undoes it.
 SUBSHELL = "VAULTD_SUBSHELL"
@@ -36,14 +38,21 @@ _COERCED = frozenset({"C.UTF-8", "C.utf8", "UTF-8"})
 
 
 def use(call: Call) -> int:
-    """Lines to evaluate when stdout is not a terminal, else a subshell."""
+    """Lines to evaluate when stdout is not a terminal, else a subshell; under shell integration its function evaluates
+    them, and the grant is bound to its shell.
+    """
+    hook = _hook(call)
+    if call.operands == ["-"]:
+        call = _back(call, hook)
     body = _grant_body(call, kind="shell")
+    if hook is not None:
+        return _use_here(call, hook, body)
     if sys.stdout.isatty():
         return _subshell(call, body)
     shell = shells.calling(call.environ, call.value("shell"))
     grant = _granted(call, body)
     try:
-        call.out(_lines(call, shell, grant))
+        call.out(_lines(call, shell, grant, holder=_evaluator()))
     except BaseException:  # nobody has the token, and it would live for `[grants] max_age`
         _revoke(call, str(grant["id"]))
         raise
@@ -53,8 +62,66 @@ def use(call: Call) -> int:
     return 0
 
 
-def _lines(call: Call, shell: shells.Dialect, grant: dict[str, Any]) -> str:
-    variables = {**_variables(call.environ, grant), shells.HOLDER: _evaluator()}
+def _hook(call: Call) -> Hook | None:
+    """The function of `shell-init` that takes what we print."""
+    if shells.INTEGRATION not in call.environ:
+        return None
+    from vault_client.integration import Hook
+
+    return Hook.of(call.environ)
+
+
+def _back(call: Call, hook: Hook | None) -> Call:
+    if hook is None:
+        raise Stop("use -: without shell integration nobody remembers the profile before: type its name, or "
+                   "`vault-client shell-init --help`")  # fmt: skip
+    return hook.back(call)
+
+
+def _use_here(call: Call, hook: Hook, body: dict[str, Any]) -> int:
+    shell = shells.calling(call.environ, None)
+    grant = _bound(call, {**body, "pid": hook.pid})
+    try:
+        lines = _lines(call, shell, grant, holder=str(hook.pid)) + hook.remember(shell, call)
+        _from_now_on()
+        call.out(hook.whole(lines))
+    except BaseException:
+        _revoke(call, str(grant["id"]))
+        raise
+    _announce(call, grant, f"undo it with: {shell.undo}")
+    _end_own(call, hook)
+    return 0
+
+
+def _bound(call: Call, body: dict[str, Any]) -> dict[str, Any]:
+    """The grant that ends with a shell; where the daemon cannot see that shell (a container with our socket in it), one
+    that ends by `unuse`.
+    """
+    try:
+        return _granted(call, body)
+    except Refusal as refusal:
+        if refusal.code != "BadRequest" or "field pid" not in refusal.message:
+            raise
+    call.say("warning: vaultd cannot see this shell, so the grant does not end with it: type `vault-client unuse`")
+    return _granted(call, {name: value for name, value in body.items() if name != "pid"})
+
+
+def _from_now_on() -> None:
+    """Ctrl-C comes too late: the shell would be left with variables of a grant that was ended, or the reverse."""
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _end_own(call: Call, hook: Hook) -> None:
+    """The grant that this very shell held until now; a parent's that it inherited is not ours to end."""
+    grant = call.environ.get("VAULTD_GRANT")
+    if grant and call.environ.get(shells.HOLDER) == str(hook.pid):
+        _revoke(call, grant, seconds=5.0)
+
+
+def _lines(call: Call, shell: shells.Dialect, grant: dict[str, Any], *, holder: str) -> str:
+    variables = {**_variables(call.environ, grant), shells.HOLDER: holder}
     region = None if call.value("region") else variables.get("AWS_REGION")
     if region:
         decided_there = (*shells.REGION, "VAULTD_REGION")
@@ -78,8 +145,7 @@ def _evaluator() -> str:
     try:
         pipe = os.readlink("/proc/self/fd/1")
         while pid > 1 and pipe.startswith("pipe:") and os.readlink(f"/proc/{pid}/fd/1") == pipe:
-            with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as stat:
-                pid = int(stat.read().rpartition(")")[2].split()[1])
+            pid = shells.parent_of(pid)
     except OSError:
         pass  # no /proc: the parent it is
     return str(pid)
@@ -89,14 +155,20 @@ def unuse(call: Call) -> int:
     """The way back; the shell's grant ends, so that children that still hold its token lose access."""
     grant = call.environ.get("VAULTD_GRANT", "")
     shell = shells.calling(call.environ, call.value("shell"))
+    hook = _hook(call)
     if grant and call.environ.get(SUBSHELL) == grant:
         if not sys.stdout.isatty():
-            call.out("exit\n")
+            call.out("exit\n" if hook is None else hook.whole(""))
         call.say("this is a subshell of `vault-client use`: type exit to leave it")
         return 0
     if sys.stdout.isatty():
         call.say(f"a command cannot change its shell: type {shell.undo}")
         return USAGE
+    if hook is not None:
+        _from_now_on()
+        call.out(hook.whole(shells.unuse_lines(shell)))
+        _end_own(call, hook)
+        return 0
     call.out(shells.unuse_lines(shell))
     if grant:
         _revoke(call, grant)
@@ -186,9 +258,9 @@ def _own_port(url: str, *, closed: bool) -> int:
     return int(port)
 
 
-def _revoke(call: Call, grant: str) -> None:
+def _revoke(call: Call, grant: str, *, seconds: float = PATIENCE) -> None:
     try:
-        call.link.call("DELETE", f"/v1/grants/{quoted(grant)}")
+        call.link.call("DELETE", f"/v1/grants/{quoted(grant)}", seconds=seconds)
     except Refusal:
         pass  # it is over already
     except Stop as stop:
@@ -225,7 +297,7 @@ def _environment(call: Call, grant: dict[str, Any]) -> dict[str, str]:
             if name in variables:
                 variables[name] = environment.get(name) or chosen
     ours = () if chosen else shells.REGION
-    for name in (SUBSHELL, shells.HOLDER, "VAULTD_REGION", *ours, *grant["unset"]):
+    for name in (SUBSHELL, shells.HOLDER, shells.INTEGRATION, "VAULTD_REGION", *ours, *grant["unset"]):
         environment.pop(name, None)
     return {**environment, **variables}
 

@@ -37,6 +37,8 @@ IMDS = (
 )
 #: The pid of the shell whose eval took the grant: a child inherits VAULTD_GRANT, but is not who may end it.
 HOLDER = "VAULTD_SHELL"
+#: Set by the function of `shell-init`, for one call of ours: which shell asks, and what it remembers.
+INTEGRATION = "VAULTD_INTEGRATION"
 #: Ours alone. VAULTD_REGION repeats a region that we chose, which tells it from one that the user set.
 OURS = (*CONTAINER, *IMDS, "AWS_EC2_METADATA_DISABLED", "VAULTD_PROFILE", "VAULTD_GRANT", HOLDER, "VAULTD_REGION")
 REGION = ("AWS_REGION", "AWS_DEFAULT_REGION")
@@ -63,12 +65,22 @@ _BARE = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz012345678
 class Posix:
     """bash, zsh, dash, ksh and sh: nothing that POSIX does not have."""
 
-    undo = 'eval "$(vault-client unuse)"'
     fail = "false;"
+    #: How a person has the lines of a command evaluated.
+    evaluation = 'eval "$(%s)"'
+
+    @property
+    def undo(self) -> str:
+        """What a person types to be where he was."""
+        return self.evaluation % "vault-client unuse"
 
     def redo(self, arguments: str) -> str:
         """What a person types to use a profile, again."""
-        return f'eval "$(vault-client use {arguments})"'
+        return self.evaluation % f"vault-client use {arguments}"
+
+    def keep(self, name: str, value: str) -> str:
+        """A variable of the shell alone, of a value that `remembered` made."""
+        return f"{name}='{value}';"
 
     def drop(self, names: Iterable[str]) -> str:
         """What a person types to be without these variables."""
@@ -121,12 +133,22 @@ class Fish:
     it cannot be hidden from children either (fish 3.6 exports it past an unexported global one), so it is named.
     """
 
-    undo = "vault-client unuse | source"
     fail = "false;"
+    #: How a person has the lines of a command evaluated.
+    evaluation = "%s | source"
+
+    @property
+    def undo(self) -> str:
+        """What a person types to be where he was."""
+        return self.evaluation % "vault-client unuse"
 
     def redo(self, arguments: str) -> str:
         """What a person types to use a profile, again."""
-        return f"vault-client use {arguments} | source"
+        return self.evaluation % f"vault-client use {arguments}"
+
+    def keep(self, name: str, value: str) -> str:
+        """A variable of the shell alone, of a value that `remembered` made."""
+        return f"set -g {name} '{value}';"
 
     def drop(self, names: Iterable[str]) -> str:
         """What a person types to be without these variables, in whatever scope they are."""
@@ -185,12 +207,22 @@ class Fish:
 class PowerShell:
     """PowerShell: one statement a line, because `| Invoke-Expression` takes them one by one."""
 
-    undo = "vault-client unuse | Out-String | Invoke-Expression"
     fail = "throw 'vault-client has failed, see above';"
+    #: How a person has the lines of a command evaluated.
+    evaluation = "%s | Out-String | Invoke-Expression"
+
+    @property
+    def undo(self) -> str:
+        """What a person types to be where he was."""
+        return self.evaluation % "vault-client unuse"
 
     def redo(self, arguments: str) -> str:
         """What a person types to use a profile, again."""
-        return f"vault-client use {arguments} | Out-String | Invoke-Expression"
+        return self.evaluation % f"vault-client use {arguments}"
+
+    def keep(self, name: str, value: str) -> str:
+        """A variable of the shell alone, of a value that `remembered` made."""
+        return f"$global:{name} = '{value}';"
 
     def drop(self, names: Iterable[str]) -> str:
         """What a person types to be without these variables."""
@@ -261,6 +293,9 @@ def calling(environ: Mapping[str, str], chosen: str | None) -> Dialect:
         if found is None:
             raise Stop(f"--shell {chosen[:200]}: the shells known are {', '.join(NAMES)}; choose one of them", USAGE)
         return found
+    if integrated := dialect(environ.get(INTEGRATION, "").partition(" ")[0]):
+        integrated.evaluation = "%s"  # its function evaluates
+        return integrated
     parent = _parent_name()
     if parent in {"csh", "tcsh"}:
         raise Stop(f"no lines can be written for {parent}: type `vault-client use PROFILE` bare, for a subshell", USAGE)
@@ -273,6 +308,12 @@ def _parent_name() -> str:
             return comm.read().strip()
     except OSError:  # macOS, or a hidden /proc
         return ""
+
+
+def parent_of(pid: int) -> int:
+    """Raises OSError where /proc does not tell."""
+    with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as stat:
+        return int(stat.read().rpartition(")")[2].split()[1])
 
 
 def use_lines(shell: Dialect, *, variables: Mapping[str, str], unset: Iterable[str], region: str | None) -> str:
