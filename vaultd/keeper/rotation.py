@@ -179,7 +179,8 @@ class KeyRotation:
             await self._quiet(order, rotation, strays)
         if len(listed) > 1:
             raise _two_keys(order.name, listed, own.id)
-        return self._intend(order, rotation, own)
+        again = self._intend(order, rotation, own).identity.rotation
+        return await self._make(order, again or rotation)
 
     def _strays(self, rotation: Rotation, listed: tuple[ListedKey, ...]) -> tuple[ListedKey, ...]:
         """Keys that the intent did not list and that are of its minute, by AWS's clock."""
