@@ -97,6 +97,7 @@ class House:
         self.tell = tell
         self.clock = clock = clock or FakeClock()
         self.sts = _Sts(clock, tell)
+        self.iam = _Iam()
         self.store = _Store(files, layout.secrets_sealed, seen=layout.secrets_seen, clock=clock, kdf=KDF)
         self.index = IdentityIndex(files, layout.identities_json)
         self.keeper = DaemonKeeper(
@@ -106,7 +107,7 @@ class House:
             make_entry=IndexEntry,
             sts=self.sts,
             foreign=AwsVault(files, clock=clock),
-            iam=_Iam(),
+            iam=self.iam,
             clock=clock,
             files=files,
             locked_marker=layout.locked_marker,

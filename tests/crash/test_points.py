@@ -95,6 +95,7 @@ CONTROLS = [
     ("add --replace", BROKEN, NotPutBack, "lost"),
     ("grant create", KILL, forgets("grants.json"), "lost"),
     ("grant revoke --all", KILL, forgets("grants.json"), "undone"),
+    ("rotate", KILL, forgets("identities.json"), "lost"),
     ("remove", KILL, forgets("identities.json"), "undone"),
     ("lock", Kind("read-only", 30), forgets("locked"), "undone"),
     ("session save", KILL, forgets("sessions.sealed"), "resent"),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 from tests.crash.house import ENDPOINT, HOUR, PASSPHRASE, House, Tell, key_of, with_code
@@ -43,6 +44,22 @@ async def _replace(house: House) -> None:
     house.tell(f"replacing ada {key.access_key_id}")
     await house.keeper.add(key, endpoint=ENDPOINT, replace=True)
     house.tell(f"key ada {key.access_key_id}")
+
+
+async def _rotate(house: House) -> None:
+    """All of a rotation, the old key's end too; each arrow is a write of `identities.json`, some of the store."""
+    house.iam.table = {key_of("ada", 1).access_key_id: (True, house.clock.now())}
+    did = ""
+    while did != "deleted":
+        rotated = await house.keeper.rotate("ada", endpoint=ENDPOINT, handle=None, wish="go", grace=timedelta())
+        if (did := rotated.did) == "pending":
+            house.tell(f"replacing ada {_new(house)}")
+        elif did == "swapped":
+            house.tell(f"key ada {_new(house)}")
+
+
+def _new(house: House) -> str:
+    return next(each for each in house.iam.table if each != key_of("ada", 1).access_key_id)
 
 
 async def _remove(house: House) -> None:
@@ -143,6 +160,7 @@ WORKS = (
     Work("create store, add", "empty", _create, opened=False),
     Work("add", "used", _add),
     Work("add --replace", "used", _replace),
+    Work("rotate", "used", _rotate),
     Work("remove", "used", _remove),
     Work("unlock", "locked", _unlock, opened=False),
     Work("accept rollback", "rolled back", _accept, opened=False),

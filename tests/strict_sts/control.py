@@ -27,7 +27,7 @@ class Control:
         self._release = release
 
     def routes(self) -> list[web.RouteDef]:
-        told = (self.totp, self.calls, self.audit, self.key, self.seed, self.token, self.clock)
+        told = (self.totp, self.calls, self.audit, self.key, self.keys, self.seed, self.token, self.clock)
         done = (self.reset, self.world, self.clock, self.fault, self.mutate, self.revoke)
         return [
             *(web.get(f"/_ctl/{each.__name__}", _answered(each)) for each in told),
@@ -89,6 +89,12 @@ class Control:
     async def key(self, request: web.Request) -> Any:
         key = self._emulator.key(request.query.get("user", "franklin"))
         return {"id": key.id, "secret": key.secret}
+
+    async def keys(self, request: web.Request) -> Any:
+        """Every key of that user, by its status."""
+        world = self._emulator.state.world
+        found = world.keys_of(world.user_named(request.query.get("user", "franklin")).arn)
+        return {"keys": {key.id: key.status for key in found}}
 
     async def token(self, request: web.Request) -> Any:
         """Of a session issued here: for whoever looks for it where it must not be."""
