@@ -14,7 +14,7 @@ SDK_TOOLS    := go cargo node npm javac mvn git
 SDK_SYSTEM   := awscli curl procps gcc libc6-dev
 export SDK_CACHE ?= $(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME),$(HOME)/.cache)/vaultd-sdk
 
-.PHONY: setup system aws-v2 demo test sdk test-sdk test-adversary soak freshness fuzz crash lint fmt bench clean
+.PHONY: setup system aws-v2 demo test sdk test-sdk test-adversary soak freshness fuzz crash import-fixtures lint fmt bench clean
 
 setup: $(STAMP)
 
@@ -79,6 +79,11 @@ fuzz: setup
 # Every write of every piece of work, killed and failed once: the crash table. Fails when anything was torn or lost.
 crash: setup
 	$(BIN)/python -m tests.crash
+
+# The stores of aws-vault that the import's tests read, written anew by its own Go packages and read back: Go, gnome-keyring.
+import-fixtures: setup
+	$(BIN)/python -m tests.store.aws_vault.make
+	$(BIN)/python -m pytest tests/store/aws_vault -m "sdk or not sdk"
 
 # How often each SDK asks again, measured anew: about 5 minutes.
 freshness: sdk

@@ -284,7 +284,7 @@ def _translated(exc: Exception) -> VaultdError:
     names = {each.__name__ for each in type(exc).__mro__}
     if names & {"LockedException", "PromptDismissedException", "TimeoutError"}:
         return _locked()
-    if names & {"ImportError", "SecretServiceNotAvailableException"}:
+    if names & {"ImportError", "SecretServiceNotAvailableException", "FileNotFoundError"}:  # the last: no bus's socket
         return _unavailable()
     return KeyringBusy(f"aws-vault's store failed ({type(exc).__name__}): type `vaultd check`, then {_AGAIN} again.")
 
