@@ -41,6 +41,8 @@ def list_profiles(call: Call) -> int:
     troubles = _list(body, "trouble")
     for trouble in troubles:  # the rows may be those of before the file broke
         call.say(str(trouble))
+    for reminder in _list(body, "reminders"):
+        call.say(str(reminder))
     if troubles and not body["profiles"]:
         return MISCONFIGURED
     if not body["profiles"] and not call.flag("json"):
