@@ -1,0 +1,155 @@
+"""POST /v1/identities/{name}/rotate: a step a call, the question where IAM wants a code, and what is told of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.fakes import FakeClock
+from tests.web.control import KEY_ID, House, Started
+from vaultd.errors import IdentityBroken
+
+ROUTE = "/v1/identities/identity/rotate"
+
+
+@pytest.fixture
+async def started(tmp_path: Path) -> AsyncIterator[Started]:
+    clock = FakeClock()
+    house = House(tmp_path, clock=clock)
+    house.iam.now = clock.now
+    house.iam.table = {KEY_ID: (True, clock.now() - timedelta(days=100))}
+    async with house.run() as running:
+        yield running
+
+
+async def steps(started: Started, **more: object) -> list[dict[str, Any]]:
+    """Until it is done."""
+    done = [await started.ok("POST", ROUTE, more)]
+    while not done[-1]["done"]:
+        done.append(await started.ok("POST", ROUTE, more))
+    return done
+
+
+async def test_a_rotation(started: Started) -> None:
+    """409 with the question, then a step a call; what is shown of a key is its last four characters."""
+    await started.add()
+    status, body = await started.refused("POST", ROUTE, {})
+    assert (status, body["code"], body["exit"]) == (409, "MfaRequired", 3)
+    assert (body["prompt"]["identity"], body["opened"]) == ("identity", True)
+    await started.ok("POST", f"/v1/prompts/{body['prompt']['id']}", {"token_code": "123456"})
+
+    told = await steps(started)
+
+    assert [each["did"] for each in told] == [
+        "intent", "pending", "tried", "tried", "tried", "swapped", "inactive",
+    ]  # fmt: skip
+    assert [each["retry_after_seconds"] for each in told] == [0, 0, 2, 2, 0, 0, 0]
+    last = told[-1]
+    assert last["identity"]["rotation"] == {
+        "stage": "inactive", "old_key": KEY_ID[-4:], "new_key": last["new_key"], "delete_after": "2026-11-23T12:00:00Z",
+    }  # fmt: skip
+    assert last["identity"]["access_key_id"] == last["new_key"]
+    assert "canary" not in json.dumps(told)
+    assert KEY_ID not in json.dumps(told)
+    assert (await started.ok("GET", "/v1/identities"))["identities"] == [last["identity"]]
+    assert [each["did"] for each in await steps(started)] == ["kept"]
+    assert [each["reason"] for each in started.house.events("identity.rotate")] == [
+        "intent", "pending", "swapped", "inactive",
+    ]  # fmt: skip
+
+
+async def test_with_the_code_at_hand(started: Started) -> None:
+    """`--token-code`: sent where a session is wanted, and once; a wrong shape is 400."""
+    await started.add()
+    assert (await started.refused("POST", ROUTE, {"token_code": ""}))[0] == 400
+    first = await started.ok("POST", ROUTE, {"token_code": "123456"})
+    assert first["did"] == "intent"
+    assert (await started.ok("POST", ROUTE, {"token_code": "123456"}))["did"] == "pending", "not needed: not sent"
+    assert started.house.sts.counts()["session_token"] == 1
+
+
+async def test_sessions_of_the_old_key_end(started: Started) -> None:
+    """The next call of IAM's asks for a code again; role sessions are served as before."""
+    await started.with_session()
+    before = await started.ok("GET", "/v1/profiles/web-admin/credentials")
+    assert (await steps(started))[-1]["signed_out"] is True
+
+    assert (await started.refused("POST", ROUTE, {"wish": "undo"}))[1]["code"] == "MfaRequired"
+    assert await started.ok("GET", "/v1/profiles/web-admin/credentials") == before
+
+
+async def test_wishes_and_grace(started: Started) -> None:
+    """`undo`, `abandon` and `grace_seconds` do as they say; what cannot be is told, 409."""
+    await started.with_session()
+    status, body = await started.refused("POST", ROUTE, {"wish": "abandon"})
+    assert (status, body["code"], body["exit"]) == (409, "RotationStopped", 1)
+    await started.ok("POST", ROUTE, {})
+    assert (await started.ok("POST", ROUTE, {"wish": "abandon"}))["did"] == "abandoned"
+
+    assert (await steps(started, grace_seconds=0))[-1]["did"] == "deleted"
+    assert len(started.house.iam.table) == 1
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ({"wish": "please"}, "field wish: it is one of go, undo and abandon"),
+        ({"grace_seconds": -1}, "field grace_seconds: an old key is kept Inactive for 0 seconds to 90 days"),
+        ({"grace_seconds": "1d"}, "field grace_seconds: "),
+        ({"grace": 1}, "field grace: "),
+    ],
+)
+async def test_bad_bodies(started: Started, body: dict[str, Any], said: str) -> None:
+    """400 naming the field."""
+    await started.add()
+    status, answer = await started.refused("POST", ROUTE, body)
+    assert status == 400
+    assert answer["message"].startswith(said)
+
+
+async def test_unknown_and_locked(started: Started) -> None:
+    """404 with the nearest name; 403 while locked, and nothing is asked."""
+    await started.with_session()
+    status, body = await started.refused("POST", "/v1/identities/identty/rotate", {})
+    assert (status, "identity" in body["message"]) == (404, True)
+    await started.ok("POST", "/v1/lock", {})
+    assert (await started.refused("POST", ROUTE, {}))[1]["code"] == "Locked"
+    assert started.house.iam.asked == []
+
+
+async def test_a_broken_key_asks_nobody(started: Started) -> None:
+    """E8: no code for a key that AWS does not take."""
+    await started.add()
+    started.house.sts.fail("caller_identity", IdentityBroken("gone; run `vault-client add identity --replace`"))
+    assert (await started.refused("POST", ROUTE, {}))[1]["code"] == "IdentityBroken"
+    assert (await started.ok("GET", "/v1/prompts"))["prompts"] == []
+
+
+async def test_the_daemon_ends_the_grace_and_learns_ages(started: Started) -> None:
+    """Its own task: unasked only by a session that is open anyway, and what AWS refuses is let be for a day."""
+    clock = started.house.clock
+    assert isinstance(clock, FakeClock)
+    await started.with_session()
+    await clock.advance(61)
+    (identity,) = (await started.ok("GET", "/v1/identities"))["identities"]
+    assert identity["key_age_days"] == 100
+    said = "the key …0001 of identity is 100 days old: type `vault-client rotate identity`"
+    assert (await started.ok("GET", "/v1/identities"))["reminders"] == [said]
+    assert (await started.ok("GET", "/v1/profiles"))["reminders"] == [said]
+    (check,) = (each for each in (await started.ok("GET", "/v1/checks"))["checks"] if each["name"] == "keys")
+    assert check["ok"] is True
+
+    await steps(started, grace_seconds=300)
+    assert (await started.ok("GET", "/v1/identities"))["reminders"] == []
+    await clock.advance(400)
+    assert len(started.house.iam.table) == 2, "no session: nobody is asked for one"
+    assert "may be deleted" in (await started.ok("GET", "/v1/identities"))["reminders"][0]
+    await started.ok("POST", "/v1/prompts", {"token_code": "234567"})
+    await clock.advance(61)
+    assert len(started.house.iam.table) == 1
+    assert [each["reason"] for each in started.house.events("identity.rotate")][-1] == "deleted"
