@@ -24,8 +24,9 @@ if TYPE_CHECKING:
     Found = Iterator[tuple[str, str]]
 
 PATIENCE = 0.2
-#: readline begins a new word after these (COMP_WORDBREAKS), so that a name is replaced from the last of them on.
-_BREAKS = frozenset("\"'@><=;|&(:")
+#: readline begins a new word after these (COMP_WORDBREAKS), so that a name is replaced from the last of them on; at
+#: this one it begins before it (a host's name).
+_BREAKS, _HOST = frozenset("\"'><=;|&(:"), "@"
 _BLANKS = frozenset(" \t\n")
 _BARE = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+,-./_%")
 _SHELLS = ("bash", "zsh", "fish", "pwsh")
@@ -198,6 +199,7 @@ def words_of(line: str) -> list[Word]:
         elif char in "\"'":
             word.quote, word.kept, begun = char, word.text, True
         else:
+            word.kept = word.text if char == _HOST else word.kept
             word.text, begun = word.text + char, True
             word.kept = word.text if char in _BREAKS else word.kept
     return [*words, word]
@@ -245,7 +247,6 @@ complete -o nosort -F _vault_client vault-client 2>/dev/null || complete -F _vau
 """
 
 _ZSH = r"""_vault_client() {
-  emulate -L zsh
   local -a _vc_values _vc_shown
   local _vc_row _vc_at=${words[(i)--]}
   if [[ ${words[2]-} == exec ]] && (( _vc_at < CURRENT )); then

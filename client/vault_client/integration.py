@@ -9,7 +9,7 @@ Rules
 """
 
 # pathlib may not load at start-up (architecture.md §2), so os.path it is.
-# ruff: noqa: PTH115, PTH116, PTH208
+# ruff: noqa: PTH115, PTH208
 from __future__ import annotations
 
 import os
@@ -112,8 +112,8 @@ def _reads(path: str, pipe: str) -> bool:
         return False
 
 
-def sweep(environ: Mapping[str, str]) -> int:
-    """What a `use` that was killed may have left: the grants of this shell that its variables do not name."""
+def sweep(_arguments: list[str], environ: Mapping[str, str]) -> int:
+    """`__sweep`: what a `use` that was killed may have left, the grants of this shell that no variable of it names."""
     hook = Hook.of(environ)
     if hook is None:
         return USAGE
@@ -151,8 +151,6 @@ def client(name: str) -> str:
     """This program, as a function of the same name calls it in that shell: by its name where PATH finds it there, else
     by its path.
     """
-    from vault_client.tables import typed
-
     own = sys.argv[0]
     found = next(filter(os.path.isfile, (f"{part}/vault-client" for part in os.get_exec_path())), None)
     if found is not None and os.path.isfile(own) and os.path.samefile(own, found):  # noqa: PTH113, PTH121
@@ -160,7 +158,7 @@ def client(name: str) -> str:
     runs = os.access(own, os.X_OK) and not own.endswith(".py")
     words = [os.path.abspath(own)] if runs else [sys.executable, "-m", "vault_client"]  # noqa: PTH100
     if name in {"bash", "zsh"}:
-        return r"\command " + " ".join(typed(word) for word in words)
+        return r"\command " + " ".join("'" + word.replace("'", "'\\''") + "'" for word in words)
     if name == "fish":
         return "command " + " ".join(shells.Fish().quote(word) for word in words)
     return "& " + " ".join(shells.PowerShell().quote(word) for word in words)
@@ -276,6 +274,7 @@ _ZSH = r"""function vault-client {
 }
 """
 
+#: Ctrl-C ends a function of fish wherever it is, and no trap holds that up: the next prompt looks for what was left.
 _FISH = r"""function vault-client --description 'AWS profiles that vaultd keeps fresh'
     set -l fish_trace
     if not builtin contains -- "$argv[1]" use unuse; or builtin string match -qr -- '^(-h|--help|--sh.*)$' $argv
@@ -286,8 +285,10 @@ _FISH = r"""function vault-client --description 'AWS profiles that vaultd keeps 
     set -q _vaultd_saved; and set _vc_told[4] 1
     set -q _vaultd_last; and set _vc_told[5] $_vaultd_last
     set -q _vaultd_before; and set _vc_told[6] $_vaultd_before
+    set -g _vaultd_asked "$_vc_told"
     set -l _vc_lines (VAULTD_INTEGRATION="$_vc_told" @CLIENT@ $argv)
     set -l _vc_status $status
+    set -eg _vaultd_asked
     if test $_vc_status -eq 0; and test "$_vc_lines[-1]" = ': vaultd apply'
         builtin string join \n -- $_vc_lines | source
         return 0
@@ -298,6 +299,12 @@ _FISH = r"""function vault-client --description 'AWS profiles that vaultd keeps 
     end
     isatty stdout; or test "$_vc_lines" != 'false;'; or echo $_vc_lines
     return $_vc_status
+end
+function __vault_client_interrupted --on-event fish_prompt
+    if set -q _vaultd_asked
+        VAULTD_INTEGRATION="$_vaultd_asked" @CLIENT@ __sweep >/dev/null 2>&1
+        set -eg _vaultd_asked
+    end
 end
 """
 
@@ -312,17 +319,23 @@ _PWSH = r"""function global:vault-client {
   if (Test-Path Variable:global:_vaultd_last) { $vcTold[4] = $global:_vaultd_last }
   if (Test-Path Variable:global:_vaultd_before) { $vcTold[5] = $global:_vaultd_before }
   $env:VAULTD_INTEGRATION = $vcTold -join ' '
+  $vcWhole = $false
   try {
     $vcLines = @(@CLIENT@ @args)
     $vcStatus = $LASTEXITCODE
     if ($vcStatus -eq 0 -and $vcLines.Count -gt 0 -and $vcLines[-1] -ceq ': vaultd apply') {
       $vcLines[0..($vcLines.Count - 2)] | Out-String | Invoke-Expression
-    } elseif ($vcStatus -eq 0 -or $vcStatus -gt 128) {
-      @CLIENT@ __sweep *> $null
-      if ($vcStatus -eq 0) { $vcStatus = 1 }
+      $vcWhole = $true
+    } elseif ($vcStatus -gt 0 -and $vcStatus -le 128) {
+      $vcWhole = $true
+    } elseif ($vcStatus -eq 0) {
+      $vcStatus = 1
     }
-    $global:LASTEXITCODE = $vcStatus
-  } finally { Remove-Item -ErrorAction SilentlyContinue Env:VAULTD_INTEGRATION }
+  } finally {
+    if (-not $vcWhole) { @CLIENT@ __sweep *> $null }
+    Remove-Item -ErrorAction SilentlyContinue Env:VAULTD_INTEGRATION
+  }
+  $global:LASTEXITCODE = $vcStatus
 }
 """
 

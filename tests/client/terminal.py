@@ -80,15 +80,20 @@ class OnTerminal:
             raise
 
 
-def start(command: list[str], *, env: Mapping[str, str], piped: bool = False) -> OnTerminal:
+def start(
+    command: list[str], *, env: Mapping[str, str], piped: bool = False, columns: int = 0, cwd: str | None = None
+) -> OnTerminal:
     """Start a command on a pty of its own; `piped` makes its stdout a pipe, as `$(…)` does."""
     master, slave = pty.openpty()
+    if columns:
+        termios.tcsetwinsize(slave, (50, columns))
     child = subprocess.Popen(
         command,
         stdin=slave,
         stdout=subprocess.PIPE if piped else slave,
         stderr=slave,
         env=env,
+        cwd=cwd,
         start_new_session=True,
         preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509 - the child execs at once
     )
