@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import uuid4
 
@@ -52,9 +52,9 @@ class Home:
     def settings(self, text: str) -> None:
         self.write(self.layout.config_toml, text)
 
-    def identity(self, backend: str) -> None:
-        now = datetime(2026, 11, 22, tzinfo=UTC)
-        identity = Identity("identity", "123456789012", "arn:aws:iam::123456789012:user/franklin", None, "0001", now)
+    def identity(self, backend: str, *, days: int = 0) -> None:
+        then = datetime.now(UTC) - timedelta(days=days)
+        identity = Identity("identity", "123456789012", "arn:aws:iam::123456789012:user/franklin", None, "0001", then)
         IdentityIndex(self.files, self.layout.identities_json).save(
             (IndexEntry(identity, str(uuid4()), backend, generation=1),)
         )
@@ -68,6 +68,21 @@ class Home:
 @pytest.fixture
 def home(tmp_path: Path) -> Home:
     return Home(tmp_path)
+
+
+def test_an_old_key_is_a_reminder_and_no_fault(home: Home) -> None:
+    """Issue 6: told from 90 days on, with what to type; nothing fails for it, so it is well all the same."""
+    home.identity("file", days=89)
+    young = home.check("keys")
+    home.identity("file", days=90)
+    old = home.check("keys")
+    home.write(home.layout.identities_json, "[]")
+    unread = home.check("keys")
+
+    assert (young.ok, young.remedy) == (True, "")
+    assert (old.ok, old.message) == (True, "the key …0001 of identity is at least 90 days old")
+    assert old.remedy == "type `vault-client rotate identity`"
+    assert (unread.ok, unread.message) == (True, "their age is not known while identities.json cannot be read")
 
 
 def test_a_home_in_order_is_well(home: Home) -> None:

@@ -6,7 +6,7 @@ import errno
 import json
 import os
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from tests.store.dying import every_death
 from vaultd.errors import FileRefused, Misconfigured, Unwritable
 from vaultd.files import Files
 from vaultd.model.credentials import Identity
+from vaultd.model.rotation import Rotation
 from vaultd.store.identities import IdentityIndex, IndexEntry
 
 ADA = IndexEntry(
@@ -38,6 +39,9 @@ BOB = replace(
     state="pending",
     backend="secret-service",
 )
+
+
+OTHER = "0b6c1f1e-4a57-4c5e-8d55-000000000003"
 
 
 @pytest.fixture
@@ -64,7 +68,38 @@ def test_a_replacement_lies_beside_the_active_key(path: Path) -> None:
     assert index.load() == (ADA, pending)
 
 
+def test_a_rotation_round_trips(path: Path) -> None:
+    """Stage and intent are kept here and nowhere else (architecture.md §7); without one the file says nothing of it."""
+    index = IdentityIndex(Files(), path)
+    index.save((ADA,))
+    assert "rotation" not in path.read_text()
+    when = datetime(2026, 11, 22, 13, 0, 0, 7, tzinfo=UTC)
+    for rotation in (
+        Rotation("intent", BOB.uuid, ("AKIAIOSFODNN7EXAMPLE",), when, timedelta(hours=1)),
+        Rotation("inactive", BOB.uuid, ("AKIAIOSFODNN7EXAMPLE",), when, new="AKIAIOSFODNN7EXAMPL2"),
+        Rotation("intent", BOB.uuid, ("AKIAIOSFODNN7EXAMPLE",), when, stray=("AKIAIOSFODNN7EXAMPL3",)),
+    ):
+        entry = replace(ADA, identity=replace(ADA.identity, key_created=when, rotation=rotation))
+        index.save((entry,))
+        assert index.load() == (entry,)
+
+
+@pytest.mark.parametrize("state", ["pending", "retired"])
+def test_two_of_a_state_are_refused(path: Path, state: Any) -> None:
+    """Which of two would be swapped in, or deleted?"""
+    index = IdentityIndex(Files(), path)
+    index.save((ADA, replace(BOB, identity=ADA.identity, state=state), replace(BOB, state=state, uuid=OTHER)))
+    content = json.loads(path.read_bytes())
+    for line in content["identities"]:
+        line["name"] = "identity"
+    path.write_text(json.dumps(content))
+    with pytest.raises(Misconfigured, match=f"two {state} keys under one name"):
+        index.load()
+
+
 BAD: list[tuple[str, Any, str]] = [
+    ("key_created", "2026-11-22T12:00:00", "identities.0.key_created"),
+    ("rotation", {"stage": "intent"}, "identities.0.rotation.item"),
     ("account_id", "12", "identities.0.account_id"),
     ("account_id", None, "identities.0.account_id"),
     ("uuid", "x", "identities.0.uuid"),
