@@ -15,7 +15,7 @@ from vault_client.ask import settled
 from vault_client.cli import Call, brief
 from vault_client.errors import TEMPORARY, USAGE, Refusal, Stop
 from vault_client.link import quoted
-from vault_client.tables import clean, local, typed
+from vault_client.tables import Ink, clean, fit, local, typed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -105,6 +105,8 @@ class Progress:
         self._call = call
         self._name = name
         self._since = time.monotonic()
+        self._rewrites = sys.stderr.isatty() and call.environ.get("TERM") != "dumb"
+        self._width = Ink(sys.stderr, call.environ).width
         self._line = False
         self.began = False
 
@@ -122,13 +124,14 @@ class Progress:
             self._call.say(sentence)
 
     def _look(self, answer: dict[str, Any]) -> None:
-        """A terminal sees each look, a log the first and the last."""
+        """A terminal sees each look, a log (and TERM=dumb) the first and the last."""
         usable, wanted = int(answer.get("usable") or 0), int(answer.get("usable_wanted") or 0)
         seconds = int(time.monotonic() - self._since)
         known = f"known {usable} of {wanted} times in a row" if usable else "not known yet"
         text = f"waiting until AWS knows …{clean(answer.get('new_key'))} everywhere: {known} ({seconds} s)"
-        if sys.stderr.isatty():
-            sys.stderr.write(f"{_CLEAR}vault-client: {text}")
+        if self._rewrites:
+            line = f"vault-client: {text}"
+            sys.stderr.write(_CLEAR + (fit(line, self._width - 1) if self._width else line))
             sys.stderr.flush()
         elif not self._line or usable == wanted:
             self._call.say(text)
@@ -136,7 +139,7 @@ class Progress:
 
     def end(self) -> None:
         """The line that changes is over."""
-        if self._line and sys.stderr.isatty():
+        if self._line and self._rewrites:
             sys.stderr.write("\n")
             sys.stderr.flush()
         self._line = False

@@ -46,7 +46,7 @@ def loaded(stub: Stub, *arguments: str) -> set[str]:
     "line",
     ["list", "status", "grants", "identities", "use web-admin --shell sh", "exec web-admin -- true", "unuse --shell sh",
      "export web-admin", "credential-process web-admin", "log", "lock", "revoke g1", "clear", "--version",
-     "list --help"],
+     "list --help", "rotate identity"],
 )  # fmt: skip
 def test_what_a_command_loads(stub: Stub, line: str) -> None:
     """None of the slow modules, whatever the command does."""

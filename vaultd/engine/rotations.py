@@ -16,7 +16,7 @@ from datetime import timedelta
 from vaultd.engine.broker import Broker
 from vaultd.engine.renewals import Recorder
 from vaultd.engine.seams import Clock, Custody, Rotated
-from vaultd.errors import NeedsPerson, SessionRejected, StsUnavailable, UnknownIdentity, VaultdError
+from vaultd.errors import SessionRejected, StsUnavailable, Temporary, UnknownIdentity, VaultdError
 from vaultd.model.credentials import Identity, MfaHandle
 from vaultd.model.ground import Ground
 from vaultd.model.peer import Peer
@@ -24,8 +24,8 @@ from vaultd.model.rotation import Wish, calls_iam
 from vaultd.model.secret import Secret
 from vaultd.model.text import nearest, shown, typed
 
-#: Between two looks at whether a grace is over; a day after a refusal.
-LOOK_SECONDS, REFUSED_SECONDS = 60.0, 86400.0
+#: Between two looks at whether a grace is over; after AWS was not there; a day after a refusal.
+LOOK_SECONDS, AWAY_SECONDS, REFUSED_SECONDS = 60.0, 600.0, 86400.0
 #: Steps that changed nothing are no line in the audit log.
 _QUIET = frozenset({"tried", "kept"})
 
@@ -130,9 +130,10 @@ class Rotations:
     def _rest(self, name: str, exc: VaultdError) -> None:
         log.warning("skip rotation identity=%s error=%s", shown(name), exc.kind)
         if isinstance(exc, SessionRejected):
-            self._broker.sign_out(name)
-        elif isinstance(exc, NeedsPerson):
-            self._resting[name] = self._clock.boottime() + REFUSED_SECONDS
+            self._broker.sign_out(name)  # the next one that somebody opens will do
+            return
+        rest = AWAY_SECONDS if isinstance(exc, Temporary) else REFUSED_SECONDS
+        self._resting[name] = self._clock.boottime() + rest
 
     # ---- what is known of it afterwards ----
 
