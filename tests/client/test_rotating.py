@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.client.conftest import Run
-from tests.client.stub import IDENTITY, Stub, error, mfa_required
+from tests.client.stub import IDENTITY, PROFILE, Stub, error, mfa_required
 from tests.client.terminal import OnTerminal
 from vault_client import rotating
 
@@ -191,3 +191,7 @@ def test_reminders_and_ages(run: Run, stub: Stub) -> None:
     assert " 120d " in ended.out
     assert " ≥ 3d " in ended.out
     assert told(ended.err) == [reminder]
+
+    stub.answers["GET", "/v1/profiles"] = (200, {"profiles": [PROFILE], "reminders": [reminder]})
+    listed = run("list")
+    assert (listed.status, told(listed.err)) == (0, [reminder])
