@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 _OPTIONS = {
     "abandon": "delete the new key that is not in use yet; the old one stays",
     "all": "every grant",
+    "backend=B": "file or secret-service, where aws-vault keeps its keys; else as aws-vault would find out",
+    "delete-source": "delete each key there, after it was stored and read back",
     "duration=D": "ask AWS for sessions of this length: 45m, 2h (a new MFA code may be needed above 1h)",
     "env": "static keys in the environment, for tools that know no endpoint; they end with the session",
     "follow": "go on as lines are written (also -f)",
@@ -42,6 +44,7 @@ _OPTIONS = {
     "token-code=CODE": "the MFA code, if one is needed; - reads one line of stdin",
     "undo": "set the old key Active again, for what still needs it",
     "watch": "redraw until Ctrl-C",
+    "yes": "go on without asking, after showing what will be done",
 }
 #: Where a command means something else by an option.
 _OWN = {("doctor", "profile=P"): "--sdk for a tool that is told --profile P"}
@@ -62,6 +65,10 @@ _EXAMPLES = {
 }
 
 
+#: Operands of a command that takes as many as there are.
+_MANY = 10_000
+
+
 class Command:
     """One row of the table. `call` is module:function; `operands` are those of the usage line."""
 
@@ -74,7 +81,7 @@ class Command:
         self.call = call
         self.summary = summary
         self.tail = "--" in operands
-        self.most = 0 if not operands else 1
+        self.most = _MANY if operands.endswith("…]") else 1 if operands else 0
 
     @property
     def least(self) -> int:
@@ -87,6 +94,8 @@ _TABLE = (
             "store a long-term access key: asks for it, verifies it with AWS, finds its MFA device"),
     Command("identities", "", "json", "keys:identities", "list the stored keys"),
     Command("remove", "IDENTITY", "", "keys:remove", "forget a key, its sessions and the grants that need it"),
+    Command("import", "aws-credentials|aws-vault [NAME…]", "delete-source backend=B stdin yes json", "importing:run",
+            "store keys that lie in ~/.aws/credentials or in aws-vault: shows them, asks once, verifies each"),
     Command("rotate", "IDENTITY", "grace=D undo abandon token-code=CODE json", "rotating:rotate",
             "put a new access key in the place of the old one, step by step; again: go on where it stopped"),
     Command("use", "PROFILE", "imds region=R duration=D shell=S token-code=CODE", "point:use",
@@ -127,7 +136,7 @@ _SHOWN = 200
 _LONGEST_NAME = 1000
 
 #: Of the contract, and not there yet.
-LATER = ("login", "import")
+LATER = ("login",)
 
 
 class Call:

@@ -4,8 +4,6 @@ Rule: a secret key comes from the terminal without echo, from stdin, the environ
 from argv, and goes nowhere but over the peer-checked socket.
 """
 
-# pathlib may not load at start-up (architecture.md §2), so os.path it is.
-# ruff: noqa: PTH123
 from __future__ import annotations
 
 import os
@@ -13,6 +11,7 @@ import sys
 
 from vault_client.ask import Terminal
 from vault_client.cli import Call, brief
+from vault_client.credentials_file import sections
 from vault_client.errors import NEEDS_PERSON, USAGE, Refusal, Stop
 from vault_client.link import quoted
 from vault_client.places import aws_credentials
@@ -35,10 +34,10 @@ def add(call: Call) -> int:
     if not call.flag("replace"):
         _refuse_existing(call, name)
     key = source(call)
-    body = {"name": name, **_checked(key), "replace": call.flag("replace")}
+    body = {"name": name, **checked(key), "replace": call.flag("replace")}
     if serial := call.value("mfa-serial") or key.get("MfaSerial"):
         body["MfaSerial"] = serial
-    identity = _stored(call, body)
+    identity = stored(call, "/v1/identities", body, again=_again(call))
     if call.flag("json"):
         call.json(identity)
     call.say(f"stored {identity['name']}: {identity.get('user_arn')}, {_device(identity)}")
@@ -76,23 +75,25 @@ def _refuse_existing(call: Call, name: str) -> None:
             )
 
 
-def _stored(call: Call, body: dict[str, Any]) -> dict[str, Any]:
-    """The stored identity. Where AWS lists several devices, the person chooses one (aws-facts §2.2)."""
+def stored(call: Call, path: str, body: dict[str, Any], *, again: str) -> dict[str, Any]:
+    """The stored identity. Where AWS lists several devices, the person chooses one (aws-facts §2.2). `again`: what to
+    type when he leaves the question.
+    """
     try:
-        return _post(call, body)
+        return _post(call, path, body)
     except Refusal as refusal:
         serials = refusal.body.get("mfa_serials")
         if not isinstance(serials, list) or not serials:
             raise
-        terminal = _terminal(call)
+        terminal = Terminal.find(again)
         if terminal is None:
             raise
-        return _post(call, {**body, "MfaSerial": _choice([str(serial) for serial in serials], terminal)})
+        return _post(call, path, {**body, "MfaSerial": _choice([str(serial) for serial in serials], terminal)})
 
 
-def _post(call: Call, body: dict[str, Any]) -> dict[str, Any]:
-    stored: dict[str, Any] = call.link.call("POST", "/v1/identities", body)
-    return stored
+def _post(call: Call, path: str, body: dict[str, Any]) -> dict[str, Any]:
+    answer: dict[str, Any] = call.link.call("POST", path, body)
+    return answer
 
 
 def _choice(serials: list[str], terminal: Terminal) -> str:
@@ -111,13 +112,13 @@ def _device(identity: dict[str, Any]) -> str:
     return f"MFA device {serial}" if serial else "no MFA device"
 
 
-def _terminal(call: Call) -> Terminal | None:
+def _again(call: Call) -> str:
     replace = " --replace" if call.flag("replace") else ""
-    return Terminal.find(f"`vault-client add {typed(call.operands[0])}{replace}` again")
+    return f"`vault-client add {typed(call.operands[0])}{replace}` again"
 
 
 def _from_terminal(call: Call) -> dict[str, str]:
-    terminal = _terminal(call)
+    terminal = Terminal.find(_again(call))
     if terminal is None:
         raise Stop(
             f"there is no terminal to ask for the key on: type `vault-client add {typed(call.operands[0])}` in "
@@ -156,21 +157,12 @@ def _from_env(call: Call) -> dict[str, str]:
 
 
 def _from_file(call: Call) -> dict[str, str]:
-    import configparser
-
     path, name = aws_credentials(call.environ), call.operands[0]
-    parser = configparser.RawConfigParser(default_section="\0", strict=False)
-    try:
-        with open(path, encoding="utf-8") as lines:
-            parser.read_file(lines)
-    except (OSError, UnicodeDecodeError, configparser.Error) as exc:
-        why = exc.strerror if isinstance(exc, OSError) else "it is not an INI file"
-        raise Stop(f"{path} cannot be read ({why}): correct it, or type the key without --from-credentials-file",
-                   78) from None  # fmt: skip
-    if not parser.has_section(name):
-        found = ", ".join(clean(section) for section in parser.sections()) or "none"
-        raise Stop(f"{path} has no section [{name}] (it has: {found}): name one of them, or type the key in")
-    section = parser[name]
+    found = sections(path, otherwise="type the key without --from-credentials-file")
+    if name not in found:
+        named = ", ".join(clean(section) for section in found) or "none"
+        raise Stop(f"{path} has no section [{name}] (it has: {named}): name one of them, or type the key in")
+    section = found[name]
     if section.get("aws_session_token"):
         raise Stop(f"[{name}] in {path} holds a temporary key: name a section with a long-term one")
     return {
@@ -180,7 +172,8 @@ def _from_file(call: Call) -> dict[str, str]:
     }
 
 
-def _checked(key: dict[str, str]) -> dict[str, str]:
+def checked(key: dict[str, str]) -> dict[str, str]:
+    """Key id and secret; raises Stop for what has not the shape of a long-term key."""
     key_id, secret = key.get("AccessKeyId", "").strip(), key.get("SecretAccessKey", "").strip()
     _check_key_id(key_id)
     if not secret or not secret.isascii() or any(char.isspace() for char in secret):

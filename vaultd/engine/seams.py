@@ -218,8 +218,8 @@ class ForeignStore:
 class Offer:
     """One long-term key in a foreign store, and the identity that it would be here ("" where none can be).
 
-    `key_ending` is the last 4 characters; `wrong`, a sentence, why it cannot be imported. `held`: under that name
-    nothing is stored yet, the same key, or another one.
+    `key_ending` is the last 4 characters; `wrong`, a sentence, why it cannot be imported, `ends`: because it is a
+    temporary key. `held`: under that name nothing is stored yet, the same key, or another one.
     """
 
     name: str
@@ -227,6 +227,7 @@ class Offer:
     key_ending: str = ""
     wrong: str = ""
     held: Literal["no", "same", "other"] = "no"
+    ends: bool = False
 
 
 class Importer(Protocol):
@@ -415,15 +416,17 @@ class IdentityStore(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ForeignKey:
-    """One long-term key as it was read from a foreign store: the `key`, its identity being `name`, or what is `wrong`.
+    """One key as it was read from a foreign store: the `key`, its identity being `name`, or what is `wrong` with it.
 
-    `mark` is what it looked like: it is deleted only while it still does.
+    `ends`: it is a temporary one, which nobody misses. `mark` is what it looked like: it is deleted only while it
+    still does.
     """
 
     name: str
     key: IdentityKey | None = None
     wrong: str = ""
     mark: str = field(default="", repr=False)
+    ends: bool = False
 
 
 class ForeignKeys(Protocol):

@@ -39,7 +39,7 @@ class KeyImport:
     async def _offer(self, found: ForeignKey) -> Offer:
         identity = called(found.name)
         if found.key is None:
-            return Offer(found.name, identity or "", wrong=found.wrong)
+            return Offer(found.name, identity or "", wrong=found.wrong, ends=found.ends)
         ending = found.key.access_key_id[-4:]
         if identity is None:
             return Offer(

@@ -54,6 +54,10 @@ class _Unfit(Exception):
     """What was opened is no long-term key; says why."""
 
 
+class _Ends(_Unfit):
+    """It is a temporary one."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Message:
     """A file that may hold a key: what is sealed in it, or what is wrong."""
@@ -131,7 +135,7 @@ def _in_directory(
         except jwe.WrongKey:
             refused.append(message.name)
         except _Unfit as exc:
-            found.append(ForeignKey(message.name, wrong=str(exc)))
+            found.append(_unfit(message.name, exc))
     if refused and not opened:
         raise WrongPassphrase(
             f"that passphrase does not open the keys in {directory}: type {_AGAIN} again with the one that aws-vault "
@@ -248,7 +252,7 @@ def _of_item(name: str, item: Any) -> ForeignKey:
     try:
         return ForeignKey(name, _key(secret, name), mark=_mark(secret))
     except _Unfit as exc:
-        return ForeignKey(name, wrong=str(exc))
+        return _unfit(name, exc)
 
 
 def _items(bus: Any, collection: str) -> Iterable[tuple[str, Any]]:
@@ -300,6 +304,10 @@ def _unavailable() -> StoreUnavailable:
 # ---- what both hold ----
 
 
+def _unfit(name: str, exc: _Unfit) -> ForeignKey:
+    return ForeignKey(name, wrong=str(exc), ends=isinstance(exc, _Ends))
+
+
 def _mark(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
@@ -331,7 +339,7 @@ def _key(item: bytes, name: str) -> IdentityKey:
     fields = _object(inner, name)
     key_id, secret = fields.get("accesskeyid"), fields.get("secretaccesskey")
     if fields.get("sessiontoken"):
-        raise _Unfit("it is a temporary key, which ends by itself; nothing is to be done")
+        raise _Ends("it is a temporary key, which ends by itself; nothing is to be done")
     if not isinstance(key_id, str) or not re.fullmatch(r"[A-Z0-9]{16,128}", key_id, re.ASCII):
         raise _Unfit(f"it holds no access key id; {_repair(name)}")
     if not isinstance(secret, str) or not re.fullmatch(r"[!-~]+", secret):

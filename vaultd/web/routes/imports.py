@@ -67,12 +67,14 @@ class _Imports:
 
 
 def offer_object(offer: Offer) -> dict[str, Any]:
-    """{name, identity, access_key_id (last 4), state: new|same|taken|wrong, message}. A name that cannot be shown as it
-    is could not be sent back, either.
+    """{name, identity, access_key_id (last 4), state: new|same|taken|temporary|wrong, message}.
+
+    A name that cannot be shown as it is could not be sent back, either.
     """
     name, wrong = shown(offer.name), offer.wrong
     if name != offer.name and not wrong:
         wrong = "its name cannot be shown; type `vault-client add IDENTITY` with the key itself"
     state = "wrong" if wrong else {"no": "new", "same": "same", "other": "taken"}[offer.held]
+    state = "temporary" if offer.ends else state
     row = {"name": name, "identity": offer.identity, "access_key_id": offer.key_ending, "state": state}
     return {**legible(row), "message": shown(wrong, limit=SENTENCE)}
