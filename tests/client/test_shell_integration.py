@@ -99,7 +99,8 @@ MODES = {
         "allexport": "set -a",
         "xtrace": "set -x",
         "aliases": "shopt -s expand_aliases; alias use=false unuse=false export=false unset=false test=false "
-        "eval=false local=false return=false command=false printf=false builtin=false trap=false set=false vault-client=false",
+        "eval=false local=false return=false command=false printf=false builtin=false trap=false set=false "
+        "vault-client=false",
         "trap": "trap 'echo int' INT",
     },
     "zsh": {

@@ -402,6 +402,16 @@ async def test_a_profile_of_any_name_can_be_asked_for(tmp_path: Path) -> None:
     assert plan["profile"] == "team prod/ü"
 
 
+async def test_one_profile_can_be_asked_for_alone(started: Started) -> None:
+    """`?profile=`: a shell's prompt does not read a thousand rows; no such profile is no row."""
+    every = (await started.ok("GET", "/v1/profiles"))["profiles"]
+
+    assert len(every) > 1  # control
+    found = (await started.ok("GET", f"/v1/profiles?profile={every[0]['profile']}"))["profiles"]
+    assert [row["profile"] for row in found] == [every[0]["profile"]]
+    assert (await started.ok("GET", "/v1/profiles?profile=nope"))["profiles"] == []
+
+
 async def test_a_thousand_profiles_are_planned_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Issue 3, speed: `list` of 1,000 profiles builds each plan once per snapshot, and a second one none."""
     made = []

@@ -37,7 +37,9 @@ class _Profiles:
 
     async def index(self, request: web.Request) -> web.Response:
         catalog = self._rooms.catalog()
-        rows = [profile_object(self._rooms.broker, catalog, name) for name in catalog.names()]
+        only = request.query.get("profile")  # a shell's prompt asks for its own before each line
+        names = [name for name in catalog.names() if only is None or name == only]
+        rows = [profile_object(self._rooms.broker, catalog, name) for name in names]
         said = {
             "trouble": list(catalog.trouble()),
             "reminders": reminders(self._rooms.custody.list(), self._rooms.clock.now()),
