@@ -13,7 +13,19 @@ import time
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from typing import Any, TextIO
+    from typing import Any, Protocol
+
+    class Stream(Protocol):
+        """What may be a terminal."""
+
+        def isatty(self) -> bool:
+            """Is it one?"""
+            ...
+
+        def fileno(self) -> int:
+            """For its size."""
+            ...
+
 
 _GAP = 2
 _NARROWEST = 8
@@ -29,7 +41,7 @@ class Ink:
 
     __slots__ = ("on", "width")
 
-    def __init__(self, stream: TextIO, environ: Mapping[str, str]) -> None:
+    def __init__(self, stream: Stream, environ: Mapping[str, str]) -> None:
         terminal = stream.isatty()
         self.on = terminal and not environ.get("NO_COLOR") and environ.get("TERM") != "dumb"
         self.width = _columns(stream) if terminal else None
@@ -40,7 +52,7 @@ class Ink:
         return f"\x1b[{code}m{text}\x1b[0m" if self.on and code else text
 
 
-def _columns(stream: TextIO) -> int | None:
+def _columns(stream: Stream) -> int | None:
     try:
         return os.get_terminal_size(stream.fileno()).columns or None
     except OSError:
