@@ -39,7 +39,9 @@ TABLE = {
     (500, "InternalError"),
 }
 #: Raised on the control side only; never on the way to an SDK.
-CONTROL_ONLY = {"IdentityExists", "ProtocolMismatch", "UnknownGrant", "UnknownPrompt", "Refused", "NeedsPerson"}
+CONTROL_ONLY = {
+    "IdentityExists", "ProtocolMismatch", "UnknownGrant", "UnknownPrompt", "Refused", "NeedsPerson", "RotationStopped",
+}  # fmt: skip
 
 
 def session(*, token: str = "t" * 900, role_arn: str | None = "arn:aws:iam::111122223333:role/R") -> RoleSession:

@@ -19,7 +19,9 @@ PROFILE_KEYS = {
     "profile", "account_id", "role_arn", "identity", "mfa_serial", "state", "expiration", "seconds_left", "last_error",
 }  # fmt: skip
 GRANT_KEYS = {"id", "profile", "kind", "imds", "created", "last_used", "expires", "peer", "door"}
-IDENTITY_KEYS = {"name", "account_id", "user_arn", "mfa_serial", "access_key_id", "created"}
+IDENTITY_KEYS = {
+    "name", "account_id", "user_arn", "mfa_serial", "access_key_id", "created", "key_created", "key_age_days", "rotation",
+}  # fmt: skip
 PROMPT_KEYS = {
     "id", "kind", "identity", "mfa_serial", "profile", "requester", "attempts_left", "expires_at", "note",
 }  # fmt: skip
