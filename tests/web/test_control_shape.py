@@ -20,7 +20,8 @@ PROFILE_KEYS = {
 }  # fmt: skip
 GRANT_KEYS = {"id", "profile", "kind", "imds", "created", "last_used", "expires", "peer", "door"}
 IDENTITY_KEYS = {
-    "name", "account_id", "user_arn", "mfa_serial", "access_key_id", "created", "key_created", "key_age_days", "rotation",
+    "name", "account_id", "user_arn", "mfa_serial", "access_key_id", "created", "key_created", "key_age_days",
+    "rotation",
 }  # fmt: skip
 PROMPT_KEYS = {
     "id", "kind", "identity", "mfa_serial", "profile", "requester", "attempts_left", "expires_at", "note",
