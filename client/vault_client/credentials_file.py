@@ -95,15 +95,20 @@ class Removal:
             parser.read_string(text.decode())
             return {each: dict(parser[each]) for each in parser.sections()}
 
-        wanted = values(self._before)
+        try:
+            wanted, found = values(self._before), values(content)
+        except configparser.Error:  # a line that went on with the secret's value, for one
+            raise self._otherwise() from None
         for name in self._names:
             left = {key: value for key, value in wanted.pop(name, {}).items() if key not in KEY_LINES}
             if left:
                 wanted[name] = left
-        found = {name: keys for name, keys in values(content).items() if keys or name not in self._names}
-        if found != wanted:
-            raise Stop(f"{clean(self.path)} would say something else without those lines: take them out in an editor",
-                       MISCONFIGURED)  # fmt: skip
+        if {name: keys for name, keys in found.items() if keys or name not in self._names} != wanted:
+            raise self._otherwise()
+
+    def _otherwise(self) -> Stop:
+        return Stop(f"{clean(self.path)} would say something else without those lines: take them out in an editor",
+                    MISCONFIGURED)  # fmt: skip
 
 
 def _masked(line: bytes) -> str:

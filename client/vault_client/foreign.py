@@ -1,8 +1,8 @@
 """Where `import` takes keys from: the AWS CLI's credentials file, which is read here, and aws-vault's stores, which the
 daemon's keeper reads: their secrets do not come through this process.
 
-Rule: both give rows, store one, delete one, in the same words. Its passphrase comes from the terminal or stdin, never from argv or
-the environment.
+Rule: both give rows, store one, delete one, in the same words. A passphrase comes from the terminal or stdin, never
+from argv or the environment.
 """
 
 # pathlib may not load at start-up (architecture.md §2), so os.path it is.
