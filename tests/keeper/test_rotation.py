@@ -7,6 +7,7 @@ import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests.fakes import FakeClock, FakeIam, FakeStore
-from tests.keeper.rooms import ENDPOINT, KEY_ID, SERIAL, Home, add_franklin, from_handle, handle_of, with_code
+from tests.keeper.rooms import ENDPOINT, KEY_ID, SERIAL, Home, add_franklin, franklin, from_handle, handle_of, with_code
 from vaultd.engine.seams import Rotated
 from vaultd.errors import (
     IdentityBroken,
@@ -425,6 +426,20 @@ async def test_two_keys(person: Person) -> None:
     )
     assert person.asked() == []
     assert person.rotation is None
+
+
+async def test_the_same_key_under_two_names(person: Person) -> None:
+    """The other name would be left with a dead key: told before anything is asked of AWS."""
+    key = replace(franklin(), identity="work")
+    await person.keeper.add(key, endpoint=ENDPOINT)
+
+    assert (await person.refused()).message == (
+        "the key of franklin is stored as work, too, which would be left with a dead one; type `vault-client remove "
+        "work`, then `vault-client rotate franklin`"
+    )
+    assert person.home.iam.asked == []
+    await person.keeper.remove("work")
+    assert (await person.step()).did == "intent"
 
 
 @pytest.mark.parametrize("inactive", [True, False])

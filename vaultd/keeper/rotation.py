@@ -100,6 +100,7 @@ class KeyRotation:
     # ---- intent ----
 
     async def _begin(self, order: Order) -> Rotated:
+        self._refuse_shared(order.name)
         key = await self._identities.key(order.name)
         listed = await self._listed(order)
         order.still()
@@ -108,6 +109,20 @@ class KeyRotation:
             raise _two_keys(order.name, listed, own.id)
         rotation = Rotation("intent", str(uuid4()), (own.id,), self._clock.now(), _grace(order))
         return self._intend(order, rotation, own)
+
+    def _refuse_shared(self, name: str) -> None:
+        """The same key under another name would be dead there once it is Inactive."""
+        own = self._identities.identity(name)
+        same = (
+            each.name
+            for each in self._identities.all()
+            if each.name != name and (each.user_arn, each.key_ending) == (own.user_arn, own.key_ending)
+        )
+        if (other := next(same, None)) is not None:
+            raise RotationStopped(
+                f"the key of {shown(name)} is stored as {shown(other)}, too, which would be left with a dead one; type "
+                f"`vault-client remove {typed(other)}`, then `vault-client rotate {typed(name)}`"
+            )
 
     def _intend(self, order: Order, rotation: Rotation, own: ListedKey) -> Rotated:
         """Written before AWS is asked for a key, with the minute of which that key will be."""
