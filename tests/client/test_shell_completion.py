@@ -197,7 +197,7 @@ def test_what_is_inserted_is_the_name(name: str, quote: str, tmp_path: Path) -> 
 
 @given(st.lists(TEXT, min_size=1, max_size=4), st.sampled_from("'\"\\"))
 def test_words_as_a_shell_reads_them(names: list[str], quote: str) -> None:
-    """A line of quoted names is read as those names; by shlex too, which reads as POSIX says (but for a dollar in "…")."""
+    """A line of quoted names is read as those names, and as POSIX says by shlex (which errs on a dollar in "…")."""
     escape = {"'": shlex.quote, '"': _doubled, "\\": _slashed}[quote]
     line = " ".join(["vault-client", *map(escape, names)])
 
