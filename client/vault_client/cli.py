@@ -98,10 +98,10 @@ _TABLE = (
             "store keys that lie in ~/.aws/credentials or in aws-vault: shows them, asks once, verifies each"),
     Command("rotate", "IDENTITY", "grace=D undo abandon token-code=CODE json", "rotating:rotate",
             "put a new access key in the place of the old one, step by step; again: go on where it stopped"),
-    Command("use", "PROFILE", "imds region=R duration=D shell=S token-code=CODE", "point:use",
+    Command("use", "[PROFILE]", "imds region=R duration=D shell=S token-code=CODE", "point:use",
             'point this shell at a profile: eval "$(vault-client use PROFILE)", or typed bare for a subshell'),
     Command("unuse", "", "shell=S", "point:unuse", 'undo use: eval "$(vault-client unuse)"'),
-    Command("exec", "PROFILE -- CMD…", "imds env region=R duration=D token-code=CODE", "point:exec_command",
+    Command("exec", "[PROFILE] -- CMD…", "imds env region=R duration=D token-code=CODE", "point:exec_command",
             "become CMD with a profile in its environment, until CMD ends"),
     Command("list", "", "json", "show:list_profiles", "every profile: account, role, identity, MFA, session state"),
     Command("status", "", "json watch", "show:status", "the daemon, its sessions, grants and open questions"),
@@ -314,6 +314,11 @@ def _read(command: Command, rest: list[str], environ: Mapping[str, str]) -> Call
     ours, tail = _ours(rest), rest[len(_ours(rest)) + 1 :]
     long = [option.partition("=")[0] + ("=" if "=" in option else "") for option in command.options]
     try:
+        if command.tail and environ.get("VAULTD_INTEGRATION") == "pwsh":
+            # PowerShell takes the `--` out of what a function of its gets: CMD is what follows PROFILE and its options
+            _, after = getopt.getopt(rest, "", long)
+            _, tail = getopt.getopt(after[1:], "", long)
+            ours = rest[: len(rest) - len(tail)]
         pairs, operands = getopt.gnu_getopt(ours, "f" if "follow" in long else "", long)
     except getopt.GetoptError as exc:
         raise _misread(command, exc.msg) from None

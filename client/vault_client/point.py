@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import sys
 
+from vault_client import habits
 from vault_client import shell as shells
 from vault_client.ask import settled
 from vault_client.cli import Call, brief
@@ -191,14 +192,18 @@ def exec_command(call: Call) -> int:
 
 
 def _grant_body(call: Call, *, kind: str) -> dict[str, Any]:
-    body: dict[str, Any] = {"profile": call.operands[0], "kind": kind}
+    body: dict[str, Any] = {"kind": kind}
     if call.flag("imds"):
         body["imds"] = True
     if (region := call.value("region")) is not None:
         body["region"] = _region(region)
     if (duration := call.value("duration")) is not None:
         body["duration_seconds"] = _seconds(duration)
-    return body
+    if not call.operands:  # last: nobody chooses for a command line that cannot be meant
+        from vault_client.picker import choose
+
+        call.operands.append(choose(call, "exec" if kind == "exec" else "use"))
+    return {"profile": call.operands[0], **body}
 
 
 def _region(text: str) -> str:
@@ -227,6 +232,7 @@ def _granted(call: Call, body: dict[str, Any]) -> dict[str, Any]:
     except Stop:
         _revoke(call, str(grant.get("id")))
         raise
+    habits.count(call.environ, call.operands[0])
     return grant
 
 
