@@ -60,6 +60,7 @@ _EXAMPLES = {
     "use": (
         'eval "$(vault-client use PROFILE)"',
         'eval "$(vault-client use --imds PROFILE)"',
+        "with shell integration (shell-init), no eval:  vault-client use PROFILE, and back:  vault-client use -",
     ),
     "exec": ("vault-client exec PROFILE -- terraform apply", "vault-client exec --imds PROFILE -- CMD"),
 }

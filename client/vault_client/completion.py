@@ -233,7 +233,7 @@ _BASH = r"""_vault_client() {
       elif ((COMP_CWORD == _vc_at + 1)); then
         while IFS= read -r _vc_line; do COMPREPLY+=("$_vc_line"); done <<<"$(compgen -c -- "$2")"
       else
-        compopt -o default
+        compopt -o default 2>/dev/null
       fi
       return 0
     fi

@@ -515,3 +515,14 @@ def test_every_managed_variable_is_looked_at(process: Run) -> None:
     """The list in the function of bash and zsh is that of the lines."""
     for name in ("bash", "zsh"):
         assert " ".join(MANAGED) in process("shell-init", name).out
+
+
+@pytest.mark.parametrize("begin", ["a", "--region eu-west-1 a --", "a --region eu-west-1"])
+def test_powershell_takes_the_dashes_away(process: Run, begin: str) -> None:
+    """Out of a function's arguments: CMD begins after PROFILE and the options that follow it."""
+    line = f"exec {begin} printf %s. x -y --imds"
+    ended = process(*line.split(), VAULTD_INTEGRATION="pwsh")
+
+    assert (ended.status, ended.out) == (0, "x.-y.--imds.")
+    assert process("exec", "a", VAULTD_INTEGRATION="pwsh").status == 2
+    assert process(*line.split(), VAULTD_INTEGRATION="bash").status == (0 if "--" in line.split() else 2)

@@ -85,6 +85,6 @@ def test_an_answer_that_was_lost(name: str, opened: Home) -> None:
         shell.type("vault-client use web-admin")
         shell.type(f"{told} use audit >/dev/null 2>&1")
         assert [each["profile"] for each in grants(opened)] == ["web-admin", "audit"]  # control
-        shell.type(f"{told.replace(' -u VAULTD_GRANT', '')} __sweep")
+        shell.type(f"{told.replace(' -u VAULTD_GRANT', '')} __sweep >/dev/null")
         assert [each["profile"] for each in grants(opened)] == ["web-admin"]
         assert shell.type(ASK) == WEB_ADMIN
