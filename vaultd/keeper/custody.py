@@ -192,6 +192,13 @@ class Identities:
         item = await self._store_or_locked().load(_item(uuid))
         return None if item is None else codec.stored_key(item, name=name, uuid=uuid)
 
+    async def stored_id(self, name: str) -> str:
+        """The id of the key in use; empty where the store has none that is good."""
+        try:
+            return (await self.key(name)).access_key_id
+        except IdentityBroken:
+            return ""
+
     async def keep(self, key: IdentityKey, *, uuid: str) -> None:
         """Store a key that no line names yet; read back by the store."""
         await self._store_or_locked().save(_item(uuid), codec.key_item(key, uuid=uuid))

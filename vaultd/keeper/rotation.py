@@ -100,8 +100,8 @@ class KeyRotation:
     # ---- intent ----
 
     async def _begin(self, order: Order) -> Rotated:
-        self._refuse_shared(order.name)
         key = await self._identities.key(order.name)
+        await self._refuse_shared(key)
         listed = await self._listed(order)
         order.still()
         own = _own(listed, key.access_key_id, order.name)
@@ -110,19 +110,19 @@ class KeyRotation:
         rotation = Rotation("intent", str(uuid4()), (own.id,), self._clock.now(), _grace(order))
         return self._intend(order, rotation, own)
 
-    def _refuse_shared(self, name: str) -> None:
+    async def _refuse_shared(self, key: IdentityKey) -> None:
         """The same key under another name would be dead there once it is Inactive."""
+        name = key.identity
         own = self._identities.identity(name)
-        same = (
-            each.name
-            for each in self._identities.all()
-            if each.name != name and (each.user_arn, each.key_ending) == (own.user_arn, own.key_ending)
-        )
-        if (other := next(same, None)) is not None:
-            raise RotationStopped(
-                f"the key of {shown(name)} is stored as {shown(other)}, too, which would be left with a dead one; type "
-                f"`vault-client remove {typed(other)}`, then `vault-client rotate {typed(name)}`"
-            )
+        for each in self._identities.all():
+            if each.name == name or (each.user_arn, each.key_ending) != (own.user_arn, own.key_ending):
+                continue
+            other = await self._identities.stored_id(each.name)
+            if other == key.access_key_id:
+                raise RotationStopped(
+                    f"the key of {shown(name)} is stored as {shown(each.name)}, too, which would be left with a dead "
+                    f"one; type `vault-client remove {typed(each.name)}`, then `vault-client rotate {typed(name)}`"
+                )
 
     def _intend(self, order: Order, rotation: Rotation, own: ListedKey) -> Rotated:
         """Written before AWS is asked for a key, with the minute of which that key will be."""
