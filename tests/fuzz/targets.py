@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from tests.fuzz import files, listeners
+from tests.fuzz import files, foreign, listeners
 from tests.fuzz.target import Target
 
 CORPUS: Final = Path(__file__).with_name("corpus")
@@ -24,6 +24,7 @@ TARGETS: Final[dict[str, Callable[[], Target]]] = {
     "identities-json": files.IdentitiesFile,
     "audit-jsonl": files.AuditFile,
     "aws-config": files.AwsConfig,
+    "aws-vault": foreign.AwsVaultFiles,
     "config-toml": files.ConfigToml,
     "metadata-tokens": files.MetadataTokens,
     "client-files": files.ClientFiles,

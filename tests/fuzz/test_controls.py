@@ -9,12 +9,16 @@ from typing import Any
 import pytest
 
 from tests.fuzz.__main__ import finding_of
-from tests.fuzz.files import AuditFile, FileTarget, GrantsFile, MetadataTokens
+from tests.fuzz.files import CANARY, AuditFile, FileTarget, GrantsFile, MetadataTokens
+from tests.fuzz.foreign import AwsVaultFiles
 from tests.fuzz.listeners import ControlSocket, DoorsSocket, Endpoint
 from tests.fuzz.target import GROWTH_KIB, MARK, Finding, Target, Watch
+from tests.store.aws_vault.craft import item
 from vaultd.engine import audit_chain
+from vaultd.engine.seams import ForeignKey
 from vaultd.errors import BadRequest, VaultdError
 from vaultd.model import metadata_tokens
+from vaultd.store import aws_vault
 from vaultd.web import app, guard, handover
 from vaultd.web.connection import Connection
 from vaultd.web.control import Control
@@ -75,6 +79,16 @@ def test_keys_without_the_token_are_a_finding(broken: Callable[..., None]) -> No
         return self._grants.list()[0]
 
     broken(Endpoint, _HEAD + b"Authorization: x\r\n\r\n", "canary-secret", Credentials, "grant", any_token)
+
+
+def test_a_secret_of_a_foreign_store_is_a_finding(broken: Callable[..., None]) -> None:
+    """In the line that says what is wrong with a key."""
+    sealed = b"\x02" + item("mine", SecretAccessKey=CANARY, SessionToken="t")
+
+    def tell(name: str, exc: Exception) -> ForeignKey:
+        return ForeignKey(name, wrong=CANARY)
+
+    broken(AwsVaultFiles, sealed, "a secret is in what was said", aws_vault, "_unfit", tell)
 
 
 def test_a_connection_that_is_left_is_a_finding(broken: Callable[..., None]) -> None:

@@ -71,16 +71,20 @@ def parsed(content: bytes) -> Sealed:
 
 def opened(message: Sealed, passphrase: bytes) -> bytes:
     """What is sealed. Raises WrongKey, Changed."""
-    salt = ALGORITHM.encode() + b"\0" + message.salt
-    wrapping = hashlib.pbkdf2_hmac("sha256", passphrase, salt, message.iterations, _KEK)
     try:
-        key = aes_key_unwrap(wrapping, message.wrapped)
+        key = aes_key_unwrap(wrapping_key(message, passphrase), message.wrapped)
     except InvalidUnwrap as exc:
         raise WrongKey from exc
     try:
         return AESGCM(key).decrypt(message.nonce, message.sealed, message.header)
     except InvalidTag as exc:
         raise Changed from exc
+
+
+def wrapping_key(message: Sealed, passphrase: bytes) -> bytes:
+    """What the message's own key is wrapped with (RFC 7518 §4.8.1.1)."""
+    salt = ALGORITHM.encode() + b"\0" + message.salt
+    return hashlib.pbkdf2_hmac("sha256", passphrase, salt, message.iterations, _KEK)
 
 
 def _decoded(segment: bytes) -> bytes:

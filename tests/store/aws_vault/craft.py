@@ -32,7 +32,11 @@ def message(
     fields = {name: value for name, value in {**named, **(header or {})}.items() if value is not None}
     first = segment(json.dumps(fields).encode())
     salt = b"PBES2-HS256+A128KW\0" + _SALT
-    wrapping = hashlib.pbkdf2_hmac("sha256", passphrase.encode(), salt, rounds, 16)
+    return assembled(first, content, hashlib.pbkdf2_hmac("sha256", passphrase.encode(), salt, rounds, 16))
+
+
+def assembled(first: bytes, content: bytes, wrapping: bytes) -> bytes:
+    """A message of any first segment, its key wrapped with `wrapping`."""
     sealed = AESGCM(_KEY).encrypt(_NONCE, content, first)
     parts = (aes_key_wrap(wrapping, _KEY), _NONCE, sealed[:-16], sealed[-16:])
     return b".".join((first, *map(segment, parts)))
