@@ -31,7 +31,7 @@ _LONGEST = 256 * 1024
 def scores(environ: Mapping[str, str], *, now: float | None = None) -> dict[str, float]:
     """How much each profile is used, above 0; empty where nothing is known."""
     moment = time.time() if now is None else now
-    return {name: _faded(count, last, moment) for name, (count, last) in _read(_path(environ)).items()}
+    return {name: _faded(*pair, moment) for name, pair in _read(_path(environ)).items()}
 
 
 def count(environ: Mapping[str, str], profile: str, *, now: float | None = None) -> None:
@@ -59,10 +59,14 @@ def _faded(count: float, last: float, now: float) -> float:
 
 def _read(path: str) -> dict[str, tuple[float, float]]:
     try:
-        body = json.loads(_bytes(path))
-        return {str(name): _pair(*pair) for name, pair in body.items()}
+        return parsed(_bytes(path))
     except (OSError, ValueError, TypeError, AttributeError, RecursionError):
         return {}
+
+
+def parsed(raw: bytes) -> dict[str, tuple[float, float]]:
+    """Profile → (count, time of its last use). Raises a builtin error for what is no such file."""
+    return {str(name): _pair(*pair) for name, pair in json.loads(raw).items()}
 
 
 def _pair(count: float, last: float) -> tuple[float, float]:

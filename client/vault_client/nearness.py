@@ -1,7 +1,7 @@
 """What fits what was typed, best first: the profiles of the picker.
 
 Rules
-- Each word counts for itself: by the name's letters in their order, or as a part of account or role.
+- Each word counts for itself: by the name's letters in their order, or as the beginning of account or role.
 - Best first (`nearness`), then the most used, then the shortest name; a longer text never fits more.
 """
 
@@ -76,7 +76,7 @@ def fitting(rows: Iterable[Row], typed: str) -> list[Row]:
 
 def nearness(row: Row, word: str) -> tuple[int, int] | None:
     """How well one word fits, least is best: the whole name, its beginning, a word's beginning in it, the initials of
-    its words, anywhere inside, a part of account or role, or its letters in this order, the closer together the better.
+    its words, anywhere inside, how account or role begin, or its letters in this order, the closer together the better.
     """
     name = row.folded
     at = name.find(word)
@@ -90,7 +90,7 @@ def nearness(row: Row, word: str) -> tuple[int, int] | None:
         return _INITIALS, len(word)
     if word in name:
         return _INSIDE, len(word)
-    if word in row.account or word in row.role.lower():
+    if row.account.startswith(word) or row.role.lower().startswith(word):
         return _BESIDE, len(word)
     hits = scattered(name, word)
     return (_SCATTERED, hits[-1] - hits[0] + 1) if hits else None
