@@ -1,0 +1,181 @@
+"""Keys out of bytes, which terminals are drawn on, and frames of one write."""
+
+from __future__ import annotations
+
+import ast
+import os
+import pty
+import subprocess
+import sys
+import termios
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vault_client.screen import Keys, Screen
+
+CLIENT = Path(__file__).parents[2] / "client"
+KNOWN = {
+    b"\x1b[A": "up", b"\x1bOB": "down", b"\x1b[1;5C": "right", b"\x1b[D": "left", b"\x1b[H": "home", b"\x1bOF": "end",
+    b"\x1b[1~": "home", b"\x1b[4~": "end", b"\x1b[5~": "pageup", b"\x1b[6~": "pagedown", b"\x1b[3~": "delete",
+    b"\r": "enter", b"\n": "enter", b"\x7f": "backspace", b"\x08": "backspace", b"\x03": "ctrl-c", b"\x07": "ctrl-g",
+    b"\x1c": "ctrl-\\", b"\x0e": "ctrl-n", b"\t": "tab", b"\x1b[Z": "backtab", b"a": "a", "日".encode(): "日",
+    "🚀".encode(): "🚀", b"\x1bx": "alt-x",
+}  # fmt: skip
+NO_KEY = (b"\x1b[I", b"\x1b[24~", b"\x1b[[A", b"\x1b[?1;2c", b"\x1b[<0;3;4M", b"\x1bOP", "\u202e".encode(), b"\x9b")
+
+
+@pytest.mark.parametrize("raw", KNOWN)
+def test_each_key(raw: bytes) -> None:
+    """By its name; a character is itself."""
+    assert Keys().feed(raw) == [KNOWN[raw]]
+
+
+@pytest.mark.parametrize("raw", NO_KEY)
+def test_what_is_no_key(raw: bytes) -> None:
+    """Focus, mouse, replies, function keys and what cannot be shown are swallowed whole; what follows is not."""
+    assert [key for key in Keys().feed(raw + b"q") if key != "\ufffd"] == ["q"]
+
+
+@given(st.lists(st.sampled_from([*KNOWN, *NO_KEY, b"\x1b[200~rm\r\n\x1b[A\x1b[201~"]), max_size=8), st.data())
+def test_however_it_is_split(typed: list[bytes], data: st.DataObject) -> None:
+    """A slow line delivers a key in pieces: the same keys come of it."""
+    whole = b"".join(typed)
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(whole)), max_size=6)))
+    keys = Keys()
+    pieces = [whole[begin:end] for begin, end in zip([0, *cuts], [*cuts, len(whole)], strict=True)]
+
+    assert [key for piece in pieces for key in keys.feed(piece)] == Keys().feed(whole)
+
+
+@given(st.binary(max_size=60))
+def test_any_bytes(raw: bytes) -> None:
+    """Nothing a terminal sends makes an error, and every key is one character that can be shown, or a name."""
+    keys = Keys()
+    found = [*keys.feed(raw), *keys.flush()]
+
+    assert all(key.isprintable() and key for key in found)
+    assert all(len(key) == 1 or key.islower() or not key.isascii() or key[-1].isupper() for key in found)
+
+
+def test_esc_alone() -> None:
+    """Esc is Esc when nothing follows in time; half a sequence is nobody's key, and is given more time."""
+    keys = Keys()
+    told = [(keys.feed(raw), keys.patience, keys.flush()) for raw in (b"", b"\x1b", b"\x1b[1", b"\x1b\x1b[A")]
+
+    assert told == [([], None, []), ([], 0.1, ["esc"]), ([], 1.0, []), (["esc", "up"], None, [])]
+
+
+def test_a_paste_is_text() -> None:
+    """No newline, arrow or Esc of what was pasted is a key, but Ctrl-C is, as the end of a paste may never come."""
+    keys = Keys()
+    assert keys.feed(b"\x1b[200~we\x1bb\r\n-admin\x1b[201~\r") == [*"web-admin", "enter"]
+    assert keys.feed(b"\x1b[200~x\x03") == ["x", "ctrl-c"]
+
+
+@pytest.mark.parametrize(
+    ("environ", "wanted"),
+    [
+        ({"TERM": "xterm"}, True),
+        ({"TERM": "vt100"}, True),
+        ({"TERM": "linux"}, True),
+        ({"TERM": "xterm", "VAULTD_PLAIN": "0"}, True),
+        ({"TERM": "xterm", "VAULTD_PLAIN": "1"}, False),
+        ({"TERM": "dumb"}, False),
+        ({"TERM": ""}, False),
+        ({}, False),
+        ({"TERM": "no-such-terminal"}, False),
+        ({"TERM": "../../etc/passwd"}, False),
+    ],
+)
+def test_what_is_drawn_on(environ: dict[str, str], wanted: bool) -> None:
+    """Terminals that terminfo knows to speak ECMA-48, and nobody who wants lines."""
+    assert (modes_of(environ) is not None) is wanted
+
+
+def modes_of(environ: dict[str, str]) -> Any:
+    """What `drawable` says in a process of its own: terminfo is read once in each."""
+    code = "import sys; from vault_client.screen import drawable; print(drawable(eval(sys.argv[1])))"
+    done = subprocess.run(
+        [sys.executable, "-c", code, repr(environ)], env={"PYTHONPATH": str(CLIENT)}, capture_output=True, check=True,
+        text=True,
+    )  # fmt: skip
+    return ast.literal_eval(done.stdout)
+
+
+def test_modes_are_those_of_the_terminal() -> None:
+    """The other screen only where the terminal has one, colours only where it has them."""
+    xterm, console, old = (modes_of({"TERM": name}) for name in ("xterm-256color", "linux", "vt100"))
+
+    assert "\x1b[?1049h" in xterm[0]
+    assert "\x1b[?1049l" in xterm[1]
+    assert console[:2] == old[:2] == ("", "")
+    assert (xterm[2], console[2], old[2]) == (True, True, False)
+
+
+@pytest.fixture
+def ends() -> Iterator[tuple[int, int]]:
+    master, slave = pty.openpty()
+    yield master, slave
+    os.close(master)
+    os.close(slave)
+
+
+def screen_on(slave: int) -> Screen:
+    return Screen(slave, slave, owned=False, modes=("", "", True), escape=0.0)
+
+
+def test_only_what_changed_is_written(ends: tuple[int, int]) -> None:
+    """A frame is one write of the changed lines, and the same frame again is none; wherever the cursor goes is told."""
+    master, slave = ends
+    with screen_on(slave) as screen:
+        screen.draw(["first", "second"], (0, 5))
+        whole = os.read(master, 65536)
+        screen.draw(["first", "second"], (0, 5))
+        os.set_blocking(master, False)
+        with pytest.raises(BlockingIOError):
+            os.read(master, 65536)
+        screen.draw(["first", "third"], (0, 5))
+        changed = os.read(master, 65536)
+        screen.draw(["first"], None)
+        less = os.read(master, 65536)
+
+    assert b"first" in whole
+    assert b"second" in whole
+    assert changed == b"\x1b[?25l\x1b[2;1H\x1b[0m\x1b[2Kthird\x1b[0m\x1b[1;6H\x1b[?25h"
+    assert less == b"\x1b[?25l\x1b[2;1H\x1b[0m\x1b[2K"
+
+
+def test_paused_is_the_terminal_as_it_was(ends: tuple[int, int]) -> None:
+    """In between, questions may be asked; afterwards the whole frame is drawn anew, and the settings are ours again."""
+    master, slave = ends
+    before = termios.tcgetattr(slave)
+    with screen_on(slave) as screen:
+        ours = termios.tcgetattr(slave)
+        screen.draw(["first"])
+        with screen.paused():
+            assert termios.tcgetattr(slave) == before
+        os.read(master, 65536)
+        assert termios.tcgetattr(slave) == ours != before
+        screen.draw(["first"])
+        assert b"first" in os.read(master, 65536)
+    assert termios.tcgetattr(slave) == before
+
+
+def test_another_source_wakes_it(ends: tuple[int, int]) -> None:
+    """`also` is told apart from keys, and a time that is over tells nothing."""
+    master, slave = ends
+    reader, writer = os.pipe()
+    with screen_on(slave) as screen:
+        assert screen.wait(0.0, also=[reader]) == ([], [])
+        os.write(writer, b"x")
+        assert screen.wait(5.0, also=[reader]) == ([], [reader])
+        os.write(master, b"q")
+        keys, _ = screen.wait(5.0, also=[reader])
+        assert keys == ["q"]
+    os.close(reader)
+    os.close(writer)
