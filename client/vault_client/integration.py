@@ -57,9 +57,9 @@ class Hook:
         """`lines` as the function takes them."""
         return f"{lines.rstrip()}\n{self.marker}\n"
 
-    def remember(self, shell: shells.Dialect, call: Call) -> str:
+    def remember(self, shell: shells.Dialect, call: Call, profile: str) -> str:
         """The lines by which `use -` will find this `use`, and then the one before it."""
-        words = remembered(call)
+        words = remembered(call, profile)
         before = self.last if self.last and self.last != words else self.before
         kept = [shell.keep("_vaultd_last", words), shell.keep("_vaultd_before", before or _NOTHING)]
         return "\n".join(kept) + "\n"
@@ -75,10 +75,10 @@ class Hook:
         return Call(operands=[profile], tail=[], options={**options, **given}, environ=call.environ)
 
 
-def remembered(call: Call) -> str:
+def remembered(call: Call, profile: str) -> str:
     """The words of a `use`, in characters that every shell takes as they are inside single quotes."""
     pairs = [f"{name}={call.value(name)}" for name in _KEPT if call.value(name) is not None]
-    return "+".join(quoted(word).replace("~", "%7E").replace("%", "@") for word in (call.operands[0], *pairs))
+    return "+".join(quoted(word).replace("~", "%7E").replace("%", "@") for word in (profile, *pairs))
 
 
 def _plain(word: str) -> str:
@@ -91,8 +91,8 @@ def _plain(word: str) -> str:
 
 
 def _read_by_parent(pid: int) -> int | None:
-    """The parent of a forked shell, when it reads what that one writes: `eval "$(vault-client use P)"`, by habit. There
-    a variable that the function set would be gone with the fork. None too where /proc does not tell.
+    """The parent of a forked shell, when it reads what that one writes: `eval "$(vault-client use P)"`, by habit. What
+    the function sets is gone with the fork there, so that its lines are printed, too. None where /proc does not tell.
     """
     try:
         pipe = os.readlink(f"/proc/{pid}/fd/1")
@@ -134,7 +134,8 @@ def shell_init(call: Call) -> int:
     from vault_client import completion
 
     name = chosen(call)
-    call.out(_SCRIPTS[name].replace("@CLIENT@", client(name)).replace("@NAMES@", " ".join(shells.MANAGED)))
+    text = _SCRIPTS[name].replace("@NAMES@", " ".join(shells.MANAGED)).replace("@BROKEN@", _BROKEN)
+    call.out(text.replace("@CLIENT@", client(name)))
     call.out(completion.script(name))
     return 0
 
@@ -164,6 +165,8 @@ def client(name: str) -> str:
     return "& " + " ".join(shells.PowerShell().quote(word) for word in words)
 
 
+#: A function of before an upgrade, say: what it takes for whole is not what the client of today prints.
+_BROKEN = "vault-client: what use printed was not whole, so nothing was changed: start a new shell, then type it again"
 #: Past the function, which PowerShell's `&` would find again.
 _NAMED = {"bash": r"\command vault-client", "zsh": r"\command vault-client", "fish": "command vault-client",
           "pwsh": "& (Get-Command -CommandType Application -TotalCount 1 vault-client)"}  # fmt: skip
@@ -200,7 +203,7 @@ _BASH = r"""function vault-client {
   \builtin trap : INT
   _vc_lines=$(VAULTD_INTEGRATION="$_vc_word" @CLIENT@ "$@") || _vc_status=$?
   case "$_vc_status $_vc_lines" in
-  "0 "*": vaultd apply")
+  "0 "*": vaultd apply" | "0 "*": vaultd print")
     if \builtin shopt -q expand_aliases; then
       \builtin shopt -u expand_aliases
       \builtin eval "$_vc_lines"
@@ -209,18 +212,18 @@ _BASH = r"""function vault-client {
       \builtin eval "$_vc_lines"
     fi
     ;;
-  "0 "*": vaultd print" | [1-9]*" false;")
-    if \builtin [ "$_vc_status" = 0 ] || { \builtin [ "${BASHPID:-$$}" != "$$" ] && ! \builtin [ -t 1 ]; }; then
-      \builtin printf '%s\n' "$_vc_lines"
+  [1-9]" "* | [1-9][0-9]" "* | 12[0-8]" "*) ;;
+  *)
+    VAULTD_INTEGRATION="$_vc_word" @CLIENT@ __sweep >/dev/null 2>&1 || :
+    if \builtin [ "$_vc_status" = 0 ]; then
+      _vc_status=1
+      \builtin printf '@BROKEN@\n' >&2
     fi
     ;;
   esac
-  case "$_vc_status $_vc_lines" in
-  "0 "*": vaultd apply" | "0 "*": vaultd print" | [1-9]" "* | [1-9][0-9]" "* | 12[0-8]" "*) ;;
-  *)
-    VAULTD_INTEGRATION="$_vc_word" @CLIENT@ __sweep >/dev/null 2>&1 || :
-    if \builtin [ "$_vc_status" = 0 ]; then _vc_status=1; fi
-    ;;
+  case "$_vc_lines" in
+  *": vaultd print") \builtin printf '%s\n' "$_vc_lines" ;;
+  "false;") \builtin [ "${BASHPID:-$$}" = "$$" ] || \builtin [ -t 1 ] || \builtin printf '%s\n' "$_vc_lines" ;;
   esac
   if \builtin [ -n "$_vc_trap" ]; then \builtin eval "$_vc_trap"; else \builtin trap - INT; fi
   \builtin return "$_vc_status"
@@ -259,16 +262,19 @@ _ZSH = r"""function vault-client {
   \builtin trap : INT
   _vc_lines=$(VAULTD_INTEGRATION="$_vc_word" @CLIENT@ "$@") || _vc_status=$?
   case "$_vc_status $_vc_lines" in
-  ("0 "*": vaultd apply") \builtin eval "$_vc_lines" ;;
-  ("0 "*": vaultd print") \builtin print -r -- "$_vc_lines" ;;
-  ([1-9]*" false;") if (( ZSH_SUBSHELL )) && [[ ! -t 1 ]]; then \builtin print -r -- "$_vc_lines"; fi ;;
-  esac
-  case "$_vc_status $_vc_lines" in
-  ("0 "*": vaultd apply"|"0 "*": vaultd print"|[1-9]" "*|[1-9][0-9]" "*|12[0-8]" "*) ;;
+  ("0 "*": vaultd apply"|"0 "*": vaultd print") \builtin eval "$_vc_lines" ;;
+  ([1-9]" "*|[1-9][0-9]" "*|12[0-8]" "*) ;;
   (*)
     VAULTD_INTEGRATION="$_vc_word" @CLIENT@ __sweep >/dev/null 2>&1 || :
-    if [[ $_vc_status == 0 ]]; then _vc_status=1; fi
+    if [[ $_vc_status == 0 ]]; then
+      _vc_status=1
+      \builtin print -ru2 -- '@BROKEN@'
+    fi
     ;;
+  esac
+  case "$_vc_lines" in
+  (*": vaultd print") \builtin print -r -- "$_vc_lines" ;;
+  ("false;") if (( ZSH_SUBSHELL )) && [[ ! -t 1 ]]; then \builtin print -r -- "$_vc_lines"; fi ;;
   esac
   \builtin return $_vc_status
 }
@@ -295,7 +301,10 @@ _FISH = r"""function vault-client --description 'AWS profiles that vaultd keeps 
     end
     if test $_vc_status -eq 0; or test $_vc_status -gt 128
         VAULTD_INTEGRATION="$_vc_told" @CLIENT@ __sweep >/dev/null 2>&1
-        test $_vc_status -eq 0; and set _vc_status 1
+        if test $_vc_status -eq 0
+            set _vc_status 1
+            echo '@BROKEN@' >&2
+        end
     end
     isatty stdout; or test "$_vc_lines" != 'false;'; or echo $_vc_lines
     return $_vc_status
@@ -330,6 +339,7 @@ _PWSH = r"""function global:vault-client {
       $vcWhole = $true
     } elseif ($vcStatus -eq 0) {
       $vcStatus = 1
+      [Console]::Error.WriteLine('@BROKEN@')
     }
   } finally {
     if (-not $vcWhole) { @CLIENT@ __sweep *> $null }

@@ -83,7 +83,7 @@ def _use_here(call: Call, hook: Hook, body: dict[str, Any]) -> int:
     shell = shells.calling(call.environ, None)
     grant = _bound(call, {**body, "pid": hook.pid})
     try:
-        lines = _lines(call, shell, grant, holder=str(hook.pid)) + hook.remember(shell, call)
+        lines = _lines(call, shell, grant, holder=str(hook.pid)) + hook.remember(shell, call, body["profile"])
         _from_now_on()
         call.out(hook.whole(lines))
     except BaseException:

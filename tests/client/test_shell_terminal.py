@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
@@ -24,6 +26,9 @@ PLAIN = {
     "set -g fish_greeting; set -g fish_autosuggestion_enabled 0",
 }
 COMPINIT = "autoload -Uz compinit && compinit -u -d $HOME/.zcompdump\n"
+
+DOCUMENT = Path(__file__).parents[2] / "docs/shell.md"
+QUERY = "/v1/profiles?profile="
 
 Open = Callable[..., OnTerminal]
 
@@ -218,6 +223,19 @@ def test_tab_completes_commands_options_and_values(name: str, stub: Stub, shell:
 
 
 @pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("before", ["true; ", "vault-client --version && ", "A=1 ", "echo 'x y' | "])
+def test_tab_within_a_longer_line(name: str, before: str, stub: Stub, shell: Open) -> None:
+    """Only the command that the cursor is in counts."""
+    profiles(stub, "web-admin", "other")
+    terminal = shell(name)
+    terminal.type(f"{before}vault-client export we\t--format json")
+    said = say(terminal, "")
+
+    assert '"AccessKeyId"' in said
+    assert stub.asked("GET", "/v1/profiles/web-admin/credentials") == [None]
+
+
+@pytest.mark.parametrize("name", ALL)
 def test_tab_after_the_dashes_is_the_shells_own(name: str, stub: Stub, shell: Open, tmp_path: Path) -> None:
     """`exec P -- CMD`: programs, then their arguments."""
     program = tmp_path / "bin" / "vaultd-test-program"
@@ -268,4 +286,27 @@ def test_the_prompt_runs_nothing(name: str, profile: str, stub: Stub, shell: Ope
         seen = terminal.until("·55m>").rpartition("<")[2]
         plain = "".join(chr(ord(char) - 0xFEE0) if 0xFF01 <= ord(char) <= 0xFF5E else char for char in seen)
         assert plain.partition("·")[0] == profile
+    assert not list(tmp_path.rglob("PWNED"))
+
+
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("profile", ["web-admin", "50% $(touch PWNED) `x` \\w!"])
+def test_the_documented_prompts(name: str, profile: str, stub: Stub, shell: Open, tmp_path: Path) -> None:
+    """The lines of docs/shell.md as they stand: nothing while nothing is in use, then the profile and its time."""
+    stub.answers["GET", f"/v1/profiles?profile={profile}"] = (
+        200,
+        {"profiles": [{**PROFILE, "profile": profile, "seconds_left": 3300}]},
+    )
+    found = re.search(rf"```{name}\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
+    assert found is not None
+    terminal = shell(name, TERM="xterm")
+    before = stub.requests.copy()
+    terminal.type(found[1])
+    word = quoted(name, profile)
+    said = f"set -gx VAULTD_PROFILE {word}" if name == "fish" else f"export VAULTD_PROFILE={word}"
+    terminal.type(f"echo so far; {said}\n")
+    seen = terminal.until("·55m")
+
+    assert "·" not in seen.removesuffix("·55m")
+    assert [path for _, path, _ in stub.requests[len(before) :]] == [QUERY + quote(profile)]
     assert not list(tmp_path.rglob("PWNED"))
