@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 import subprocess
 from pathlib import Path
 
@@ -537,3 +539,27 @@ def test_powershell_takes_the_dashes_away(process: Run, begin: str) -> None:
     assert (ended.status, ended.out) == (0, "x.-y.--imds.")
     assert process("exec", "a", VAULTD_INTEGRATION="pwsh").status == 2
     assert process(*line.split(), VAULTD_INTEGRATION="bash").status == (0 if "--" in line.split() else 2)
+
+
+@pytest.mark.parametrize(("line", "lines"), [("use b", "VAULTD_PROFILE='b'"), ("unuse", "unset VAULTD_PROFILE")])
+def test_ctrl_c_while_the_old_grant_ends(stub: Stub, line: str, lines: str) -> None:
+    """The lines are out: an exit by Ctrl-C now would have the shell drop them, and its old grant is ended."""
+    started: list[subprocess.Popen[str]] = []
+
+    def interrupted(_body: object) -> tuple[int, dict[str, object]]:
+        os.kill(started[0].pid, signal.SIGINT)
+        return 200, {}
+
+    stub.answers["DELETE", "/v1/grants/g9"] = interrupted
+    held = {"VAULTD_INTEGRATION": "bash 4711 4711 1 - -", "VAULTD_GRANT": "g9", "VAULTD_SHELL": "4711"}
+    with subprocess.Popen(
+        [*CLIENT, *line.split()], env=environment(stub, **held), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        text=True,
+    ) as client:  # fmt: skip
+        started.append(client)
+        out, _ = client.communicate(timeout=30)
+
+    assert revoked(stub) == ["g9"]
+    assert client.returncode == 0
+    assert lines in out
+    assert out.endswith(": vaultd apply\n")

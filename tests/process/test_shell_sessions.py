@@ -5,6 +5,9 @@ The recordings themselves: `python -m tests.process.sessions`.
 
 from __future__ import annotations
 
+import os
+import signal
+
 import pytest
 
 from tests.process.harness import Emulator, Home
@@ -88,3 +91,17 @@ def test_an_answer_that_was_lost(name: str, opened: Home) -> None:
         shell.type(f"{told.replace(' -u VAULTD_GRANT', '')} __sweep >/dev/null")
         assert [each["profile"] for each in grants(opened)] == ["web-admin"]
         assert shell.type(ASK) == WEB_ADMIN
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_shell_that_dies_while_the_code_is_asked(name: str, home: Home, emulator: Emulator) -> None:
+    """Nobody is left to take the variables: the code may still be typed, and no grant is left, bound or not."""
+    with session(name, home) as shell:
+        shell.begin("vault-client use web-admin")
+        shell.terminal.until("MFA code: ")
+        os.kill(shell.terminal.child.pid, signal.SIGKILL)
+        shell.terminal.child.wait()
+        shell.terminal.type(emulator.code() + "\n")
+        shell.terminal.end()  # when the client, too, is gone from the terminal
+    assert grants(home) == []
+    assert "credentials.serve" not in {line["event"] for line in home.audit()}
