@@ -36,6 +36,7 @@ request byte enters one (architecture.md §9). Edges translate their package's e
     │  │  ├─ Throttled               row 13: clean, so that the one exception to "never send a code twice" applies
     │  │  └─ KeeperEnded             the keeper's process ended under way, and was started again; with code_sent
     │  ├─ SessionRejected            rows 9, 10: the parent session is dead; inside the keeper and the broker only
+    │  ├─ TooManyReaders             16 follow the audit events on the control socket already
     │  └─ KeyringBusy                the OS keyring did not answer in 30 s, or is locked
     └─ Misconfigured                 422, exit 78; names file:line and key
        ├─ BadProfile                 a loop, a missing source, a bad value
@@ -286,6 +287,12 @@ class KeeperEnded(StsUnavailable):
     """The keeper's process ended before it answered; another one is there. A code that was handed to it counts as sent
     (`code_sent`).
     """
+
+
+class TooManyReaders(Temporary):
+    """As many readers follow the audit events as the control socket has connections for."""
+
+    code = "TooManyReaders"
 
 
 class SessionRejected(Temporary):

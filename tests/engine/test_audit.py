@@ -19,6 +19,7 @@ from vaultd.engine.audit import Audit, Sighting, verify
 from vaultd.engine.audit_chain import FIELDS, FIRST
 from vaultd.engine.grants import Grant
 from vaultd.engine.seams import Head
+from vaultd.errors import TooManyReaders
 from vaultd.files import Files
 from vaultd.model.credentials import RoleSession
 from vaultd.model.peer import Peer
@@ -748,14 +749,30 @@ async def test_a_cancelled_reader_leaves_no_trace(house: House) -> None:
     assert (await anext(subscription))["event"] == "start"
 
 
-async def test_a_slow_reader_sees_a_gap_and_costs_no_memory(house: House) -> None:
-    """A thousand events are kept for it; older ones are dropped, which its seq shows."""
+async def test_a_slow_reader_is_cut_and_costs_no_memory(house: House) -> None:
+    """A thousand events are kept for it, without a gap; the next one ends its stream, and it is told once. Control: a
+    reader that keeps up goes on.
+    """
     audit = house.audit(max_bytes=1 << 30)
-    subscription = audit.subscribe()
+    told: list[int] = []
+    slow, quick = audit.subscribe(on_cut=lambda: told.append(1)), audit.subscribe()
     for _ in range(1005):
         audit.record("start")
+        await anext(quick)
 
-    assert (await anext(subscription))["seq"] == 6
+    assert [event["seq"] async for event in slow] == list(range(1, 1001))
+    assert (slow.cut, quick.cut, told) == (True, False, [1])
+
+
+async def test_readers_are_counted(house: House) -> None:
+    """The seventeenth is refused in a sentence; one that leaves makes room."""
+    audit = house.audit()
+    readers = [audit.subscribe() for _ in range(16)]
+    with pytest.raises(TooManyReaders, match="end a `vault-client log -f`"):
+        audit.subscribe()
+    readers[0].close()
+
+    assert not audit.subscribe().cut
 
 
 async def _until(house: House, true: Callable[[], bool]) -> None:

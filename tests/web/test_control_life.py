@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -21,6 +23,7 @@ from vaultd.errors import KeyringBusy, WrongPassphrase
 from vaultd.files import Files
 from vaultd.host import processes
 from vaultd.model.dialects import stamp
+from vaultd.web.routes import daemon as daemon_routes
 
 OTHER_UID = 54321
 LEASE = {"profile": "web-admin", "kind": "lease"}
@@ -355,6 +358,53 @@ async def test_events_are_streamed_until_the_caller_leaves(started: Started) -> 
         assert [(await line.event())["event"] for _ in range(2)] == ["session.renew", "grant.create"]
         assert len(started.daemon.audit._subscribers) == 1
     await soon(lambda: not started.daemon.audit._subscribers)
+
+
+async def test_a_reader_that_is_too_slow_is_told_so(started: Started) -> None:
+    """A thousand events are kept for it, then one last line that is no event of the log, and the stream ends whole."""
+    async with Line(started) as line:
+        line.send("GET", "/v1/events")
+        await line.head()
+        for _ in range(1001):
+            started.daemon.audit.record("start")
+        seen = [await line.event() for _ in range(1001)]
+        assert await line.event() is None
+    assert [each.get("seq") for each in seen[:2]] == [seen[0]["seq"], seen[0]["seq"] + 1]
+    assert (seen[-1]["event"], "seq" in seen[-1]) == ("stream.cut", False)
+
+
+async def test_a_reader_that_reads_nothing_is_let_go(started: Started, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is kept for him is not kept for ever: he is cut off without a last line, and his place is free."""
+    monkeypatch.setattr(daemon_routes, "SLOW_SECONDS", 0.0)
+    with socket.socket(socket.AF_UNIX) as idle:
+        idle.connect(str(started.house.layout.control_sock))
+        idle.setblocking(False)
+        idle.sendall(b"GET /v1/events HTTP/1.1\r\nHost: vaultd\r\n\r\n")
+        await soon(lambda: started.daemon.audit._subscribers)
+        for _ in range(20):
+            for _ in range(200):
+                started.daemon.audit.record("start", reason="x" * 200)
+            await asyncio.sleep(0)
+        await soon(lambda: not started.daemon.audit._subscribers)
+        loop, taken = asyncio.get_running_loop(), b""
+        async with asyncio.timeout(10):
+            while piece := await loop.sock_recv(idle, 1 << 20):
+                taken += piece
+    assert taken.count(b"x" * 200) > 10, "positive control: it was a stream"
+    assert b"stream.cut" not in taken
+
+
+async def test_readers_leave_room_for_commands(started: Started) -> None:
+    """Sixteen may follow; the next is refused with what to type, and a command still gets in."""
+    async with contextlib.AsyncExitStack() as stack:
+        for _ in range(16):
+            line = await stack.enter_async_context(Line(started))
+            line.send("GET", "/v1/events")
+            await line.head()
+        status, body = await started.refused("GET", "/v1/events")
+        assert (status, body["code"], body["exit"]) == (503, "TooManyReaders", 75)
+        assert "type it again" in body["message"]
+        await started.ok("GET", "/v1/status")
 
 
 async def test_the_audit_is_read_back(started: Started) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from tests.web.control import KEY_ID, ROLE, SECRET, SERIAL, House, Line, Started, strings
 from vaultd import __version__
+from vaultd.errors import RoleDenied
 from vaultd.model.planner import make_plan
 from vaultd.model.text import shown
 
@@ -120,6 +121,30 @@ async def test_the_plan_is_told_step_by_step(started: Started) -> None:
     assert [(each["kind"], each["source"]) for each in plan["steps"]] == [
         ("mfa_session", "identity key"), ("assume_role", "mfa_session"),
     ]  # fmt: skip
+
+
+async def test_a_plan_is_checked_by_calls_that_change_nothing(started: Started) -> None:
+    """`?check`: whose key it is and which devices its user has, {name, ok, message} each; no code, no session. AWS's no
+    to the second is no fault, another device than the plan's is one. Control: unasked, AWS is not called.
+    """
+    await started.add()
+    house = started.house
+    before = len(house.sts.calls)
+    assert "checks" not in await started.ok("GET", "/v1/profiles/web-admin/plan")
+    assert len(house.sts.calls) == before
+    good = (await started.ok("GET", "/v1/profiles/web-admin/plan?check"))["checks"]
+    house.iam.serials = ("arn:aws:iam::123456789012:mfa/other",)
+    other = (await started.ok("GET", "/v1/profiles/web-admin/plan?check"))["checks"]
+    house.iam.error = RoleDenied("iam:ListMFADevices is denied: allow it")
+    denied = (await started.ok("GET", "/v1/profiles/web-admin/plan?check"))["checks"]
+
+    assert [(each["name"], each["ok"]) for each in good] == [("GetCallerIdentity", True), ("ListMFADevices", True)]
+    assert "the key is good, and of arn:aws:iam::123456789012:user/franklin" in good[0]["message"]
+    assert other[1] == {"name": "ListMFADevices", "ok": False, "message": (
+        f"the plan asks for a code of {SERIAL}, and AWS lists arn:aws:iam::123456789012:mfa/other: correct mfa_serial"
+    )}  # fmt: skip
+    assert (denied[1]["ok"], denied[1]["message"][:10]) == (True, "not known:")
+    assert {each.operation for each in house.sts.calls[before:]} == {"caller_identity"}
 
 
 async def test_credentials_are_the_body_of_the_endpoint(started: Started) -> None:

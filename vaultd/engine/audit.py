@@ -30,7 +30,7 @@ from vaultd.engine.audit_proof import verify
 from vaultd.engine.grant_records import Grant, peer_wire
 from vaultd.engine.seams import Clock, Head
 from vaultd.engine.sightings import Looks, Sighting
-from vaultd.errors import Unwritable, VaultdError
+from vaultd.errors import TooManyReaders, Unwritable, VaultdError
 from vaultd.files import Files
 from vaultd.model.credentials import RoleSession
 from vaultd.model.dialects import stamp
@@ -47,6 +47,8 @@ TURN = 64
 #: Denials of more kinds than this in one window share a line: the kinds are the attacker's choice.
 MOST_DENIALS = 64
 BACKLOG = 1000
+#: Each keeps a connection of the control socket, which has 32: the other half is for commands.
+READERS = 16
 _SYNCED = {"unlock", "identity.add"}
 
 log = logging.getLogger(__name__)
@@ -64,12 +66,16 @@ class _Window:
 
 
 class Subscription:
-    """The events from now on, each a dict of one line; a reader that falls 1,000 behind sees a gap in `seq`."""
+    """The events from now on, each a dict of one line. A reader that falls 1,000 behind is `cut`: it gets those, and
+    no more; `on_cut` is told.
+    """
 
-    def __init__(self, leave: Callable[[Subscription], None]) -> None:
-        self._events: deque[dict[str, Any]] = deque(maxlen=BACKLOG)
+    def __init__(self, leave: Callable[[Subscription], None], on_cut: Callable[[], object] | None = None) -> None:
+        self.cut = False
+        self._events: deque[dict[str, Any]] = deque()
         self._arrived = asyncio.Event()
         self._leave = leave
+        self._on_cut = on_cut
         self._closed = False
 
     def __aiter__(self) -> Subscription:
@@ -91,8 +97,14 @@ class Subscription:
 
     def put(self, event: dict[str, Any]) -> None:
         """For Audit: one more event."""
-        self._events.append(event)
-        self._arrived.set()
+        if len(self._events) < BACKLOG:
+            self._events.append(event)
+            self._arrived.set()
+            return
+        self.cut = True
+        self.close()
+        if self._on_cut is not None:
+            self._on_cut()
 
 
 class Audit:
@@ -201,7 +213,7 @@ class Audit:
 
     def _publish(self, line: bytes) -> None:
         event = json.loads(line)
-        for subscriber in self._subscribers:
+        for subscriber in tuple(self._subscribers):  # one that is cut leaves the list
             subscriber.put(event)
 
     def _rotate(self, length: int) -> None:
@@ -361,9 +373,14 @@ class Audit:
                 break
         return found[::-1]
 
-    def subscribe(self) -> Subscription:
-        """Every line written from now on; `close()` it."""
-        subscription = Subscription(self._forget)
+    def subscribe(self, *, on_cut: Callable[[], object] | None = None) -> Subscription:
+        """Every line written from now on; `close()` it. Raises TooManyReaders."""
+        if len(self._subscribers) >= READERS:
+            raise TooManyReaders(
+                f"{READERS} readers follow the audit log already: end a `vault-client log -f` or `status --watch`, "
+                "then type it again"
+            )
+        subscription = Subscription(self._forget, on_cut)
         self._subscribers.append(subscription)
         return subscription
 

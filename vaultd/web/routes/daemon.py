@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from collections.abc import Callable
 
 from aiohttp import web
 
@@ -16,6 +18,9 @@ from vaultd.web.routes.profiles import profile_object
 
 #: Lines of `GET /v1/audit` unless asked otherwise, and at most.
 LINES, MOST_LINES = 1000, 100_000
+#: The last line of a stream whose reader was too slow; no event of the log, so it has no `seq`.
+CUT = {"event": "stream.cut", "reason": "1000 events were waiting for this reader: read GET /v1/audit for the rest"}
+SLOW_SECONDS = 10.0
 
 
 def table(rooms: Rooms) -> list[web.RouteDef]:
@@ -30,6 +35,23 @@ def table(rooms: Rooms) -> list[web.RouteDef]:
         web.get("/v1/events", routes.events),
         web.post("/v1/stop", routes.stop),
     ]
+
+
+class _Deadline:
+    """A reader who was cut has this long to take what is kept for him; one who reads nothing holds a connection."""
+
+    def __init__(self, over: Callable[[], None]) -> None:
+        self._over = over
+        self._timer: asyncio.TimerHandle | None = None
+
+    def begin(self) -> None:
+        """He was cut just now."""
+        self._timer = asyncio.get_running_loop().call_later(SLOW_SECONDS, self._over)
+
+    def end(self) -> None:
+        """He has taken all, or is gone."""
+        if self._timer is not None:
+            self._timer.cancel()
 
 
 class _Daemon:
@@ -72,15 +94,21 @@ class _Daemon:
         return await long_reply("events", events, head={"seq": head.seq, "digest": head.digest})
 
     async def events(self, request: web.Request) -> web.StreamResponse:
-        """NDJSON from now on, until the caller leaves or the daemon stops."""
-        subscription = self._rooms.audit.subscribe()  # before the head is sent: who has read that misses nothing
+        """NDJSON from now on, until the caller leaves or falls behind (a last line says so), or the daemon stops."""
+        transport = request.transport
+        deadline = _Deadline(lambda: None if transport is None else transport.abort())
+        # before the head is sent: who has read that misses nothing
+        subscription = self._rooms.audit.subscribe(on_cut=deadline.begin)
         connection(request).gone.add_done_callback(lambda _: subscription.close())
         response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson", "Cache-Control": "no-store"})
         try:
             await response.prepare(request)
             async for event in subscription:
                 await response.write(json.dumps(event).encode() + b"\n")
+            if subscription.cut:
+                await response.write(json.dumps(CUT).encode() + b"\n")
         finally:
+            deadline.end()
             subscription.close()
         return response
 

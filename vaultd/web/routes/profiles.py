@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -47,7 +48,27 @@ class _Profiles:
         return reply({"profiles": rows, **legible(said, limit=SENTENCE)})
 
     async def plan(self, request: web.Request) -> web.Response:
-        return reply(legible(plan_object(self._rooms.catalog().plan(request.match_info["profile"])), limit=SENTENCE))
+        """`?check` adds what AWS says of the key without changing anything, {name, ok, message} each."""
+        plan = self._rooms.catalog().plan(request.match_info["profile"])
+        checks = {"checks": await self._of_aws(plan)} if "check" in request.query else {}
+        return reply(legible({**plan_object(plan), **checks}, limit=SENTENCE))
+
+    async def _of_aws(self, plan: Plan) -> list[dict[str, Any]]:
+        """By the bare key: whose it is, which needs no permission; its user's devices, which a ForceMFA policy may
+        deny (aws-facts §2.2). No code, no session: STS has no dry run of AssumeRole.
+        """
+        custody, endpoint = self._rooms.custody, plan.steps[0].endpoint
+        try:
+            await custody.probe(plan.identity, endpoint=endpoint)
+        except VaultdError as exc:
+            return [{"name": "GetCallerIdentity", "ok": False, "message": exc.message}]
+        said = f"the key is good, and of {plan.user_arn}"
+        rows = [{"name": "GetCallerIdentity", "ok": True, "message": said}]
+        try:
+            serials = await custody.detect(plan.identity, endpoint=endpoint)
+        except VaultdError as exc:
+            return [*rows, {"name": "ListMFADevices", "ok": True, "message": f"not known: {exc.message}"}]
+        return [*rows, _devices(plan, serials)]
 
     async def refresh(self, request: web.Request) -> web.Response:
         body = bodies.parse(bodies.CodeBody, await request.read())
@@ -118,6 +139,15 @@ def profile_object(broker: Broker, catalog: Catalogue, name: str) -> dict[str, A
         error = {"code": exc.code, "message": exc.message, "time": None}
         state = {"state": "error", "expiration": None, "seconds_left": None, "last_error": error}
     return {**row, **legible(state)}
+
+
+def _devices(plan: Plan, serials: Sequence[str]) -> dict[str, Any]:
+    listed = ", ".join(serials) or "none"
+    wrong = plan.mfa_serial is not None and plan.mfa_serial not in serials
+    if not wrong:
+        return {"name": "ListMFADevices", "ok": True, "message": f"devices that show codes: {listed}"}
+    said = f"the plan asks for a code of {plan.mfa_serial}, and AWS lists {listed}: correct mfa_serial"
+    return {"name": "ListMFADevices", "ok": False, "message": said}
 
 
 def plan_object(plan: Plan) -> dict[str, Any]:
