@@ -18,10 +18,6 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.keywrap import InvalidUnwrap, aes_key_unwrap
-
 ALGORITHM, ENCRYPTION = "PBES2-HS256+A128KW", "A256GCM"
 #: jose2go writes 8,192 and reads up to this; 0.2 s.
 MOST_ITERATIONS = 1_300_000
@@ -71,6 +67,11 @@ def parsed(content: bytes) -> Sealed:
 
 def opened(message: Sealed, passphrase: bytes) -> bytes:
     """What is sealed. Raises WrongKey, Changed."""
+    # not at start: a daemon whose keeper is a process of its own never needs it, and this module is loaded there
+    from cryptography.exceptions import InvalidTag
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+    from cryptography.hazmat.primitives.keywrap import InvalidUnwrap, aes_key_unwrap
+
     try:
         key = aes_key_unwrap(wrapping_key(message, passphrase), message.wrapped)
     except InvalidUnwrap as exc:
