@@ -18,12 +18,6 @@ if TYPE_CHECKING:
     from typing import Any
 
 _STATES = {"mfa_required": "needs a code", "none": "none yet"}
-_STEPS = {
-    "mfa_session": "GetSessionToken with an MFA code",
-    "session_token": "GetSessionToken without MFA",
-    "assume_role": "AssumeRole",
-    "assume_role_with_code": "AssumeRole with an MFA code",
-}
 _CLEAR_SCREEN = "\x1b[H\x1b[2J"
 
 
@@ -210,58 +204,6 @@ def _errors(profiles: Iterable[dict[str, Any]], ink: Ink) -> str:
         for each in profiles
         if isinstance(each.get("last_error"), dict)
     )
-
-
-def explain(call: Call) -> int:
-    """The plan step by step, each value's source, and what would go wrong."""
-    plan = call.link.call("GET", f"/v1/profiles/{quoted(call.operands[0])}/plan")
-    if call.flag("json"):
-        call.json(plan)
-        return 0
-    ink = _ink()
-    lines = [ink.paint(f"{clean(plan['profile'])} of identity {clean(plan.get('identity'))}", "heading")]
-    for number, step in enumerate(plan["steps"], 1):
-        lines += _step(number, step)
-    problems = plan.get("problems") or []
-    last = _last_error(call, ink)
-    if problems:
-        lines += ["", "what would go wrong:", *(ink.paint(f"  - {clean(problem)}", "bad") for problem in problems)]
-    elif not last:
-        lines += ["", "nothing is known that would go wrong"]
-    lines += last
-    call.out("\n".join(lines) + "\n")
-    return 0
-
-
-def _last_error(call: Call, ink: Ink) -> list[str]:
-    """Why the last session was not made: who comes from `run vault-client explain` wants to know."""
-    for row in _rows(call.link.call("GET", "/v1/profiles"), "profiles"):
-        error = row.get("last_error")
-        if row.get("profile") == clean(call.operands[0]) and isinstance(error, dict):
-            return ["", f"the last try{_when(error)} failed:", ink.paint(f"  - {_read(error)}", "bad")]
-    return []
-
-
-def _read(error: dict[str, Any]) -> str:
-    """The sentence without its way to `explain`: the reader is there."""
-    said = clean(error.get("message"))
-    for way in ("; run `vault-client explain ", ", or type `vault-client explain "):
-        said = said.partition(way)[0]
-    return said
-
-
-def _when(error: dict[str, Any]) -> str:
-    return f" (at {local(error['time'])})" if error.get("time") else ""
-
-
-def _step(number: int, step: dict[str, Any]) -> list[str]:
-    kind = clean(_STEPS.get(step["kind"], step["kind"]))
-    values = step.get("values") or ()
-    return [
-        f"{number}. {kind}, signed with the {clean(step.get('source')).replace('_', ' ')}",
-        *(f"     {clean(each.get('field')):<22}{clean(each.get('value')):<48}  {clean(each.get('source'))}"
-          for each in values),
-    ]  # fmt: skip
 
 
 def log(call: Call) -> int:
