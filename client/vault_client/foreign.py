@@ -10,7 +10,6 @@ from argv or the environment.
 from __future__ import annotations
 
 import os
-import sys
 
 from vault_client.ask import Terminal
 from vault_client.credentials_file import KEY_LINES, Removal, sections
@@ -18,6 +17,7 @@ from vault_client.errors import NEEDS_PERSON, USAGE, Stop
 from vault_client.keys import checked, stored
 from vault_client.link import quoted
 from vault_client.places import aws_credentials
+from vault_client.sessions import stdin_line
 from vault_client.tables import clean, typed
 
 TYPE_CHECKING = False
@@ -197,14 +197,13 @@ class AwsVault:
     def _asked(self) -> str:
         again = "`vault-client import aws-vault` again"
         if self._call.flag("stdin"):
-            given = sys.stdin.readline(64 * 1024).rstrip("\r\n")
-        else:
-            terminal = Terminal.find(again)
-            if terminal is None:
-                raise Stop("there is no terminal to ask for the passphrase on: type `vault-client import aws-vault "
-                           "--stdin --yes` with it as one line of stdin", NEEDS_PERSON)  # fmt: skip
-            with terminal:
-                given = terminal.ask(f"Passphrase of {self.where}: ")
+            return stdin_line()
+        terminal = Terminal.find(again)
+        if terminal is None:
+            raise Stop("there is no terminal to ask for the passphrase on: type `vault-client import aws-vault "
+                       "--stdin --yes` with it as one line of stdin", NEEDS_PERSON)  # fmt: skip
+        with terminal:
+            given = terminal.ask(f"Passphrase of {self.where}: ")
         if not given:
             raise Stop(f"no passphrase was given: type {again}")
         return given

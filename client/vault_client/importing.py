@@ -39,16 +39,12 @@ _STATES = {
 
 def run(call: Call) -> int:
     """List, preview, one consent, then key by key; 1 when one of them failed."""
-    source = _source(call)
-    rows = _rows(call, source, call.operands[1:])
-    delete = call.flag("delete-source")
-    meant = [row for row in rows if row.state == "new" or (row.state == "same" and delete)]
-    if not rows:
-        call.say(f"{source.where} holds no long-term key: nothing is to be done")
-    else:
-        _preview(call, source, rows)
-    if meant:
-        _agreed(call, source, meant, delete=delete)
+    source, delete = _source(call), call.flag("delete-source")
+    try:
+        rows = _meant(call, source, delete=delete)
+    except KeyboardInterrupt:
+        call.say(f"stopped: nothing was stored and nothing deleted; to go on, type `{_again(call)}`")
+        raise
     outcomes = _brought(call, source, rows, delete=delete)
     if call.flag("json"):
         call.json({"imports": outcomes})
@@ -62,6 +58,18 @@ def _source(call: Call) -> Source:
         raise Stop(f"import: keys are imported from aws-credentials or aws-vault, not from {brief(kind)}: type "
                    f"`vault-client import --help`", USAGE)  # fmt: skip
     return AwsVault(call) if kind == "aws-vault" else AwsCredentials(call)
+
+
+def _meant(call: Call, source: Source, *, delete: bool) -> list[Row]:
+    """The list, shown and agreed to."""
+    rows = _rows(call, source, call.operands[1:])
+    if rows:
+        _preview(call, source, rows)
+    else:
+        call.say(f"{source.where} holds no long-term key: nothing is to be done")
+    if meant := [row for row in rows if row.state == "new" or (row.state == "same" and delete)]:
+        _agreed(call, source, meant, delete=delete)
+    return rows
 
 
 def _rows(call: Call, source: Source, names: list[str]) -> list[Row]:

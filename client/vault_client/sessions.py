@@ -85,7 +85,7 @@ def unlock(call: Call) -> int:
     status = call.link.call("GET", "/v1/status")
     body: dict[str, str] = {}
     if call.flag("stdin"):
-        body["passphrase"] = _stdin_line()
+        body["passphrase"] = stdin_line()
     elif not status.get("locked"):
         call.say("it is not locked")
         return 0
@@ -101,8 +101,12 @@ def unlock(call: Call) -> int:
     return 0
 
 
-def _stdin_line() -> str:
-    line = sys.stdin.readline(64 * 1024)
+def stdin_line() -> str:
+    """The passphrase of --stdin."""
+    try:
+        line = sys.stdin.readline(64 * 1024)
+    except UnicodeDecodeError:
+        raise Stop("stdin is not UTF-8 text: give the passphrase as one line of it", USAGE) from None
     passphrase = line.removesuffix("\n")
     if not passphrase:
         raise Stop("stdin is empty: give the passphrase as one line", USAGE)

@@ -147,6 +147,27 @@ def test_ctrl_c_between_two_keys(terminal: Callable[..., OnTerminal], stub: Stub
     assert "stopped: stored so far: identity; to go on, type `vault-client import aws-vault`" in ended.err
 
 
+@pytest.mark.parametrize("question", ["Passphrase of ", "import 1 key? [y/N] "])
+def test_ctrl_c_at_a_question(
+    terminal: Callable[..., OnTerminal], stub: Stub, keys: Path, tmp_path: Path, question: str
+) -> None:
+    """Nothing half done, and said so."""
+    stub.answers[OFFERS] = offers(offer("identity"))
+    asking = terminal("import", "aws-vault", HOME=str(tmp_path))
+    asking.until("Passphrase of ")
+    if not question.startswith("Pass"):
+        asking.type("p\n")
+        asking.until(question)
+    asking.type("\x03")
+    ended = asking.end()
+
+    assert ended.status == 130
+    assert (
+        "stopped: nothing was stored and nothing deleted; to go on, type `vault-client import aws-vault`" in ended.err
+    )
+    assert stub.asked(*ADOPT) == []
+
+
 def test_several_devices_are_chosen_from(
     terminal: Callable[..., OnTerminal], stub: Stub, keys: Path, tmp_path: Path
 ) -> None:
@@ -182,8 +203,8 @@ def test_without_a_terminal(process: Run, stub: Stub, keys: Path, tmp_path: Path
     assert unasked.err.endswith("type `vault-client import aws-vault --stdin --yes`\n")
     assert done.status == 0, done
     assert [body and body["passphrase"] for body in stub.asked(*ADOPT)] == ["phrase with blanks "]
-    assert nothing.status == 1
-    assert "no passphrase was given" in nothing.err
+    assert nothing.status == 2
+    assert "stdin is empty: give the passphrase as one line" in nothing.err
 
 
 def test_each_outcome_is_a_line(run: Run, stub: Stub, keys: Path, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from vaultd.model.text import shown
 from vaultd.web import bodies
 from vaultd.web.control_replies import SENTENCE, legible, reply
 from vaultd.web.rooms import Rooms
-from vaultd.web.routes.identities import added
+from vaultd.web.routes.identities import added, identity_object
 
 
 def table(rooms: Rooms) -> list[web.RouteDef]:
@@ -44,6 +44,7 @@ class _Imports:
     async def adopt(self, request: web.Request) -> web.Response:
         """Verify, store, read back; the same answer as POST /v1/identities."""
         body = bodies.parse(bodies.ImportOneBody, await request.read())
+        before = self._rooms.custody.list()
         identity = await self._rooms.importer.adopt(
             body.source(),
             body.name,
@@ -51,6 +52,8 @@ class _Imports:
             endpoint=self._rooms.catalog().identity_ground(called(body.name) or body.name).endpoint,
             mfa_serial=body.MfaSerial,
         )
+        if identity in before:  # stored by an earlier go: its sessions live on
+            return reply(identity_object(identity, self._rooms.clock.now()), status=201)
         return added(self._rooms, request, identity)
 
     async def discard(self, request: web.Request) -> web.Response:
