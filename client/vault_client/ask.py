@@ -331,7 +331,7 @@ def _typed(link: Link, terminal: Terminal, prompt: dict[str, Any]) -> bool:
     except Refusal as refusal:
         if refusal.status == 404:
             return True
-        terminal.write(_again(refusal) + "\n" + _ASK)
+        terminal.write(once_more(refusal) + "\n" + _ASK)
         return False
     return True
 
@@ -357,7 +357,7 @@ def denied(prompt: dict[str, Any]) -> Stop:
     return Stop(f"{about} was not given to {who}: run it again in two minutes to be asked once more")
 
 
-def _again(refusal: Refusal) -> str:
+def once_more(refusal: Refusal) -> str:
     """The sentence before the next try; raises what no further code can mend."""
     if refusal.prompt is not None:
         left = refusal.prompt.get("attempts_left")
