@@ -12,7 +12,8 @@ from datetime import timedelta
 from pathlib import Path
 
 from tests.crash.house import ENDPOINT, HOUR, PASSPHRASE, House, Tell, key_of, with_code
-from vaultd.engine.seams import Note
+from tests.store.aws_vault.craft import item, message
+from vaultd.engine.seams import ForeignStore, Note
 from vaultd.errors import CodeRefused, VaultdError
 from vaultd.files import Files
 from vaultd.model.credentials import RoleSession
@@ -20,6 +21,7 @@ from vaultd.model.secret import Secret
 
 #: A file of this many bytes is full after two lines.
 SMALL = 900
+FOREIGN = Secret("of aws-vault's files")
 FIRST_CODE, NEXT_CODE, WRONG_CODE = "111111", "222222", "333333"
 
 
@@ -56,6 +58,18 @@ async def _rotate(house: House) -> None:
             house.tell(f"replacing ada {_new(house)}")
         elif did == "swapped":
             house.tell(f"key ada {_new(house)}")
+
+
+async def _import(house: House) -> None:
+    """A key of aws-vault's: what was deleted there is a key that was told before, and is there ever after."""
+    source = ForeignStore("file", str(_foreign(house)))
+    identity = await house.keeper.adopt(source, "eve", passphrase=FOREIGN, endpoint=ENDPOINT, mfa_serial=None)
+    house.tell(f"key {identity.name} {key_of('eve', 1).access_key_id}")
+    await house.keeper.discard(source, "eve", passphrase=FOREIGN)
+
+
+def _foreign(house: House) -> Path:
+    return house.layout.state / "awsvault"
 
 
 def _new(house: House) -> str:
@@ -161,6 +175,7 @@ WORKS = (
     Work("add", "used", _add),
     Work("add --replace", "used", _replace),
     Work("rotate", "used", _rotate),
+    Work("import, delete source", "used", _import),
     Work("remove", "used", _remove),
     Work("unlock", "locked", _unlock, opened=False),
     Work("accept rollback", "rolled back", _accept, opened=False),
@@ -192,6 +207,11 @@ async def make_homes(root: Path) -> dict[str, list[str]]:
 
 async def _use(house: House, older: Path) -> None:
     house.begin()
+    eve = key_of("eve", 1)
+    fields = {"AccessKeyID": eve.access_key_id, "SecretAccessKey": eve.secret_access_key.reveal()}
+    _foreign(house).mkdir(mode=0o700)
+    (_foreign(house) / "eve").write_bytes(message(item("eve", **fields), passphrase=FOREIGN.reveal()))
+    (_foreign(house) / "eve").chmod(0o600)
     await house.keeper.open(passphrase=PASSPHRASE, unlock=True)
     for name in ("ada", "bob"):
         await house.keeper.add(key_of(name, 1), endpoint=ENDPOINT)
