@@ -27,8 +27,9 @@ def emulator() -> Iterator[Emulator]:
 
 @pytest.fixture
 def home(tmp_path: Path, emulator: Emulator) -> Iterator[Home]:
+    """A daemon that logs all it can, and holds nothing yet."""
     emulator.ctl("reset", {})
-    with Home.make(tmp_path, emulator).daemon() as running:
+    with Home.make(tmp_path, emulator, VAULTD_LOG="debug").daemon() as running:
         yield running
 
 

@@ -16,6 +16,7 @@ import binascii
 import hashlib
 import json
 import re
+import shlex
 from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ from vaultd.errors import (
     NotFound,
     NotImported,
     StoreUnavailable,
+    Unwritable,
     VaultdError,
     WrongPassphrase,
 )
@@ -221,7 +223,13 @@ def _delete_file(files: Files, directory: Path, found: ForeignKey) -> None:
         content = files.read(path, last=jwe.MOST_BYTES + 1)
         if content is not None and _mark(content) != found.mark:
             raise _changed(found.name)
-        files.remove(path)
+        try:
+            files.remove(path)
+        except Unwritable as exc:  # in the sandbox of `vaultd service install --strict` every home is read-only
+            raise Unwritable(
+                f"{path} cannot be deleted by vaultd, and its key is stored: type `rm {shlex.quote(str(path))}`",
+                path=str(path),
+            ) from exc
 
 
 # ---- Secret Service ----

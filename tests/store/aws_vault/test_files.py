@@ -16,7 +16,7 @@ from tests.fakes import FakeClock
 from tests.store.aws_vault.craft import item, key, message, segment
 from tests.store.aws_vault.make import FIXTURES, KEYS, PASSPHRASE, TEMPORARY, stored
 from vaultd.engine.seams import ForeignKey, ForeignStore
-from vaultd.errors import BadRequest, FileRefused, NotFound, NotImported, VaultdError, WrongPassphrase
+from vaultd.errors import BadRequest, FileRefused, NotFound, NotImported, Unwritable, VaultdError, WrongPassphrase
 from vaultd.files import Files
 from vaultd.model.secret import Secret
 from vaultd.store import aws_vault
@@ -380,9 +380,9 @@ async def test_a_disk_that_takes_no_deletion(tmp_path: Path) -> None:
     keys = stored(tmp_path, {"mine": key("mine")})
     found = await read(keys)
 
-    with pytest.raises(VaultdError, match="cannot be written") as told:
+    with pytest.raises(Unwritable, match="cannot be deleted by vaultd, and its key is stored") as told:
         await AwsVault(Files(fault=full), clock=FakeClock()).drop(ForeignStore("file", str(keys)), found["mine"])
-    assert str(keys / "mine") in told.value.message
+    assert told.value.message.endswith(f"type `rm {keys / 'mine'}`")
     assert (keys / "mine").exists()
 
 
