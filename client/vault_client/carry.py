@@ -1,7 +1,11 @@
 """`export` and `credential-process`: a session's keys carried to tools that know no endpoint.
 
-Rule: `credential-process` never asks on this terminal, which belongs to the SDK that called it: the question is the
-daemon's, and it is waited for until it expires (interface.md §3).
+Rules
+- `credential-process` never asks on this terminal, which belongs to the SDK that called it: the question is the
+  daemon's, and it is waited for until it expires (interface.md §3).
+- `ini` and `dotenv` have no quoting that all of their readers undo alike (docker keeps quotes, Node knows no escape but
+  that of a newline, python-dotenv expands ${…} even in single quotes), so nothing in them is quoted: what would have to
+  be is refused. AWS's keys and tokens are base64, which needs none.
 """
 
 from __future__ import annotations
@@ -11,6 +15,7 @@ from vault_client.cli import Call, brief
 from vault_client.errors import NEEDS_PERSON, USAGE, Refusal, Stop
 from vault_client.link import quoted
 from vault_client.shell import Fish, Posix, PowerShell
+from vault_client.tables import clean
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -69,17 +74,20 @@ def _text(chosen: str, profile: str, keys: dict[str, Any]) -> str:
         "AWS_SESSION_TOKEN": keys["Token"],
         "AWS_CREDENTIAL_EXPIRATION": keys["Expiration"],
     }
+    if chosen in {"ini", "dotenv"}:
+        _bare(chosen, profile, named)
     if chosen == "ini":
         lines = [f"{name.lower()} = {value}" for name, value in named.items() if name != "AWS_CREDENTIAL_EXPIRATION"]
         return "\n".join([f"[{profile}]", *lines]) + "\n"
     if chosen == "dotenv":
-        return "".join(f"{name}={_dotenv(value)}\n" for name, value in named.items())
+        return "".join(f"{name}={value}\n" for name, value in named.items())
     shell = Fish() if chosen == "fish" else PowerShell() if chosen == "powershell" else Posix()
     return "".join(shell.set(name, value) + "\n" for name, value in named.items())
 
 
-def _dotenv(value: str) -> str:
-    """Bare, because `docker --env-file` keeps quotes; quoted where a value would break a line."""
-    if all(char in _PLAIN for char in value):
-        return value
-    return '"' + value.replace("\\", "\\\\").replace('"', '\\"').replace("$", "\\$").replace("\n", "\\n") + '"'
+def _bare(chosen: str, profile: str, named: dict[str, str]) -> None:
+    """Raises Stop, naming the variable but not its value, for what one of the format's readers would take otherwise."""
+    for name, value in named.items():
+        if not _PLAIN.issuperset(value):
+            raise Stop(f"{clean(profile)}'s {name} holds characters that readers of {chosen} take differently, so "
+                       f"nothing was printed: take --format json")  # fmt: skip

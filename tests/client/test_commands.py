@@ -566,13 +566,6 @@ def test_export_json_and_process(run: Run) -> None:
     assert run("export", "web-admin").out == run("export", "web-admin", "--format", "env").out
 
 
-def test_dotenv_quotes_what_would_break_a_line(run: Run, stub: Stub) -> None:
-    """Values of AWS are bare, anything else is quoted."""
-    stub.answers["GET", "/v1/profiles/web-admin/credentials"] = (200, {**KEYS, "Token": 'a "$b"\n\\'})
-
-    assert 'AWS_SESSION_TOKEN="a \\"\\$b\\"\\n\\\\"\n' in run("export", "web-admin", "--format", "dotenv").out
-
-
 def test_credential_process_waits_for_somebody(run: Run, stub: Stub) -> None:
     """It asks the daemon, waits without being an asker, and goes on when the question was answered elsewhere."""
     path = "/v1/profiles/web-admin/credentials"
