@@ -22,6 +22,8 @@ from vaultd.engine.seams import (
     Note,
     Opened,
     Rotated,
+    SignedIn,
+    SignIn,
 )
 from vaultd.errors import (
     CodeRefused,
@@ -36,6 +38,7 @@ from vaultd.errors import (
     VaultdError,
     WrongPassphrase,
 )
+from vaultd.model.console import sign_in_url
 from vaultd.model.credentials import Identity, IdentityKey, MfaHandle, MfaSession, RoleSession
 from vaultd.model.partitions import Endpoint
 from vaultd.model.plan import RoleParameters
@@ -373,6 +376,26 @@ class FakeIam:
 # ---- the keeper, for the engine's tests ----
 
 Order = MintMfa | MintRole | MintServed
+
+
+class FakeConsole:
+    """The console's sign-in: keeps what it was asked, raises `errors` one by one, takes a duration or not."""
+
+    def __init__(self) -> None:
+        self.orders: list[SignIn] = []
+        self.errors: list[VaultdError] = []
+        self.takes_duration = True
+        self.gate: asyncio.Event | None = None
+
+    async def url(self, order: SignIn) -> SignedIn:
+        self.orders.append(order)
+        if self.gate is not None:
+            await self.gate.wait()
+        if self.errors:
+            raise self.errors.pop(0)
+        token = f"canary-signin-token-{len(self.orders)}"
+        duration = order.duration if self.takes_duration else None
+        return SignedIn(Secret(sign_in_url(order.site, token)), duration)
 
 
 class FakeKeeper:

@@ -26,12 +26,14 @@ from vaultd.engine.grant_records import Bound, Grant
 from vaultd.engine.grants import Grants
 from vaultd.engine.refresher import Refresher
 from vaultd.engine.rotations import Rotations
-from vaultd.engine.seams import IdentityStore, Outlook
+from vaultd.engine.seams import IdentityStore
+from vaultd.engine.signins import SignIns
 from vaultd.errors import VaultdError
 from vaultd.files import Layout
 from vaultd.host import processes, sockets
 from vaultd.host.peers import Peers
 from vaultd.keeper.keeper import DaemonKeeper
+from vaultd.keeper.process import Outside
 from vaultd.keeper.remote import RemoteKeeper
 from vaultd.lifecycle import keeping
 from vaultd.lifecycle.clients import Clients, policies_of
@@ -95,7 +97,7 @@ class Daemon:
         self,
         around: Surroundings,
         keeper: DaemonKeeper | RemoteKeeper,
-        outlook: Outlook,
+        outlook: Outside,
         *,
         abandoned: Callable[[], bool],
         jitter: Callable[[], float] | None = None,
@@ -154,6 +156,13 @@ class Daemon:
             audit=self.audit,
             ground=lambda name: self.catalog().identity_ground(name),
             changed=self.identities_changed,
+        )
+        self.signins = SignIns(
+            broker=self.broker,
+            console=outlook,
+            clock=clock,
+            federation_url=around.environ.get("VAULTD_FEDERATION_URL"),
+            allow=settings.aws.endpoint_allow,
         )
         self.watchdog = Watchdog(
             seconds=allowed_seconds(around.environ),
@@ -327,6 +336,7 @@ class Daemon:
             custody=self._keeper,
             importer=self._keeper,
             rotations=self.rotations,
+            signins=self.signins,
             lifecycle=self,
             clock=self._around.clock,
             boot_id=self.boot_id,

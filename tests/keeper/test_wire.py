@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from tests.keeper.rooms import ENDPOINT, HOUR, ROLE, SERIAL, franklin, with_code
 from tests.keeper.wired import errors, setup
 from vaultd.engine.seams import (
+    Console,
     Custody,
     ForeignStore,
     Head,
@@ -28,9 +29,12 @@ from vaultd.engine.seams import (
     Opened,
     Outlook,
     Rotated,
+    SignedIn,
+    SignIn,
 )
 from vaultd.errors import CodeSpent, KeyringBusy, VaultdError
 from vaultd.keeper import wire
+from vaultd.model.console import Site
 from vaultd.model.credentials import Identity, MfaHandle, RoleSession
 from vaultd.model.partitions import Endpoint
 from vaultd.model.plan import RoleParameters
@@ -54,6 +58,7 @@ ROTATION = Rotation("pending", "uuid", ("AKIAFRANKLIN00000001",), NOON, HOUR, "A
 FULL = Endpoint("eu-west-1", "http://127.0.0.1:1", None, use_fips=True, ca_bundle="/etc/ca.pem", fallback_region="x-y")
 TAGGED = RoleParameters("arn:a", "name", tags=(("team", "web"), ("cost", "7")), transitive_tag_keys=("team",))
 FOREIGN = ForeignStore("file", "/home/franklin/.awsvault/keys")
+SITE = Site("https://signin.aws.amazon.com/federation", "https://eu-west-1.console.aws.amazon.com/s3/home", doubt="d")
 LONGEST = timedelta(days=36, seconds=5, microseconds=7)
 
 #: (call, its arguments), at least one of each call and of each kind of value.
@@ -88,6 +93,8 @@ CALLS: list[tuple[str, dict[str, object]]] = [
     ("holds", {"key": franklin()}),
     ("warm", {}),
     ("keyring", {}),
+    ("url", {"order": SignIn(SESSION, SITE, FULL, "web-admin", LONGEST)}),
+    ("url", {"order": SignIn(SESSION, SITE, ENDPOINT, "web-admin")}),
 ]
 RESULTS: list[tuple[str, object]] = [
     ("open", Opened(3, "file", locked=True, reason="shut; run `vault-client unlock`")),
@@ -113,6 +120,8 @@ RESULTS: list[tuple[str, object]] = [
     ("warm", None),
     ("keyring", None),
     ("keyring", "secret-service"),
+    ("url", SignedIn(Secret("https://signin.example/?SigninToken=canary"), LONGEST)),
+    ("url", SignedIn(Secret("https://signin.example/?SigninToken=canary"))),
 ]
 
 
@@ -155,7 +164,7 @@ def test_an_error_of_a_class_of_its_own_arrives_as_the_nearest_known() -> None:
 
 def test_every_call_of_the_seams_is_carried() -> None:
     """A method that is added to one of these is carried too, or this says that it was forgotten."""
-    for seam in (Keeper, Custody, Importer, Outlook):
+    for seam in (Keeper, Custody, Importer, Outlook, Console):
         made = {name for name, each in vars(seam).items() if inspect.iscoroutinefunction(each)}
         assert made == {name for name, owner in wire.CALLS.items() if owner is seam}
     assert {name for name, _ in CALLS} == set(wire.CALLS) == {name for name, _ in RESULTS}

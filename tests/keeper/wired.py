@@ -11,11 +11,11 @@ import socket
 from collections.abc import Callable
 
 from vaultd import __version__
-from vaultd.engine.seams import Outlook, Residence
-from vaultd.errors import VaultdError
+from vaultd.engine.seams import Residence, SignedIn, SignIn
+from vaultd.errors import StsUnavailable, VaultdError
 from vaultd.keeper import wire
 from vaultd.keeper.line import Line
-from vaultd.keeper.process import Served, Whole
+from vaultd.keeper.process import Outside, Served, Whole
 from vaultd.keeper.remote import RemoteKeeper
 
 _PIDS = itertools.count(100_000)
@@ -40,11 +40,14 @@ class NoOutlook:
     async def keyring(self) -> str | None:
         return "secret-service"
 
+    async def url(self, order: SignIn) -> SignedIn:
+        raise StsUnavailable("AWS is not there: try again.")
+
 
 class WiredChild:
     """The keeper's end, with what `keeper` is at its start. `deaf`: a process that hangs."""
 
-    def __init__(self, keeper: Whole, outlook: Outlook) -> None:
+    def __init__(self, keeper: Whole, outlook: Outside) -> None:
         self._ours, self._theirs = socket.socketpair()
         self.pid = next(_PIDS)
         self.how = "killed by SIGKILL"
@@ -91,7 +94,7 @@ class WiredChild:
 class Wired:
     """Makes RemoteKeepers; `die` kills the process of the last one made, `close` is for the end of a test."""
 
-    def __init__(self, outlook: Outlook | None = None) -> None:
+    def __init__(self, outlook: Outside | None = None) -> None:
         self.outlook = outlook or NoOutlook()
         self.children: list[WiredChild] = []
         self.said: list[wire.Said] = []

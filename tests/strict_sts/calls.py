@@ -105,8 +105,11 @@ class Log:
         return self._codes.setdefault(shown, len(self._codes) + 1)
 
 
+_KEPT_BACK = {"TokenCode", "Action", "Version", "Session", "SigninToken", "redirect_uri"}
+
+
 def _public(params: Mapping[str, str]) -> dict[str, str]:
-    return {name: value for name, value in params.items() if name not in {"TokenCode", "Action", "Version"}}
+    return {name: value for name, value in params.items() if name not in _KEPT_BACK}
 
 
 # --- CloudTrail (aws-facts §5) ----------------------------------------------------------------------------------------

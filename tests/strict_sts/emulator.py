@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
-from tests.strict_sts import iam_ops, s3_names, sigv4, sts_ops
+from tests.strict_sts import federation, iam_ops, s3_names, sigv4, sts_ops
 from tests.strict_sts.calls import Exchange, Log
 from tests.strict_sts.clocks import LogicalClock, TimeSource
 from tests.strict_sts.faults import Fault, Faults
@@ -86,6 +87,8 @@ class Emulator:
 
     def receive(self, wire: sigv4.Wire) -> tuple[Exchange, Fault | None]:
         """Names the call, and whether a fault meets it."""
+        if urlsplit(wire.url).path in federation.PATHS:
+            return self._signing_in(wire)
         params = wire.params()
         target = wire.headers.get("x-amz-target", "")
         op = params.get("Action") or target.rpartition(".")[2]
@@ -94,6 +97,12 @@ class Emulator:
         x = Exchange(wire, wire.service or "sts", op, params, self.state.now())
         known = self.state.credential(wire.akid)
         return x, self.faults.take(x, account=known.account if known else "")
+
+    def _signing_in(self, wire: sigv4.Wire) -> tuple[Exchange, Fault | None]:
+        """The federation endpoint: unsigned, no operation of a query protocol."""
+        given = federation.fields(wire.method, wire.url, wire.params())
+        x = Exchange(wire, "signin", given.get("Action", ""), given, self.state.now())
+        return x, self.faults.take(x, account="")
 
     def throttle(self, x: Exchange) -> None:
         """Whether a throttled call has burnt its code is a knob (aws-facts §1.3(6))."""
@@ -106,6 +115,8 @@ class Emulator:
 
     def answer(self, x: Exchange) -> Reply | Credential:
         """The reply; or, for a call that the data plane answers, who makes it."""
+        if x.service == "signin":
+            return federation.perform(self.state, x)
         try:
             x.caller = self._authenticated(x)
             if x.service not in {"sts", "iam"}:

@@ -71,7 +71,8 @@ class Desk:
 
     @property
     def env(self) -> dict[str, str]:
-        return dict.fromkeys(("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_STS", "AWS_ENDPOINT_URL_IAM"), self.url)
+        urls = dict.fromkeys(("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_STS", "AWS_ENDPOINT_URL_IAM"), self.url)
+        return {**urls, "VAULTD_FEDERATION_URL": f"{self.url}/federation"}
 
     @property
     def clock(self) -> Any:

@@ -5,6 +5,7 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import Any
 
 from tests.strict_sts.policy import Policy
 from tests.strict_sts.world import new_id
@@ -31,6 +32,7 @@ class Credential:
     source_identity: str = ""
     tags: Mapping[str, str] = field(default_factory=dict)
     transitive: frozenset[str] = frozenset()
+    straight: bool = False  # AssumeRole by a long-term key: what SessionDuration is for (aws-facts §2.3)
 
     @property
     def account(self) -> str:
@@ -47,6 +49,7 @@ class Sessions:
 
     def __init__(self) -> None:
         self._issued: dict[str, Credential] = {}
+        self.signins: dict[str, Any] = {}  # sign-in token → federation.Signin
         self.ended: dict[str, str] = {}  # key id → expired | invalid
 
     def get(self, akid: str) -> Credential | None:
@@ -56,6 +59,7 @@ class Sessions:
         self, *, now: datetime, life: timedelta, token_bytes: int, kind: str, holder: str, arn: str, user_id: str,
         mfa_at: datetime | None = None, session_name: str = "", session_policies: tuple[Policy, ...] = (),
         source_identity: str = "", tags: Mapping[str, str] | None = None, transitive: frozenset[str] = frozenset(),
+        straight: bool = False,
     ) -> Credential:  # fmt: skip
         """A new session; its expiry has whole seconds, as STS writes it."""
         credential = Credential(
@@ -64,7 +68,7 @@ class Sessions:
             kind=kind, holder=holder, arn=arn, user_id=user_id, issued=now,
             expiration=(now + life).replace(microsecond=0), mfa_at=mfa_at, session_name=session_name,
             session_policies=session_policies, source_identity=source_identity, tags=dict(tags or {}),
-            transitive=transitive,
+            transitive=transitive, straight=straight,
         )  # fmt: skip
         self._issued[credential.akid] = credential
         return credential

@@ -295,7 +295,7 @@ def _role_session(
     issued = _issued(
         state, x, seconds=seconds, kind=ROLE, holder=role.arn, arn=arn, user_id=f"{role.id}:{name}", session_name=name,
         session_policies=narrowed, source_identity=source, tags={**tags.inherited, **tags.own},
-        transitive=tags.transitive,
+        transitive=tags.transitive, straight=caller.kind == LONG_TERM,
     )  # fmt: skip
     return {
         **issued,

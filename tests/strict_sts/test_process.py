@@ -83,7 +83,8 @@ class Remote:
 def remote(moto: str) -> Iterator[Remote]:
     with process("--moto", moto) as ready:
         assert set(ready) == {"port", "url", "env", "pid", "moto"}
-        assert set(ready["env"].values()) == {ready["url"]} == {f"http://127.0.0.1:{ready['port']}"}
+        urls = {each.removesuffix("/federation") for each in ready["env"].values()}
+        assert urls == {ready["url"]} == {f"http://127.0.0.1:{ready['port']}"}
         yield Remote(ready["url"])
 
 

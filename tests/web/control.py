@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from tests.fakes import FakeClock, FakeIam, FakeStore, FakeSts
+from tests.fakes import FakeClock, FakeConsole, FakeIam, FakeStore, FakeSts
 from vaultd.config import Settings, load_settings
 from vaultd.daemon import Amazon, Daemon, Surroundings, build
 from vaultd.engine.seams import Clock, IdentityStore
@@ -68,6 +68,7 @@ class House:
 
     def __post_init__(self) -> None:
         self.root.chmod(0o700)
+        self.console = FakeConsole()
         self.sts = FakeSts(self.clock)  # type: ignore[arg-type]  # it asks for the time only
         self.layout = Layout.find({"VAULTD_HOME": str(self.root / "v")})
         self.aws_config = self.root / "aws-config"
@@ -99,7 +100,7 @@ class House:
 
     def daemon(self) -> Daemon:
         self.files.make_dirs(self.layout)
-        amazon = Amazon(sts=self.sts, iam=self.iam, warm=self.warm)
+        amazon = Amazon(sts=self.sts, iam=self.iam, console=self.console, warm=self.warm)
         return build(self.surroundings, amazon=amazon, keyring=self.store, jitter=lambda: 0.0)
 
     @contextlib.asynccontextmanager

@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
+from vaultd.aws.federation import federated
 from vaultd.errors import Misconfigured
 from vaultd.model.partitions import Endpoint, endpoint_allowed
 from vaultd.model.secret import Secret
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from botocore.config import Config
     from botocore.session import Session
 
-Service = Literal["sts", "iam"]
+Service = Literal["sts", "iam", "signin"]
 
 #: A daemon has a handful of endpoints; this bounds what a config full of them can cost.
 _CLIENTS = 16
@@ -59,6 +60,25 @@ class Network:
             return True
         bypass: Callable[[str, dict[str, str]], bool] = urllib.request.proxy_bypass_environment  # type: ignore[attr-defined]  # in the standard library, not in typeshed
         return bool(self.no_proxy) and bool(bypass(host, {"no": self.no_proxy or ""}))
+
+    def bundle(self, endpoint: Endpoint) -> str | Literal[True]:
+        """The profile's, else ours, else botocore's own; True keeps REQUESTS_CA_BUNDLE out."""
+        path = endpoint.ca_bundle or self.ca_bundle
+        if path is None:
+            return True
+        path = os.path.expanduser(path)  # noqa: PTH111 - `~` as AWS's own tools take it
+        if not os.path.isfile(path):  # noqa: PTH113
+            raise Misconfigured(
+                f"the CA bundle {shown(path)} is not there; set ca_bundle to a PEM file and run `vaultd restart`"
+            )
+        return path
+
+    def refused(self, url: str) -> Misconfigured:
+        """What the last gate says of a host that gets no keys."""
+        return Misconfigured(
+            f"keys are not sent to {shown(urlsplit(url).netloc.rpartition('@')[2])}, which is neither AWS nor "
+            "loopback; add the host to endpoint_allow under [aws] in config.toml and run `vaultd restart`"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +109,8 @@ class Clients:
         self, service: Service, method: str, *, endpoint: Endpoint, signer: Signer, parameters: Mapping[str, object]
     ) -> dict[str, Any]:
         """The parsed reply; raises botocore's exceptions and Misconfigured."""
+        if service == "signin":
+            return federated(self._network, endpoint, signer, parameters)
         client = self._client(service, endpoint)
         with self._signed_by(signer):
             reply: dict[str, Any] = getattr(client, method)(**parameters)
@@ -129,7 +151,7 @@ class Clients:
             service,
             region_name=endpoint.region,
             endpoint_url=url,
-            verify=self._bundle(endpoint),
+            verify=self._network.bundle(endpoint),
             config=self._config(endpoint, {"https": proxy} if proxy else {}),
         )
         return client
@@ -152,18 +174,6 @@ class Clients:
             **options,
         )
 
-    def _bundle(self, endpoint: Endpoint) -> str | Literal[True]:
-        """The profile's, else ours, else botocore's own; True keeps REQUESTS_CA_BUNDLE out."""
-        path = endpoint.ca_bundle or self._network.ca_bundle
-        if path is None:
-            return True
-        path = os.path.expanduser(path)  # noqa: PTH111 - `~` as AWS's own tools take it
-        if not os.path.isfile(path):  # noqa: PTH113
-            raise Misconfigured(
-                f"the CA bundle {shown(path)} is not there; set ca_bundle to a PEM file and run `vaultd restart`"
-            )
-        return path
-
     def _opened(self) -> Session:
         if self._session is None:
             self._session = _isolated_session(self._signing)
@@ -171,10 +181,7 @@ class Clients:
 
     def _gate(self, url: str) -> None:
         if not endpoint_allowed(url, self._network.endpoint_allow):
-            raise Misconfigured(
-                f"keys are not sent to {shown(urlsplit(url).netloc.rpartition('@')[2])}, which is neither AWS nor "
-                "loopback; add the host to endpoint_allow under [aws] in config.toml and run `vaultd restart`"
-            )
+            raise self._network.refused(url)
 
     def _before_send(self, request: Any, **_: object) -> None:
         """After signing, before a byte leaves: the gate, and a connection that is not kept (unsigned header)."""

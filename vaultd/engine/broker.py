@@ -296,6 +296,10 @@ class Broker:
         self._proving.forget(identity)
         self._cells.clear(device_key(identity, None))
 
+    def straight(self, plan: Plan) -> timedelta | None:
+        """How long the plan's session is asked for, where it comes straight from the key; None: it is chained."""
+        return self._chains.straight(plan)
+
     def tend(self, plan: Plan) -> float:
         """Begin what is due for an active plan; the seconds until it is worth another look, at most 30."""
         return IDLE_SECONDS if self.locked or self.stranded else self._tending.tend(plan)

@@ -53,6 +53,13 @@ class Chains:
         mfa = self.mfa_step(step)
         return mfa, replace(step, kind="assume_role", duration=ONE_HOUR)
 
+    def straight(self, plan: Plan) -> timedelta | None:
+        """What AWS gives a role that comes straight from the identity key; None: it comes from another session."""
+        chain = self.of(plan)
+        if len(chain) != 1 or chain[0].role is None:
+            return None
+        return self._cells.get(chain[0].fingerprint).duration or chain[0].duration
+
     def mfa_step(self, step: Step) -> Step:
         """GetSessionToken on that step's device."""
         return replace(step, kind="mfa_session", fingerprint="", duration=self._mfa_duration, role=None)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Literal, Protocol
 
+from vaultd.model.console import Site
 from vaultd.model.credentials import Identity, IdentityKey, MfaHandle, MfaSession, RoleSession
 from vaultd.model.partitions import Endpoint
 from vaultd.model.plan import RoleParameters
@@ -266,6 +267,35 @@ class Residence:
     dumpable: bool
     restarts: int = 0
     warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SignIn:
+    """What a sign-in URL is made of: a role session, the console it is for, and how long that is to last.
+
+    `duration` None: as long as the session, which is all that AWS allows a chained one (aws-facts §2.3).
+    """
+
+    session: RoleSession
+    site: Site
+    endpoint: Endpoint
+    profile: str
+    duration: timedelta | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SignedIn:
+    """A sign-in URL, which is a credential. `duration` None: AWS took none, the console ends with the session."""
+
+    url: Secret
+    duration: timedelta | None = None
+
+
+class Console(Protocol):
+    """The console's sign-in (aws-facts §2.3)."""
+
+    async def url(self, order: SignIn) -> SignedIn:
+        """Raises SessionRejected (AWS refuses the session), StsUnavailable, Throttled, Misconfigured."""
 
 
 class Outlook(Protocol):

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from vaultd import __version__, logs
-from vaultd.engine.seams import Custody, Importer, Keeper, Outlook
+from vaultd.engine.seams import Console, Custody, Importer, Keeper, Outlook
 from vaultd.errors import VaultdError
 from vaultd.files import Files, Layout, Lock
 from vaultd.host import hardening
@@ -43,6 +43,10 @@ class Whole(Keeper, Custody, Importer, Protocol):
     @property
     def expects(self) -> Any:
         """The kind of store that `open` tries first."""
+
+
+class Outside(Outlook, Console, Protocol):
+    """`lifecycle.keeping.Here`, as far as it is served here: the rest of what a keeper asks AWS."""
 
 
 def main(descriptor: int) -> None:
@@ -166,7 +170,7 @@ class Telling(logging.Handler):
 class Served:
     """A keeper behind a line: each call a task, which a cancellation ends."""
 
-    def __init__(self, keeper: Whole, outlook: Outlook) -> None:
+    def __init__(self, keeper: Whole, outlook: Outside) -> None:
         self._keeper = keeper
         self._outlook = outlook
         self._tasks: dict[int, asyncio.Task[None]] = {}
@@ -206,7 +210,7 @@ class Served:
             self.line.send(message)
 
     def _work(self, name: str, given: dict[str, Any]) -> Coroutine[Any, Any, object]:
-        owner = self._outlook if wire.CALLS[name] is Outlook else self._keeper
+        owner = self._outlook if wire.CALLS[name] in {Outlook, Console} else self._keeper
         work: Coroutine[Any, Any, object] = getattr(owner, name)(**given)
         return work
 

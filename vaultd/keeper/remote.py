@@ -34,6 +34,8 @@ from vaultd.engine.seams import (
     Opened,
     Residence,
     Rotated,
+    SignedIn,
+    SignIn,
 )
 from vaultd.errors import KeeperEnded, Locked, Unwritable, VaultdError
 from vaultd.keeper import wire
@@ -263,6 +265,13 @@ class RemoteKeeper:
         """See the seam."""
         found: str | None = await self._call("keyring", {})
         return found
+
+    # ---- Console ----
+
+    async def url(self, order: SignIn) -> SignedIn:
+        """See the seam."""
+        signed: SignedIn = await self._call("url", {"order": order})
+        return signed
 
     # ---- life ----
 

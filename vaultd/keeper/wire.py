@@ -23,7 +23,7 @@ from types import NoneType, UnionType
 from typing import Any, Literal
 
 from vaultd import errors
-from vaultd.engine.seams import Custody, Importer, Keeper, Outlook
+from vaultd.engine.seams import Console, Custody, Importer, Keeper, Outlook
 from vaultd.errors import VaultdError
 from vaultd.model.credentials import Identity
 from vaultd.model.secret import Secret
@@ -43,6 +43,7 @@ CALLS: Mapping[str, type] = {
     **dict.fromkeys(("add", "remove", "probe", "detect", "rotate", "date"), Custody),
     **dict.fromkeys(("offers", "adopt", "discard", "holds"), Importer),
     **dict.fromkeys(("warm", "keyring"), Outlook),
+    "url": Console,
 }
 
 

@@ -20,10 +20,11 @@ from typing import Any, Literal
 
 from vaultd.aws.calls import Calls
 from vaultd.aws.clients import Clients, Network
+from vaultd.aws.console import FederationConsole
 from vaultd.aws.iam import BotoIam
 from vaultd.aws.sts import BotoSts
 from vaultd.aws.threads import Threads
-from vaultd.engine.seams import Clock, Iam, IdentityStore, Residence, Sts
+from vaultd.engine.seams import Clock, Console, Iam, IdentityStore, Residence, SignedIn, SignIn, Sts
 from vaultd.files import Files, Layout
 from vaultd.host import hardening
 from vaultd.keeper.keeper import DaemonKeeper
@@ -44,13 +45,19 @@ class Amazon:
 
     sts: Sts
     iam: Iam
+    console: Console
     warm: Callable[[], Any] | None = None
 
 
 def amazon(network: Network, clock: Clock) -> Amazon:
     """boto3 behind threads of our own; nothing is imported before the first call."""
     calls = Calls(clients=Clients(network), threads=Threads(), clock=clock)
-    return Amazon(sts=BotoSts(calls=calls, clock=clock), iam=BotoIam(calls=calls), warm=calls.warm)
+    return Amazon(
+        sts=BotoSts(calls=calls, clock=clock),
+        iam=BotoIam(calls=calls),
+        console=FederationConsole(calls=calls),
+        warm=calls.warm,
+    )
 
 
 def keeper(
@@ -81,7 +88,7 @@ def keeper(
 
 
 class Here:
-    """The seam `Outlook` of a keeper in this process."""
+    """The seams `Outlook` and `Console` of a keeper in this process."""
 
     def __init__(self, outside: Amazon) -> None:
         self._outside = outside
@@ -102,6 +109,10 @@ class Here:
             await self._outside.warm()
         except Exception as exc:  # noqa: BLE001 - whatever it is, the first call meets it again
             log.warning("skip warm-up error=%s", type(exc).__name__)
+
+    async def url(self, order: SignIn) -> SignedIn:
+        """`Console.url`."""
+        return await self._outside.console.url(order)
 
     async def keyring(self) -> str | None:
         """Looked for on a thread: D-Bus may hang."""

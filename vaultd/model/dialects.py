@@ -27,6 +27,7 @@ from vaultd.errors import (
     VaultdError,
     WrongPassphrase,
 )
+from vaultd.model.console import MadeSignIn
 from vaultd.model.credentials import RoleSession
 from vaultd.model.text import reason_phrase, shown
 
@@ -68,6 +69,18 @@ def credentials_object(session: RoleSession) -> dict[str, str]:
         "Code": "Success",
         "LastUpdated": stamp(session.issued),
         "Type": "AWS-HMAC",
+    }
+
+
+def sign_in_object(made: MadeSignIn) -> dict[str, str]:
+    """The answer of POST /v1/profiles/{p}/signin. The URL is a credential: it goes to the caller, and nowhere else."""
+    return {
+        "url": made.url.reveal(),
+        "expires_at": stamp(made.expires),
+        "console_until": stamp(made.console_until),
+        "destination": made.destination,
+        "account_id": made.session.account_id,
+        "doubt": shown(made.doubt, limit=_MESSAGE_LIMIT),
     }
 
 

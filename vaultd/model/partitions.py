@@ -18,6 +18,7 @@ class Endpoint:
     """Where STS and IAM calls of a step go. `url` None: AWS's own regional host for `region`.
 
     `sts_url` and `iam_url` are overrides (tests, proxies) that passed the rule above; `ca_bundle` is the profile's.
+    `signin_url`: the federation endpoint, for a sign-in alone (model/console.py).
     """
 
     region: str
@@ -27,6 +28,7 @@ class Endpoint:
     use_dualstack: bool = False
     ca_bundle: str | None = None
     fallback_region: str | None = None
+    signin_url: str | None = None
 
 
 #: Region prefix → partition; everything else is `aws`.

@@ -79,6 +79,20 @@ class CodeBody(Body):
     token_code: SecretText | None = None
 
 
+class SignInBody(Body):
+    """POST /v1/profiles/{p}/signin. `service` is a page of the console; `duration_seconds`: how long it lasts."""
+
+    service: str | None = Field(default=None, max_length=63, pattern=r"^[A-Za-z0-9][A-Za-z0-9-]*$")
+    region: str | None = Field(default=None, pattern=r"^[a-z]{2,}(-[a-z]+)+-\d+$")
+    duration_seconds: int | None = Field(default=None, ge=900, le=43200)
+    logout_first: bool = False
+    token_code: SecretText | None = None
+
+    def overrides(self) -> Overrides:
+        """What this sign-in asks for beyond its profile; the region shapes the page only, not the session."""
+        return Overrides(duration=None if self.duration_seconds is None else timedelta(seconds=self.duration_seconds))
+
+
 class PromptBody(Body):
     """POST /v1/prompts: open (or find) the question of `vault-client mfa`."""
 
@@ -179,6 +193,7 @@ _BOUNDS = {
     "policy_arns": "up to 10 ARNs of up to 2048 characters each are taken",
     "profile": "a profile's name has 1 to 512 characters",
     "region": "a region is written like eu-west-1",
+    "service": "a page of the console is written like s3, elasticbeanstalk or ec2",
     "ttl_seconds": "a grant lives for more than 0 seconds",
     "wish": "it is one of go, undo and abandon",
 }

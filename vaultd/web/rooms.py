@@ -15,6 +15,7 @@ from vaultd.engine.desk import Desk
 from vaultd.engine.grants import Grants
 from vaultd.engine.rotations import Rotations
 from vaultd.engine.seams import Clock, Custody, Importer
+from vaultd.engine.signins import SignIns
 from vaultd.host import processes
 from vaultd.model.ground import Ground
 from vaultd.model.peer import Peer
@@ -89,6 +90,7 @@ class Rooms:
     custody: Custody
     importer: Importer
     rotations: Rotations
+    signins: SignIns
     lifecycle: Lifecycle
     clock: Clock
     boot_id: str

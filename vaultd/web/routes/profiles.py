@@ -11,13 +11,16 @@ from aiohttp import web
 from vaultd.engine.broker import Broker
 from vaultd.errors import ConsentRequired, ForbiddenPeer, VaultdError
 from vaultd.model.credentials import RoleSession
-from vaultd.model.dialects import credentials_object
+from vaultd.model.dialects import credentials_object, sign_in_object
 from vaultd.model.plan import Plan, Step
 from vaultd.model.reminders import reminders
 from vaultd.model.text import shown
 from vaultd.web import bodies
 from vaultd.web.control_replies import SENTENCE, legible, reply
 from vaultd.web.rooms import Catalogue, Rooms, caller, requester
+
+#: Of the audit line of a sign-in URL, which is served as keys are.
+CONSOLE = "console sign-in"
 
 
 def table(rooms: Rooms) -> list[web.RouteDef]:
@@ -28,6 +31,7 @@ def table(rooms: Rooms) -> list[web.RouteDef]:
         web.get("/v1/profiles/{profile}/plan", routes.plan),
         web.post("/v1/profiles/{profile}/refresh", routes.refresh),
         web.get("/v1/profiles/{profile}/credentials", routes.credentials),
+        web.post("/v1/profiles/{profile}/signin", routes.sign_in),
         web.delete("/v1/sessions", routes.clear),
     ]
 
@@ -86,6 +90,22 @@ class _Profiles:
         self._note(request, plan, session)
         return reply(credentials_object(session))
 
+    async def sign_in(self, request: web.Request) -> web.Response:
+        """Whoever gets the URL gets what the keys may do, so the caller is judged, and the line is one of serving."""
+        body = bodies.parse(bodies.SignInBody, await request.read())
+        plan = self._rooms.catalog().plan(request.match_info["profile"], body.overrides())
+        await self._admit(request, plan)
+        made = await self._rooms.signins.make(
+            plan,
+            requester=requester(request),
+            token_code=body.token_code,
+            service=body.service,
+            region=body.region,
+            logout_first=body.logout_first,
+        )
+        self._note(request, plan, made.session, reason=CONSOLE)
+        return reply(sign_in_object(made))
+
     async def _admit(self, request: web.Request, plan: Plan) -> None:
         """Keys go to the caller here, and not to a program that holds a token: it is judged in its place."""
         if self._rooms.broker.locked:
@@ -108,7 +128,7 @@ class _Profiles:
             count=1,
         )
 
-    def _note(self, request: web.Request, plan: Plan, session: RoleSession) -> None:
+    def _note(self, request: web.Request, plan: Plan, session: RoleSession, *, reason: str | None = None) -> None:
         self._rooms.audit.record(
             "credentials.serve",
             profile=plan.profile,
@@ -120,6 +140,7 @@ class _Profiles:
             access_key_id=session.key_ending,
             expiration=session.expiration,
             decision="allow",
+            reason=reason,
             count=1,
             aws_request_id=session.aws_request_id,
         )
