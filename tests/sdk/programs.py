@@ -48,6 +48,9 @@ CLIENTS: tuple[str, ...] = (
     "obstore",
     "curl",
 )
+#: Those that read `credential_process` in ~/.aws/config, and with them the library of Terraform, which is of the Go
+#: SDK's chain and in no other respect another client.
+CARRIED: tuple[str, ...] = (*(each for each in CLIENTS if each not in {"obstore", "curl"}), "go-base")
 
 
 @dataclass(frozen=True)
