@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.bench import client, daemons, picker
 from tests.bench.__main__ import PARTS, Part, main
 from tests.bench.figures import Figure, at_most, exactly, for_the_record, within
-from tests.process.harness import Emulator
+from tests.process.harness import BIN, Emulator
 
 
 def _made(*figures: Figure) -> dict[str, Part]:
@@ -92,3 +93,23 @@ def test_floods_are_measured_beside_quiet(tmp_path: Path) -> None:
 def test_every_part_of_the_issue_is_there() -> None:
     """Endpoint, client, start, memory, callers and profiles (issue 3, build 10); floods, lock (issue 5)."""
     assert {"endpoint", "client", "floods", "start", "memory", "callers", "profiles", "lock", "keeper"} <= set(PARTS)
+
+
+def test_every_goal_of_the_client_is_there() -> None:
+    """Issue 6, Shows: the most that each may cost, in bare interpreters."""
+    goals = {name: goal for name, _, goal in client.COMMANDS}
+    assert {name: goals[name] for name in ("use", "exec -- true", "completion", "prompt")} == {
+        "use": 3.5,
+        "exec -- true": 3.5,
+        "completion": 3.0,
+        "prompt": 3.0,
+    }
+
+
+@pytest.mark.process
+def test_the_picker_is_measured(tmp_path: Path) -> None:
+    """The real picker of a real daemon comes to its first frame and is left without a choice; no time is asserted."""
+    with daemons.emulator() as running, daemons.daemon(tmp_path, running) as home:
+        found = picker.figure([str(BIN / "vault-client")], daemons.FIVE, home.env, rounds=1)
+        assert home.link("GET", "/v1/grants")["grants"] == []
+    assert (found.goal, found.value > 1) == ("≤ 6", True)

@@ -10,7 +10,7 @@ import pytest
 
 from tests.bench.client import measure
 from tests.client.conftest import CLIENT
-from tests.client.stub import Stub, environment
+from tests.client.stub import PROFILE, Stub, environment
 
 SOURCES = Path(__file__).parents[2] / "client"
 #: 20 ms in all (performance.md); the rest of the list are their likely bearers, and argparse by our own measure.
@@ -73,7 +73,12 @@ def test_version_and_help_need_nothing(stub: Stub) -> None:
 
 
 def test_measure_makes_rows(stub: Stub) -> None:
-    """The bench's rows have the shape that its table wants, and each command ended well; no time is asserted here."""
+    """The bench's rows have the shape that its table wants, and each command ended well; no time is asserted here. A
+    prompt that says nothing has not done its work, whatever it cost.
+    """
+    with pytest.raises(AssertionError, match="prompt says nothing of web-admin"):
+        measure(client=CLIENT, profile="web-admin", environ=environment(stub), rounds=1)
+    stub.answers["GET", "/v1/profiles?profile=web-admin"] = (200, {"profiles": [PROFILE]})
     rows = measure(client=CLIENT, profile="web-admin", environ=environment(stub), rounds=1)
 
     assert {frozenset(row) for row in rows} == {frozenset({"name", "value", "unit", "goal", "ok"})}
