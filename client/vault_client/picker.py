@@ -127,7 +127,6 @@ def _drawn(screen: Screen, rows: Sequence[Row], purpose: str, environ: Mapping[s
                     return shown.found[shown.at].name
                 if key == "ctrl-z":
                     screen.suspend()
-                    break
                 _take(shown, key, height=_height(screen.size))
 
 
@@ -195,7 +194,7 @@ def frame(shown: Offer, purpose: str, size: tuple[int, int], ink: Ink) -> tuple[
     if rows > 3:
         lines += [""] * (height - max(1, len(page)))
         lines.append(ink.paint(_footer(shown, columns), "none"))
-    return lines, (0, len(label) + width(text))
+    return lines[:rows], (0, min(columns - 1, len(label) + width(text)))
 
 
 def _footer(shown: Offer, columns: int) -> str:
@@ -203,7 +202,9 @@ def _footer(shown: Offer, columns: int) -> str:
     parts = [count, "Enter chooses", "Esc leaves", "type to filter", "Up and Down move"]
     while len(parts) > 1 and len(" · ".join(parts)) > columns:
         parts.pop()
-    return fit(" · ".join(parts), columns)
+    return " · ".join(parts)[
+        :columns
+    ]  # each as wide as a letter: `width` would load tables that a plain list never needs
 
 
 def _widths(longest: Sequence[int], columns: int) -> list[int]:
@@ -320,7 +321,7 @@ def listing(rows: Sequence[Row], purpose: str) -> str:
         lines.append(", ".join(part for part in (f"{number}. {row.name}", *beside) if part))
     if len(rows) > _LISTED:
         lines.append(f"and {len(rows) - _LISTED} more")
-    lines.append(f"{_label(purpose)}: type its number, a part of its name to see fewer, or Enter to leave: ")
+    lines.append(f"{_label(purpose)}: a number, a part of a name, or Enter to leave: ")
     return "\n".join(lines)
 
 

@@ -258,8 +258,10 @@ class Screen:
         told = os.read(self._awake, 4096)
         if signal.SIGTSTP in told:
             self.suspend()
-        elif signal.SIGCONT in told:  # after a SIGSTOP nobody could prepare for
+        elif signal.SIGCONT in told:  # after a SIGSTOP, which left the shell on our other screen
+            self._write(self._leave)
             self._begin()
+        self._shown = None  # terminals arrange lines anew when they are resized
         return ["resize"]
 
     def suspend(self) -> None:

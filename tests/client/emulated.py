@@ -94,17 +94,21 @@ class Watched:
     def type(self, text: str) -> None:
         self.running.type(text)
 
-    def end(self) -> Ran:
+    def end(self, seconds: float = 20.0) -> Ran:
         """Wait for the end; `err` is what is on the screen then."""
-        out = b""
-        child = self.running.child
-        if child.stdout is not None:
-            out = child.stdout.read()
-            child.stdout.close()
-        while self._read():
-            pass
-        status = child.wait(20)
-        return Ran(status, out.decode(), "\n".join(self.lines))
+        child, out = self.running.child, b""
+        pipe = child.stdout.fileno() if child.stdout else self.running.master
+        sources = {self.running.master, pipe}
+        while sources:
+            ready, _, _ = select.select(sources, [], [], seconds)
+            assert ready, f"it does not end: {self.lines}"
+            if self.running.master in ready and not self._read():
+                sources.discard(self.running.master)
+            if pipe in ready and pipe != self.running.master:
+                piece = os.read(pipe, 65536)
+                out += piece
+                sources = sources if piece else sources - {pipe}
+        return Ran(child.wait(seconds), out.decode(), "\n".join(self.lines))
 
     @property
     def restored(self) -> bool:
