@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from vault_client.cli import COMMANDS, LATER
+from vault_client.cli import COMMANDS
 from vaultd.command import usage
 from vaultd.config import load_settings
 
@@ -20,7 +20,6 @@ def test_every_client_command_is_told_and_every_told_one_exists() -> None:
 
     assert set(COMMANDS) <= named
     assert told <= set(COMMANDS)
-    assert [later for later in LATER if f"`{later}`" not in README] == []
 
 
 def test_every_daemon_command_is_told() -> None:

@@ -25,6 +25,7 @@ _OPTIONS = {
     "all": "every grant",
     "backend=B": "file or secret-service, where aws-vault keeps its keys; else as aws-vault would find out",
     "check": "ask AWS, too, what takes no code and changes nothing: whose key it is, which MFA devices it lists",
+    "container": "in a Firefox container or Chrome profile of its own: two accounts side by side",
     "delete-source": "delete each key there, after it was stored and read back",
     "duration=D": "ask AWS for sessions of this length: 45m, 2h (a new MFA code may be needed above 1h)",
     "env": "static keys in the environment, for tools that know no endpoint; they end with the session",
@@ -35,20 +36,27 @@ _OPTIONS = {
     "from-env": "take the key from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
     "imds": "the EC2 metadata endpoint, for tools that know no container endpoint",
     "json": "one JSON object on stdout, for scripts",
+    "logout-first": "sign the browser out of the console first, where AWS wants that",
     "mfa-serial=ARN": "the MFA device, where it cannot be detected",
     "profile=P": "only this profile's lines",
     "region=R": "this region instead of the profile's",
     "sdk": "where each SDK would get its credentials from in this shell",
     "replace": "replace the key that is stored under that name",
+    "service=S": "the page to open: s3, ec2, elasticbeanstalk, …",
     "shell=S": "bash, zsh, sh, fish or pwsh, where the calling shell is not recognised",
     "stdin": "read it from stdin instead of the terminal",
+    "stdout": "print the sign-in URL, which is a credential for 15 minutes, and open nothing",
     "token-code=CODE": "the MFA code, if one is needed; - reads one line of stdin",
     "undo": "set the old key Active again, for what still needs it",
     "watch": "redraw until Ctrl-C",
     "yes": "go on without asking, after showing what will be done",
 }
 #: Where a command means something else by an option.
-_OWN = {("doctor", "profile=P"): "--sdk for a tool that is told --profile P"}
+_OWN = {
+    ("doctor", "profile=P"): "--sdk for a tool that is told --profile P",
+    ("login", "duration=D"): "a console session of this length: 45m, 8h (above 1h it takes a code of its own)",
+    ("login", "region=R"): "the console's region instead of the profile's",
+}
 _EXAMPLES = {
     "shell-init": (
         'bash, in ~/.bashrc:  eval "$(vault-client shell-init bash)"',
@@ -117,6 +125,8 @@ _TABLE = (
     Command("grants", "", "json", "show:grants", "who holds a token, for which profile, since when, last use"),
     Command("revoke", "[GRANT]", "all", "sessions:revoke", "end a grant, or all of them"),
     Command("export", "PROFILE", "format=F token-code=CODE", "carry:export", "print a session's keys"),
+    Command("login", "[PROFILE]", "service=S region=R duration=D logout-first container stdout token-code=CODE",
+            "login:login", "open the AWS console in a browser, signed in as the profile's role"),
     Command("credential-process", "PROFILE", "", "carry:credential_process",
             "for credential_process in ~/.aws/config: never asks here, waits until somebody answered"),
     Command("doctor", "", "sdk profile=P json", "doctor:doctor",
@@ -137,9 +147,6 @@ _BROKEN_PIPE = 141
 #: Of what was typed, in a sentence about it: a variable may hold a whole file.
 _SHOWN = 200
 _LONGEST_NAME = 1000
-
-#: Of the contract, and not there yet.
-LATER = ("login",)
 
 
 class Call:
@@ -369,8 +376,6 @@ def brief(typed: str) -> str:
 
 
 def _no_such(name: str) -> Stop:
-    if name in LATER:
-        return Stop(f"{name} is not there yet in {__version__}: `vault-client --help` lists what is", USAGE)
     import difflib
 
     close = difflib.get_close_matches(brief(name), COMMANDS, n=2)

@@ -196,9 +196,9 @@ def _grant_body(call: Call, *, kind: str) -> dict[str, Any]:
     if call.flag("imds"):
         body["imds"] = True
     if (region := call.value("region")) is not None:
-        body["region"] = _region(region)
+        body["region"] = asked_region(region)
     if (duration := call.value("duration")) is not None:
-        body["duration_seconds"] = _seconds(duration)
+        body["duration_seconds"] = asked_seconds(duration)
     if not call.operands:  # last: nobody chooses for a command line that cannot be meant
         from vault_client.picker import choose
 
@@ -206,7 +206,7 @@ def _grant_body(call: Call, *, kind: str) -> dict[str, Any]:
     return {"profile": call.operands[0], **body}
 
 
-def _region(text: str) -> str:
+def asked_region(text: str) -> str:
     """As the daemon will take it: `[a-z]{2,}(-[a-z0-9]+)+`, without the import of re."""
     first, *parts = text.split("-")
     fits = len(text) <= 63 and len(first) >= 2 and not set(first) - _LETTERS
@@ -215,7 +215,8 @@ def _region(text: str) -> str:
     return text
 
 
-def _seconds(text: str) -> int:
+def asked_seconds(text: str) -> int:
+    """Of --duration, within what AWS gives."""
     count, unit = text[:-1], text[-1:]
     if unit not in _UNITS or not (count.isascii() and count.isdigit()):
         raise Stop(f"--duration {brief(text)} is no length of time: write it as 45m or 2h", USAGE)

@@ -28,7 +28,7 @@ from tests.client.stub import (
     mfa_required,
 )
 from vault_client import __version__
-from vault_client.cli import COMMANDS, LATER
+from vault_client.cli import COMMANDS
 
 ROOT = Path(__file__).parents[2]
 KEY = {"AccessKeyId": "AKIAEXAMPLE00000WXYZ", "SecretAccessKey": SECRET}
@@ -51,20 +51,18 @@ def test_help_lists_every_command(run: Run) -> None:
 
     assert ended.status == 0
     assert set(re.findall(r"^  ([a-z-]+) ", ended.out, re.MULTILINE)) == set(COMMANDS)
-    assert not [name for name in LATER if f"  {name} " in ended.out]
     assert run().status == 2
     assert run().err == ended.out
 
 
 def test_every_command_of_the_contract_is_there() -> None:
-    """interface.md §3: each is here, or said to be not there yet."""
+    """interface.md §3: each is here."""
     contract = (
         "add identities remove rotate import use unuse exec list status explain mfa refresh clear lock unlock grants "
         "revoke export credential-process login log doctor shell-init completion prompt"
     )
 
-    assert {*COMMANDS, *LATER} == set(contract.split())
-    assert not set(COMMANDS) & set(LATER)
+    assert set(COMMANDS) == set(contract.split())
 
 
 @pytest.mark.parametrize("name", list(COMMANDS))
@@ -79,15 +77,6 @@ def test_every_command_has_help(run: Run, stub: Stub, name: str) -> None:
     assert command.summary in ended.out
     assert max(len(line) for line in ended.out.splitlines()) <= 200
     assert stub.requests == []
-
-
-@pytest.mark.parametrize("name", LATER)
-def test_later_commands_say_so(run: Run, name: str) -> None:
-    """What the contract has and this version has not: exit 2 and a sentence."""
-    ended = run(name, "web-admin", "--anything")
-
-    assert ended.status == 2
-    assert ended.err == f"vault-client: {name} is not there yet in {__version__}: `vault-client --help` lists what is\n"
 
 
 @pytest.mark.parametrize(

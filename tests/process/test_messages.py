@@ -14,7 +14,6 @@ import pytest
 
 from tests.process.harness import PASSPHRASE, PROFILES, SERIAL, Emulator, Home, MovedClock, Ran, until
 from tests.process.wire import Reply, talk
-from vault_client.cli import LATER
 
 pytestmark = pytest.mark.process
 
@@ -379,16 +378,6 @@ def test_a_port_that_is_taken(cold: Home) -> None:
     assert checked["port"]["ok"] is False
     assert checked["port"]["message"] == f"127.0.0.1:{cold.port} is taken by {owner}"
     assert checked["port"]["remedy"].endswith("`vaultd start`")
-
-
-def test_what_is_not_there_yet(home: Home, emulator: Emulator) -> None:
-    """The commands of later releases: 2, said so, and nothing was asked or sent."""
-    for name in LATER:
-        ran = home.client(name, "web-admin")
-        assert ran.status == 2
-        assert ran.err.startswith(f"vault-client: {name} is not there yet in ")
-        assert ran.err.endswith(": `vault-client --help` lists what is\n")
-    assert home.asked() == 0
 
 
 def test_wrong_usage(home: Home) -> None:

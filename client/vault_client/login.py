@@ -1,0 +1,95 @@
+"""`login`: a browser signed in to the AWS console as a profile's role.
+
+Rules
+- The sign-in URL is a credential for 15 minutes: it is on no argv and in no file, and a browser gets it by redirect.py.
+- Where no browser can be opened, or none comes for it, the URL is printed with a sentence that says what it is.
+- Between the daemon's answer and the browser nothing is asked: what a person decides, he decided on the command line.
+"""
+
+from __future__ import annotations
+
+from vault_client import browser as browsers
+from vault_client import habits
+from vault_client.ask import settled
+from vault_client.cli import Call, brief
+from vault_client.errors import USAGE, Stop
+from vault_client.link import quoted
+from vault_client.point import asked_region, asked_seconds
+from vault_client.redirect import SECONDS, Redirect
+from vault_client.tables import clean, local
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from vault_client.browser import Browser
+
+_KEEP = "it is a credential until {until}, so keep it out of histories, logs and chats"
+_SERVICE = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-")
+_LONGEST_SERVICE = 63
+
+
+def login(call: Call) -> int:
+    """Open the console, or print the URL."""
+    body = _body(call)
+    if not call.operands:  # last: nobody chooses for a command line that cannot be meant
+        from vault_client.picker import choose
+
+        call.operands.append(choose(call, "login"))
+    name = call.operands[0]
+    found = [] if call.flag("stdout") else _browsers(call, name)
+    made = settled(call.link, "POST", f"/v1/profiles/{quoted(name)}/signin", body, token_code=call.token_code)
+    habits.count(call.environ, name)
+    if made.get("doubt"):
+        call.say(f"note: {clean(made['doubt'])}")
+    if call.flag("stdout"):
+        _print(call, made, "this signs in whoever opens it")
+        return 0
+    _open(call, name, made, found)
+    return 0
+
+
+def _body(call: Call) -> dict[str, Any]:
+    body: dict[str, Any] = {}
+    if call.flag("stdout") and call.flag("container"):
+        raise Stop("login: --stdout opens no browser, so --container has nothing to do: choose one", USAGE)
+    if (wanted := call.value("service")) is not None:
+        if not wanted or set(wanted) - _SERVICE or len(wanted) > _LONGEST_SERVICE:
+            raise Stop(f"--service {brief(clean(wanted))} is no page of the console: give one such as s3 or ec2", USAGE)
+        body["service"] = wanted
+    if (region := call.value("region")) is not None:
+        body["region"] = asked_region(region)
+    if (duration := call.value("duration")) is not None:
+        body["duration_seconds"] = asked_seconds(duration)
+    if call.flag("logout-first"):
+        body["logout_first"] = True
+    return body
+
+
+def _browsers(call: Call, name: str) -> list[Browser]:
+    """Before anything is asked: a wish that cannot be met costs nobody a code."""
+    return browsers.contained(call.environ, name) if call.flag("container") else browsers.find(call.environ)
+
+
+def _open(call: Call, name: str, made: dict[str, Any], found: list[Browser]) -> None:
+    why = "no browser can be opened here"
+    for browser in found:
+        with Redirect(str(made["url"]), whoever=browser.outside) as redirect:
+            if not browser.start(redirect.address, call.environ):
+                why = f"{clean(browser.name)} cannot be started"
+                continue
+            if redirect.given(seconds=SECONDS, failed=browser.failed):
+                until = local(made.get("console_until"))
+                account = clean(made.get("account_id"))
+                call.say(f"opened the console of {name}, account {account}: it is signed in until {until}")
+                return
+            if not browser.failed():  # it runs: another one beside it would be one too many
+                why = f"{clean(browser.name)} did not come for it within {SECONDS:.0f} s"
+                break
+            why = f"{clean(browser.name)} failed"
+    _print(call, made, f"{why}, so open this yourself")
+
+
+def _print(call: Call, made: dict[str, Any], why: str) -> None:
+    call.say(f"{why}; {_KEEP.format(until=local(made.get('expires_at')))}")
+    call.out(f"{made['url']}\n")

@@ -1,0 +1,261 @@
+"""`login`: what is sent, which browser is started, and that the sign-in URL reaches it and nobody else."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import stat
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.client.conftest import Run
+from tests.client.stub import Stub, error, mfa_required
+from tests.client.terminal import OnTerminal
+from vault_client.browser import Browser
+
+ROUTE = "/v1/profiles/web-admin/signin"
+TOKEN = "canary-signin-token-QUJD"
+URL = f"https://signin.aws.amazon.com/federation?Action=login&Issuer=vaultd&SigninToken={TOKEN}"
+MADE = {
+    "url": URL,
+    "expires_at": "2099-11-22T20:00:00Z",
+    "console_until": "2099-11-22T21:00:00Z",
+    "destination": "https://us-east-1.console.aws.amazon.com/console/home?region=us-east-1",
+    "account_id": "234567890123",
+    "doubt": "",
+}
+#: A browser: looks at every argv of the machine as it starts, then follows the address as browsers do.
+COMES = """
+import glob, http.client, json, os, sys, urllib.parse
+seen = b""
+for path in glob.glob("/proc/[0-9]*/cmdline"):
+    try:
+        seen += open(path, "rb").read() + b"\\n"
+    except OSError:
+        pass
+there = urllib.parse.urlsplit(sys.argv[-1].rpartition("url=")[2])
+ahead = http.client.HTTPConnection(there.hostname, there.port); ahead.connect()
+asks = http.client.HTTPConnection(there.hostname, there.port, timeout=20)
+asks.request("GET", "/favicon.ico"); nothing = asks.getresponse(); nothing.read()
+asks.request("GET", there.path); answer = asks.getresponse()
+try:
+    http.client.HTTPConnection(there.hostname, there.port, timeout=5).connect(); again = "open"
+except OSError:
+    again = "closed"
+json.dump({"argv": sys.argv[1:], "cmdlines": seen.decode("latin-1"), "status": answer.status, "icon": nothing.status,
+           "fields": dict(answer.getheaders()), "again": again, "aws": [n for n in os.environ if n[:4] == "AWS_"]},
+          open(os.environ["REPORT"] + ".new", "w"))
+os.rename(os.environ["REPORT"] + ".new", os.environ["REPORT"])
+"""
+
+
+@pytest.fixture
+def place(tmp_path: Path, stub: Stub) -> Path:
+    """Where browsers are; the daemon gives a URL."""
+    stub.answers["POST", ROUTE] = (200, MADE)
+    made = tmp_path / "bin"
+    made.mkdir()
+    return made
+
+
+def browser(place: Path, text: str, name: str = "surf") -> Path:
+    """A program of that name."""
+    made = place / name
+    made.write_text(f"#!{sys.executable}\n{text}")
+    made.chmod(made.stat().st_mode | stat.S_IXUSR)
+    return made
+
+
+def waited(report: Path) -> dict[str, object]:
+    """The browser writes it after the client has gone on."""
+    for _ in range(4000):
+        if report.exists():
+            found: dict[str, object] = json.loads(report.read_text())
+            return found
+        os.sched_yield()
+        signal.sigtimedwait((), 0.005)
+    raise AssertionError("the browser wrote no report")
+
+
+def test_the_url_reaches_the_browser_and_no_argv(process: Run, place: Path, tmp_path: Path) -> None:
+    """An address of ours on argv, the URL by a redirect that is given once; no AWS variable goes along."""
+    report = tmp_path / "report"
+    ran = process(
+        "login",
+        "web-admin",
+        BROWSER=str(browser(place, COMES)),
+        REPORT=str(report),
+        AWS_CONTAINER_X="y",
+        SSH_CONNECTION="x",
+    )
+
+    assert (ran.status, ran.out) == (0, "")
+    assert re.fullmatch(
+        r"vault-client: opened the console of web-admin, account 234567890123: it is signed in until \S+( \S+)?\n",
+        ran.err,
+    )
+    seen = waited(report)
+    argv = seen["argv"]
+    assert isinstance(argv, list)
+    address = str(argv[0])
+    assert len(argv) == 1
+    assert re.fullmatch(r"http://127\.0\.0\.1:\d+/[\w-]{43}", address)
+    assert (seen["status"], seen["icon"], seen["again"], seen["aws"]) == (303, 404, "closed", [])
+    fields = seen["fields"]
+    assert isinstance(fields, dict)
+    assert (fields["Location"], fields["Cache-Control"], fields["Referrer-Policy"]) == (URL, "no-store", "no-referrer")
+    cmdlines = str(seen["cmdlines"])
+    assert address in cmdlines  # control: the look at every argv sees what is there
+    assert TOKEN not in cmdlines
+    assert "SigninToken" not in cmdlines
+
+
+@pytest.mark.parametrize(
+    ("line", "sent"),
+    [
+        ("", {}),
+        ("--service s3 --region eu-west-1", {"service": "s3", "region": "eu-west-1"}),
+        ("--duration 8h --logout-first", {"duration_seconds": 28800, "logout_first": True}),
+        ("--token-code 123456", {"token_code": "123456"}),
+    ],
+)
+def test_what_is_asked(run: Run, stub: Stub, place: Path, line: str, sent: dict[str, object]) -> None:
+    """Each option is one field; --stdout prints the URL alone on stdout, and says on stderr what it is."""
+    ran = run("login", "web-admin", "--stdout", *line.split())
+
+    assert (ran.status, ran.out) == (0, f"{URL}\n")
+    assert stub.asked("POST", ROUTE) == [sent]
+    assert ran.err.startswith("vault-client: this signs in whoever opens it; it is a credential until ")
+    assert TOKEN not in ran.err
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("--service s3/x", "--service s3/x is no page of the console: give one such as s3 or ec2"),
+        ("--region Mars", "--region Mars is no region: give one such as eu-west-1"),
+        ("--duration 13h", "--duration 13h is not what AWS allows: choose from 15m to 12h"),
+        ("--stdout --container", "login: --stdout opens no browser, so --container has nothing to do: choose one"),
+        (
+            "--token-code hunter2",
+            "--token-code is not six digits, so nothing was sent: give the code that the device shows",
+        ),
+    ],
+)
+def test_what_cannot_be_meant(run: Run, stub: Stub, place: Path, line: str, said: str) -> None:
+    """Nothing was asked of the daemon."""
+    ran = run("login", "web-admin", *line.split())
+    assert (ran.out, ran.err) == ("", f"vault-client: {said}\n")
+    assert ran.status in {1, 2}
+    assert stub.asked("POST", ROUTE) == []
+
+
+def test_without_a_name(process: Run, stub: Stub) -> None:
+    """No terminal: usage. On one the picker asks (tests/client/test_picker.py)."""
+    ran = process("login")
+    assert (ran.status, ran.err) == (2, "vault-client: login: PROFILE is missing: type `vault-client login --help`\n")
+
+
+@pytest.mark.parametrize(
+    ("environ", "why"),
+    [
+        ({}, "no browser can be opened here"),
+        ({"DISPLAY": ":0", "SSH_CONNECTION": "10.0.0.1 1 10.0.0.2 22"}, "no browser can be opened here"),
+        ({"WSL_DISTRO_NAME": "Debian"}, "no browser can be opened here"),
+        ({"BROWSER": "/nowhere/surf"}, "surf cannot be started"),
+        ({"BROWSER": "FAILS"}, "fails failed"),
+        ({"BROWSER": "FAILS:/nowhere/surf"}, "surf cannot be started"),
+        ({"BROWSER": "'"}, "no browser can be opened here"),
+    ],
+)
+def test_no_browser(process: Run, place: Path, environ: dict[str, str], why: str) -> None:
+    """The URL is printed, with why and what it is; exit 0."""
+    fails = browser(place, "raise SystemExit(1)", "fails")
+    environ = {name: value.replace("FAILS", str(fails)) for name, value in environ.items()}
+    ran = process("login", "web-admin", **{"PATH": str(place), **environ})
+
+    assert (ran.status, ran.out) == (0, f"{URL}\n")
+    assert ran.err.startswith(f"vault-client: {why}, so open this yourself; it is a credential until ")
+
+
+def test_a_browser_that_hangs(run: Run, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody comes: the address is closed, and the URL printed. The browser is left to its owner."""
+    monkeypatch.setattr("vault_client.login.SECONDS", 0.05)
+    hangs = Browser([str(browser(place, "import signal; signal.pause()"))])
+    monkeypatch.setattr("vault_client.browser.find", lambda _: [hangs])
+    ran = run("login", "web-admin")
+
+    assert hangs._process is not None
+    assert hangs._process.poll() is None
+    hangs._process.kill()
+    hangs._process.wait()
+    assert (ran.status, ran.out) == (0, f"{URL}\n")
+    assert "surf did not come for it within 0 s, so open this yourself" in ran.err
+
+
+def test_the_next_browser_comes(process: Run, place: Path, tmp_path: Path) -> None:
+    """$BROWSER is a list: one that fails is followed by the next, with an address of its own."""
+    fails, comes = browser(place, "raise SystemExit(3)", "fails"), browser(place, COMES)
+    ran = process("login", "web-admin", BROWSER=f"{fails}:{comes} --new %s", REPORT=str(tmp_path / "report"))
+    assert (ran.status, ran.out) == (0, "")
+    argv = waited(tmp_path / "report")["argv"]
+    assert isinstance(argv, list)
+    assert argv[0] == "--new"
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("firefox", [r"ext\+container:name=web-admin&url=http://127\.0\.0\.1:\d+/[\w-]{43}"]),
+        ("chromium", ["--profile-directory=vaultd-web-admin", r"http://127\.0\.0\.1:\d+/[\w-]{43}"]),
+    ],
+)
+def test_container(process: Run, place: Path, tmp_path: Path, name: str, shape: list[str]) -> None:
+    """Cookies of its own for each profile, as Firefox's add-on and Chrome take it."""
+    browser(place, COMES, name)
+    environ = {"PATH": str(place), "DISPLAY": ":0", "REPORT": str(tmp_path / "report")}
+    assert process("login", "web-admin", "--container", **environ).out == ""
+
+    argv = waited(tmp_path / "report")["argv"]
+    assert isinstance(argv, list)
+    assert len(argv) == len(shape)
+    assert all(re.fullmatch(want, have) for want, have in zip(shape, argv, strict=True))
+
+
+def test_container_without_such_a_browser(process: Run, stub: Stub, place: Path) -> None:
+    """Said before anything is asked of the daemon."""
+    browser(place, "", "xdg-open")
+    ran = process("login", "web-admin", "--container", PATH=str(place), DISPLAY=":0")
+    assert ran.status == 1
+    assert ran.err.startswith("vault-client: neither Firefox nor a Chrome is here")
+    assert stub.asked("POST", ROUTE) == []
+
+
+def test_what_the_daemon_refuses(run: Run, stub: Stub) -> None:
+    """Its sentence and its exit status; nothing on stdout."""
+    stub.answers["POST", ROUTE] = error(400, "BadRequest", "the profile identity has no role_arn: type `it`", 1)
+    assert run("login", "web-admin", "--stdout").__dict__ == {
+        "status": 1, "out": "", "err": "vault-client: the profile identity has no role_arn: type `it`\n",
+    }  # fmt: skip
+
+
+def test_a_doubt_is_told(run: Run, stub: Stub) -> None:
+    """What nobody could verify of a partition."""
+    stub.answers["POST", ROUTE] = (200, {**MADE, "doubt": "nobody here could try one"})
+    assert "vault-client: note: nobody here could try one\n" in run("login", "web-admin", "--stdout").err
+
+
+def test_the_code_is_asked_for(terminal: Callable[..., OnTerminal], stub: Stub) -> None:
+    """409: the question on the terminal, then the same call again; Ctrl-C leaves nothing."""
+    stub.answers["POST", ROUTE] = [mfa_required(), (200, MADE)]
+    ran = terminal("login", "web-admin", "--stdout", piped=True)
+    ran.until("MFA code: ")
+    ran.type("123456\n")
+    ended = ran.end()
+    assert (ended.status, ended.out) == (0, f"{URL}\n")
+    assert len(stub.asked("POST", ROUTE)) == 2
