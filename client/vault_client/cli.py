@@ -38,6 +38,7 @@ _OPTIONS = {
     "json": "one JSON object on stdout, for scripts",
     "logout-first": "sign the browser out of the console first, where AWS wants that",
     "mfa-serial=ARN": "the MFA device, where it cannot be detected",
+    "plain": "with --watch a line for each change instead of a table, for screen readers (VAULTD_PLAIN=1: always)",
     "profile=P": "only this profile's lines",
     "region=R": "this region instead of the profile's",
     "sdk": "where each SDK would get its credentials from in this shell",
@@ -48,7 +49,7 @@ _OPTIONS = {
     "stdout": "print the sign-in URL, which is a credential for 15 minutes, and open nothing",
     "token-code=CODE": "the MFA code, if one is needed; - reads one line of stdin",
     "undo": "set the old key Active again, for what still needs it",
-    "watch": "redraw until Ctrl-C",
+    "watch": "a live table until q or Ctrl-C: time left, questions to answer in place, grants, denials",
     "yes": "go on without asking, after showing what will be done",
 }
 #: Where a command means something else by an option.
@@ -70,6 +71,12 @@ _EXAMPLES = {
         'eval "$(vault-client use PROFILE)"',
         'eval "$(vault-client use --imds PROFILE)"',
         "with shell integration (shell-init), no eval:  vault-client use PROFILE, and back:  vault-client use -",
+    ),
+    "export": ('eval "$(vault-client export PROFILE)"', "vault-client export PROFILE --format dotenv > .env"),
+    "credential-process": (
+        "in ~/.aws/config, in a profile of its own, with quotes as a shell has them:",
+        "    credential_process = vault-client credential-process PROFILE",
+        "    credential_process = vault-client credential-process 'team prod'",
     ),
     "exec": ("vault-client exec PROFILE -- terraform apply", "vault-client exec --imds PROFILE -- CMD"),
 }
@@ -114,7 +121,7 @@ _TABLE = (
     Command("exec", "[PROFILE] -- CMD…", "imds env region=R duration=D token-code=CODE", "point:exec_command",
             "become CMD with a profile in its environment, until CMD ends"),
     Command("list", "", "json", "show:list_profiles", "every profile: account, role, identity, MFA, session state"),
-    Command("status", "", "json watch", "show:status", "the daemon, its sessions, grants and open questions"),
+    Command("status", "", "json watch plain", "show:status", "the daemon, its sessions, grants and open questions"),
     Command("explain", "PROFILE", "check json", "explaining:explain",
             "how a profile gets its session, step by step, and what would go wrong"),
     Command("mfa", "[IDENTITY]", "token-code=CODE", "sessions:mfa", "answer the open question, or open a session"),

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import select
 import sys
 import time
 
 from vault_client.cli import Call
-from vault_client.errors import MISCONFIGURED, Stop
+from vault_client.errors import MISCONFIGURED, UNREACHABLE, Stop
 from vault_client.link import quoted
 from vault_client.tables import Ink, ago, clean, epoch, local, peer_text, skew, span, table, typed
 
@@ -18,7 +17,8 @@ if TYPE_CHECKING:
     from typing import Any
 
 _STATES = {"mfa_required": "needs a code", "none": "none yet"}
-_CLEAR_SCREEN = "\x1b[H\x1b[2J"
+#: Lines read again after a cut.
+_MOST = 100_000
 
 
 def _ink() -> Ink:
@@ -106,9 +106,11 @@ def _until(stamp: object, now: float) -> str:
 
 
 def status(call: Call) -> int:
-    """The daemon at a glance; --watch redraws when something happens, and once a second on a terminal."""
+    """The daemon at a glance; --watch goes on with it (watch.py)."""
     if call.flag("watch"):
-        return _watch(call)
+        from vault_client.watch import watch
+
+        return watch(call)
     body = call.link.call("GET", "/v1/status")
     if call.flag("json"):
         call.json(body)
@@ -117,35 +119,10 @@ def status(call: Call) -> int:
     return 0
 
 
-def _watch(call: Call) -> int:
-    stream = call.link.open("GET", "/v1/events")
-    terminal = sys.stdout.isatty()
-    last = ""
-    try:
-        stream.events()
-        while True:
-            body = call.link.call("GET", "/v1/status")
-            shown = _line_of(body) if call.flag("json") else status_text(body, _ink())
-            if shown != last:
-                call.out((_CLEAR_SCREEN if terminal and not call.flag("json") else "") + shown)
-                last = shown
-            if not stream.pending:
-                select.select([stream], [], [], 1.0 if terminal else 5.0)
-            _drain(stream)
-    finally:
-        stream.close()
-
-
 def _line_of(body: object) -> str:
     import json
 
     return json.dumps(body) + "\n"
-
-
-def _drain(stream: Any) -> None:
-    while stream.pending or select.select([stream], [], [], 0)[0]:
-        if stream.event() is None:
-            raise Stop("vaultd has stopped: type `vaultd start`", 69)
 
 
 def status_text(body: dict[str, Any], ink: Ink) -> str:
@@ -208,34 +185,53 @@ def _errors(profiles: Iterable[dict[str, Any]], ink: Ink) -> str:
 
 def log(call: Call) -> int:
     """The audit log; -f goes on with what happens."""
-    profile = call.value("profile")
-    query = f"?profile={quoted(profile)}" if profile else ""
-    follow = call.flag("follow")
-    # Subscribed, as the head of the answer tells, before the past is read: no line falls between the two.
-    stream = call.link.open("GET", "/v1/events") if follow else None
-    if stream is not None:
-        stream.events()
-    body = call.link.call("GET", f"/v1/audit{query}")
-    if call.flag("json") and not follow:
-        call.json(body)
-        return 0
     show = _line_of if call.flag("json") else audit_line
-    for event in body["events"]:
-        call.out(show(event))
-    if stream is not None:
-        _follow(call, stream, show, seen=max((each.get("seq") or 0 for each in body["events"]), default=0))
-    return 0
+    if not call.flag("follow"):
+        body = call.link.call("GET", _audit(call))
+        if call.flag("json"):
+            call.json(body)
+        else:
+            call.out("".join(show(event) for event in body["events"]))
+        return 0
+    seen: int | None = None
+    while True:  # again after a cut: whoever pauses his terminal for long is told all the same
+        seen = _follow(call, show, seen=seen)
 
 
-def _follow(call: Call, stream: Any, show: Callable[[Any], str], *, seen: int) -> None:
+def _audit(call: Call, *, most: int | None = None) -> str:
+    profile = call.value("profile")
+    asked = [f"n={most}"] if most else []
+    asked += [f"profile={quoted(profile)}"] if profile else []
+    return "/v1/audit" + ("?" + "&".join(asked) if asked else "")
+
+
+def _follow(call: Call, show: Callable[[Any], str], *, seen: int | None) -> int:
+    """One stream to its end: what is past and not `seen` yet, then what happens. The last number of all, where the
+    daemon let a slow reader go; raises Stop 69 where it stopped itself.
+    """
+    # Subscribed, as the head of the answer tells, before the past is read: no line falls between the two.
+    stream = call.link.open("GET", "/v1/events")
     profile = call.value("profile")
     try:
+        stream.events()
+        last = seen or 0
+        for event in call.link.call("GET", _audit(call, most=None if seen is None else _MOST))["events"]:
+            last = _shown(call, event, show, last)
         while (event := stream.event()) is not None:
-            if (event.get("seq") or seen + 1) > seen and profile in {None, event.get("profile")}:
-                call.out(show(event))
+            if event.get("event") == "stream.cut":
+                return last
+            if profile in {None, event.get("profile")}:
+                last = _shown(call, event, show, last)
     finally:
         stream.close()
-    raise Stop("vaultd has stopped: type `vaultd start`", 69)
+    raise Stop("vaultd has stopped: type `vaultd start`", UNREACHABLE)
+
+
+def _shown(call: Call, event: dict[str, Any], show: Callable[[Any], str], last: int) -> int:
+    number = event.get("seq") or last + 1
+    if number > last:
+        call.out(show(event))
+    return max(number, last)
 
 
 def audit_line(event: dict[str, Any]) -> str:

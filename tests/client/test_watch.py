@@ -1,0 +1,440 @@
+"""`status --watch`: what is seen at any size, questions answered in place, a daemon that comes and goes, lines."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.client.conftest import CLIENT, Run
+from tests.client.emulated import Watched
+from tests.client.stub import GRANT_ROW, PROFILE, PROMPT, STATUS, Stub, environment, error, mfa_required
+from tests.client.terminal import OnTerminal, start
+from tests.client.test_start import loaded
+from vault_client import changes, panel
+from vault_client.panel import Board
+from vault_client.tables import Ink, width
+
+Watch = Callable[..., Watched]
+DENIED = {
+    "time": "2026-11-22T19:00:00Z", "event": "credentials.deny", "profile": "web-admin", "reason": "InvalidToken",
+    "peer": {"pid": 7, "argv0": "curl"}, "count": 3, "seq": 9,
+}  # fmt: skip
+CONSENT = {**PROMPT, "id": "q2", "kind": "consent", "profile": "prod"}
+PAST = ("GET", "/v1/audit?n=500")
+
+
+@pytest.fixture
+def stub(stub: Stub) -> Stub:
+    stub.answers[PAST] = (200, {"events": [{**DENIED, "event": "start"}, DENIED]})
+    return stub
+
+
+@pytest.fixture
+def watch(stub: Stub) -> Iterator[Watch]:
+    """`status --watch` on a terminal with an emulator."""
+    started: list[Watched] = []
+
+    def run(*, size: tuple[int, int] = (80, 24), **environ: str) -> Watched:
+        env = environment(stub, **{"TERM": "xterm-256color", "LC_ALL": "C.UTF-8", **environ})
+        started.append(Watched(start([*CLIENT, "status", "--watch"], env=env), *size))
+        return started[-1]
+
+    yield run
+    for each in started:
+        each.running.close()
+
+
+def status(stub: Stub, **changes_: Any) -> None:
+    """From now on."""
+    stub.answers["GET", "/v1/status"] = (200, {**STATUS, **changes_})
+
+
+# ---- what is seen ----
+
+
+def test_the_table(stub: Stub, watch: Watch) -> None:
+    """Sessions with a bar of the time left, grants with who holds them, last denials, at 80×24; nothing scrolls, and
+    `q` leaves the terminal as it was.
+    """
+    watched = watch()
+    lines = watched.shows("InvalidToken")
+    watched.type("q")
+    ended = watched.end()
+
+    assert lines[0] == "vaultd unlocked · 0.1.0 · pid 42 · port 9169 · store file"
+    assert re.match(r"web-admin  █{22}░░  5[45]m( \d+s)? +fresh  identity$", lines[3]), lines[3]
+    assert lines[6] == "web-admin  terraform (4711)  never     exec  g1"
+    assert lines[9] == "2026-11-22 19:00  InvalidToken  web-admin  curl (7)  3"
+    assert lines[-1] == "q leaves"
+    assert (ended.status, watched.screen.scrolled, watched.restored) == (0, 0, True)
+
+
+def test_it_follows(stub: Stub, watch: Watch) -> None:
+    """An event has the status asked for again, and a denial is shown as it happens."""
+    watched = watch()
+    watched.shows("InvalidToken")
+    status(stub, profiles=[PROFILE, {**PROFILE, "profile": "audit", "state": "due", "seconds_left": 599}])
+    stub.emit({**DENIED, "reason": "ForbiddenPeer"})
+    lines = watched.until(
+        lambda lines: any("audit" in line for line in lines) and any("Forb" in each for each in lines)
+    )
+
+    assert next(line for line in lines if line.startswith("audit")).split()[1::3] == ["█" * 4 + "░" * 20, "due"]
+    assert "locked" not in lines[0].split()
+    status(stub, locked=True, profiles=[])
+    stub.emit({"event": "lock", "seq": 11})
+    lines = watched.shows("vaultd locked")
+    assert lines[1] == "nothing is served: type `vault-client unlock`"
+
+
+def test_another_size(stub: Stub, watch: Watch) -> None:
+    """The window is made small and large again: each frame is whole, and nothing of another one stays."""
+    watched = watch(size=(100, 30))
+    before = watched.shows("InvalidToken")
+    watched.resize(20, 8)
+    small = watched.until(lambda lines: lines[0] == "vaultd unlocked · 0…" and len(lines) == 8)
+    watched.resize(100, 30)
+    after = watched.until(lambda lines: len(lines) == 30)
+
+    assert small[-1] == "q leaves"
+    assert [line.split("█")[0] for line in after] == [line.split("█")[0] for line in before]
+    assert watched.screen.scrolled == 0
+
+
+def test_no_flicker(stub: Stub, watch: Watch) -> None:
+    """The screen is wiped once, at the beginning: then only lines that changed are written."""
+    watched = watch()
+    watched.shows("InvalidToken")
+    stub.emit({**DENIED, "reason": "ForbiddenPeer"})
+    watched.shows("ForbiddenPeer")
+
+    assert watched.raw.count(b"\x1b[2J") == 1
+    assert watched.raw.count(b"store file") == 1
+
+
+@pytest.mark.parametrize("how", ["\x03", "\x04", signal.SIGTERM, signal.SIGHUP])
+def test_every_way_out(watch: Watch, how: str | signal.Signals) -> None:
+    """The terminal is as it was."""
+    watched = watch()
+    watched.shows("q leaves")
+    if isinstance(how, str):
+        watched.type(how)
+    else:
+        os.kill(watched.running.child.pid, how)
+    ended = watched.end()
+
+    assert ended.status == {"\x03": 130, "\x04": 0}.get(str(how), 128 + int(how) if isinstance(how, int) else 0)
+    assert watched.restored
+    assert "Traceback" not in ended.err
+
+
+def test_colour_only_where_it_is_wanted(stub: Stub, watch: Watch) -> None:
+    """NO_COLOR; control: without it a state has its colour."""
+    coloured = watch()
+    coloured.shows("InvalidToken")
+    plain = watch(NO_COLOR="1")
+    plain.shows("InvalidToken")
+
+    assert b"\x1b[32mfresh" in coloured.raw
+    assert not re.search(rb"\x1b\[3\dm", plain.raw)
+
+
+# ---- questions ----
+
+
+def test_a_code_is_typed_in_place(stub: Stub, watch: Watch) -> None:
+    """The digit opens its question, the six digits go out unseen, and the table says so; the asker was counted."""
+    status(stub, prompts=[PROMPT])
+    watched = watch()
+    watched.shows("q leaves · 1 answers")
+    watched.type("1")
+    lines = watched.shows("MFA code:")
+    assert "vaultd · web-admin · requested by zsh (pid 4711, /usr/bin/zsh) · code for" in lines
+    assert stub.attending.acquire(timeout=10)
+    watched.type("91827\x7f73\r")
+    watched.shows("answered: web-admin")
+    watched.type("q")
+
+    assert watched.end().status == 0
+    assert stub.asked("POST", "/v1/prompts/q1") == [{"token_code": "918273"}]
+    assert b"9182" not in watched.raw
+    assert stub.left.wait(10)
+
+
+def test_a_wrong_code(stub: Stub, watch: Watch) -> None:
+    """Nothing but six digits is sent; AWS's no is told, and the next code is taken on the same line."""
+    status(stub, prompts=[PROMPT])
+    stub.answers["POST", "/v1/prompts/q1"] = [mfa_required(attempts_left=2), (200, {})]
+    watched = watch()
+    watched.shows("1 answers")
+    watched.type("\r")
+    watched.shows("MFA code:")
+    watched.type("my passphrase\r")
+    watched.shows("a code is six digits, so nothing was sent")
+    watched.type("000000\r")
+    watched.shows("AWS refused that code as invalid (2 left)")
+    watched.type("123 456\r")
+    watched.shows("answered: web-admin")
+
+    assert [body and body["token_code"] for body in stub.asked("POST", "/v1/prompts/q1")] == ["000000", "123456"]
+    assert b"passphrase" not in watched.raw
+
+
+@pytest.mark.parametrize(("typed", "allow"), [("y\r", True), ("YES\r", True), ("\r", False), ("yep\r", False)])
+def test_a_program_is_allowed_or_denied(stub: Stub, watch: Watch, typed: str, allow: bool) -> None:
+    """`y` or `yes` and nothing else allows (ask.py's rule); the second digit is the second question."""
+    status(stub, prompts=[PROMPT, CONSENT])
+    stub.answers["POST", "/v1/prompts/q2"] = (200, {})
+    watched = watch()
+    watched.shows("1-2 answer")
+    watched.type("2")
+    lines = watched.shows("[y/N]")
+    assert any("prod · requested by zsh" in line for line in lines)
+    watched.type(typed)
+    watched.shows("answered: prod")
+
+    assert stub.asked("POST", "/v1/prompts/q2") == [{"allow": allow}]
+
+
+def test_esc_leaves_a_question_and_cancels_none(stub: Stub, watch: Watch) -> None:
+    """Its asker goes, as a terminal that is closed would; the table is there again, and `q` typed to a code is none."""
+    status(stub, prompts=[PROMPT])
+    watched = watch()
+    watched.shows("1 answers")
+    watched.type("1")
+    watched.shows("MFA code:")
+    assert stub.attending.acquire(timeout=10)
+    watched.type("q\x1b")
+    watched.until(lambda lines: lines[-1].startswith("q leaves"))
+
+    assert stub.left.wait(10)
+    assert not [path for verb, path, _ in stub.requests if verb == "DELETE"]
+
+
+def test_answered_elsewhere(stub: Stub, watch: Watch) -> None:
+    """The line is cleared and the table says why."""
+    status(stub, prompts=[PROMPT])
+    watched = watch()
+    watched.shows("1 answers")
+    watched.type("1")
+    watched.shows("MFA code:")
+    stub.finish("answered")
+    lines = watched.shows("answered elsewhere")
+
+    assert not any("MFA code:" in line for line in lines)
+
+
+# ---- a daemon that goes, comes back, or hangs ----
+
+
+def test_a_restart_is_said(tmp_path: Path) -> None:
+    """Gone, and back with another pid: both are told, and the table goes on."""
+    first = Stub(tmp_path / "v")
+    first.answers[PAST] = (200, {"events": []})
+    env = environment(first, TERM="xterm-256color", LC_ALL="C.UTF-8")
+    watched = Watched(start([*CLIENT, "status", "--watch"], env=env))
+    try:
+        watched.shows("q leaves")
+        first.close()
+        (first.run / "control.sock").unlink()
+        gone = watched.shows("vaultd away")
+        first.run.rename(tmp_path / "old")
+        (first.home / "state").rmdir()
+        second = Stub(tmp_path / "v")
+        second.answers[PAST] = (200, {"events": []})
+        status(second, pid=43)
+        back = watched.shows("vaultd is back, pid 43")
+        watched.type("q")
+        assert watched.end().status == 0
+        second.close()
+    finally:
+        watched.running.close()
+    assert "vaultd is away, and looked for every second: type `vaultd start`" in gone
+    assert back[0].startswith("vaultd unlocked · 0.1.0 · pid 43")
+
+
+def test_too_many_readers_is_no_end(stub: Stub, watch: Watch) -> None:
+    """Refused the stream, it asks every third second all the same."""
+    stub.events.put(None)  # its stream ends at once: asked again a second later
+    watched = watch()
+    watched.shows("q leaves")
+    status(stub, store="keyring")
+    lines = watched.shows("store keyring")
+
+    assert "away" not in lines[0]
+
+
+def test_without_a_daemon(process: Run, stub: Stub) -> None:
+    """69 and one sentence."""
+    ended = process("status", "--watch", VAULTD_HOME=str(stub.home / "none"))
+
+    assert (ended.status, ended.out) == (69, "")
+    assert ended.err.endswith("type `vaultd start`\n")
+
+
+# ---- lines ----
+
+
+def reading(stub: Stub, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [*CLIENT, *arguments], env=environment(stub), text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        start_new_session=True,
+    )  # fmt: skip
+
+
+def line_with(child: subprocess.Popen[str], text: str) -> str:
+    assert child.stdout is not None
+    return next(line for line in child.stdout if text in line)
+
+
+def test_a_line_for_each_change(stub: Stub) -> None:
+    """In a pipe: the state at first, then what happened, said with what to type; no escape sequence; Ctrl-C ends it
+    without a traceback.
+    """
+    child = reading(stub, "status", "--watch")
+    first = line_with(child, "terraform (4711)")
+    status(stub, prompts=[PROMPT], grants=[], locked=True)
+    stub.emit(DENIED)
+    said = [line_with(child, text)[10:] for text in ("denied", "locked", "waits for a code", "grant g1")]
+    child.send_signal(signal.SIGINT)
+    out, err = child.communicate(timeout=20)
+
+    assert "\x1b" not in first + out
+    assert said == [
+        "curl (7) was denied web-admin: InvalidToken, 3 times\n",
+        "locked: type `vault-client unlock`\n",
+        "web-admin waits for a code, asked by zsh (pid 4711, /usr/bin/zsh): type `vault-client mfa identity`\n",
+        "the grant g1 of web-admin has ended\n",
+    ]
+    assert (child.returncode, err) == (130, "")
+
+
+@pytest.mark.parametrize(
+    ("options", "environ"),
+    [(["--plain"], {}), ([], {"TERM": "dumb"}), ([], {"VAULTD_PLAIN": "1"}), ([], {"TERM": "no-such-terminal"})],
+)
+def test_plain_on_a_terminal(
+    stub: Stub, terminal: Callable[..., OnTerminal], options: list[str], environ: dict[str, str]
+) -> None:
+    """No cursor is moved: what a screen reader says is what happened, once."""
+    command = [*CLIENT, "status", "--watch", *options]
+    env = environment(stub, **{"TERM": "xterm", "NO_COLOR": "1", **environ})
+    shown = start(command, env=env)
+    seen = shown.until("terraform")
+    stub.emit(DENIED)
+    seen += shown.until("was denied web-admin")
+    shown.type("\x03")
+    ended = shown.end()
+
+    assert "\x1b" not in seen + ended.err
+    assert ended.status == 130
+
+
+def test_what_is_between() -> None:
+    """A sentence for each change; time that passes is none."""
+    locked = {**STATUS, "locked": True, "pid": 43, "trouble": ["the disk is full: free space"]}
+    error_row = {**PROFILE, "state": "error", "last_error": {"message": "AWS\x1b said no: mend it"}}
+    renewed = {**PROFILE, "expiration": "2099-11-22T21:00:00Z"}
+
+    assert changes.between(STATUS, {**STATUS, "profiles": [{**PROFILE, "seconds_left": 100}]}) == []
+    assert changes.between(STATUS, locked) == [
+        "vaultd was started again, pid 43", "locked: type `vault-client unlock`", "the disk is full: free space",
+    ]  # fmt: skip
+    assert changes.between(STATUS, {**STATUS, "profiles": [error_row]}) == [
+        "web-admin: error, 55m left", "web-admin: AWS? said no: mend it",
+    ]  # fmt: skip
+    assert changes.between(STATUS, {**STATUS, "profiles": [renewed]}) == ["web-admin: renewed, 55m left"]
+    assert changes.between(STATUS, {**STATUS, "profiles": []}) == ["web-admin: no session any more"]
+    assert changes.between({**STATUS, "prompts": [CONSENT]}, STATUS) == ["the question for prod is over"]
+
+
+# ---- frames ----
+
+
+@given(
+    columns=st.integers(1, 200), height=st.integers(1, 60), profiles=st.integers(0, 40), grants=st.integers(0, 40),
+    prompts=st.integers(0, 12), denied=st.integers(0, 30), name=st.text(max_size=40), asked=st.booleans(),
+)  # fmt: skip
+def test_any_frame_fits(
+    *, columns: int, height: int, profiles: int, grants: int, prompts: int, denied: int, name: str, asked: bool
+) -> None:
+    """As many lines as the terminal has; nothing that a name holds moves the cursor; the way out is always there."""
+    board = Board()
+    board.take(
+        {**STATUS, "profiles": [{**PROFILE, "profile": name}] * profiles, "grants": [GRANT_ROW] * grants,
+         "prompts": [{**PROMPT, "profile": name}] * prompts, "trouble": [name]}, 0.0,
+    )  # fmt: skip
+    board.denials.extend([{**DENIED, "profile": name}] * denied)
+    lines_asked = panel.question({**PROMPT, "profile": name}, "", name) if asked else ()
+    ink = Ink.__new__(Ink)
+    ink.on, ink.width = False, None
+    lines, cursor = panel.frame(board, (columns, height), ink, now=1.0, wall=2e9, asked=lines_asked)
+
+    assert len(lines) == height
+    assert not any("\x1b" in line or "\n" in line for line in lines)
+    assert cursor is None or (cursor[0] < height and cursor[1] < max(columns, 1))
+    if columns >= 40:
+        assert all(width(line) <= columns for line in lines)
+        assert lines[-1].startswith("MFA code:" if asked else "q leaves")
+
+
+@given(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 9)), max_size=5), st.integers(-3, 60))
+def test_shares(wanted: list[tuple[int, int]], room: int) -> None:
+    """Nobody gets more than he wants, all of the room is used where it is wanted, and what must be seen comes first."""
+    most = [each for each, _ in wanted]
+    first = [min(each) for each in wanted]
+    given_ = panel.shares(most, first, room)
+
+    assert all(got <= want for got, want in zip(given_, most, strict=True))
+    assert sum(given_) == max(0, min(room, sum(most)))
+    assert room < sum(first) or all(got >= least for got, least in zip(given_, first, strict=True))
+
+
+def test_watch_is_nobodys_start(stub: Stub) -> None:
+    """What draws is loaded by --watch alone."""
+    assert not loaded(stub, "status") & {"vault_client.watch", "vault_client.panel", "vault_client.screen"}
+
+
+# ---- log -f ----
+
+
+def test_log_goes_on_after_a_cut(process: Run, stub: Stub) -> None:
+    """A reader that the daemon let go reads what it missed, once, and follows again; the daemon's end is 69."""
+    event = {"time": "2026-11-22T19:00:00Z", "event": "lock"}
+    stub.answers["GET", "/v1/audit"] = (200, {"events": [{**event, "seq": 1}]})
+    stub.answers["GET", "/v1/audit?n=100000"] = (200, {"events": [{**event, "seq": n} for n in (1, 2, 3, 4)]})
+    for each in ({**event, "seq": 2}, {"event": "stream.cut", "reason": "slow"}, None, {**event, "seq": 5}, None):
+        stub.events.put(each)
+    ended = process("log", "-f", "--json")
+
+    assert [json.loads(line)["seq"] for line in ended.out.splitlines()] == [1, 2, 3, 4, 5]
+    assert (ended.status, ended.err) == (69, "vault-client: vaultd has stopped: type `vaultd start`\n")
+
+
+def test_log_is_left_by_ctrl_c(stub: Stub) -> None:
+    """130, and no traceback."""
+    child = reading(stub, "log", "-f")
+    stub.emit({**DENIED, "seq": 10})
+    line_with(child, "credentials.deny")
+    child.send_signal(signal.SIGINT)
+    out, err = child.communicate(timeout=20)
+
+    assert (child.returncode, out, err) == (130, "", "")
+
+
+def test_log_of_a_busy_daemon(process: Run, stub: Stub) -> None:
+    """Too many readers: the daemon's sentence, 75."""
+    stub.answers["GET", "/v1/audit"] = error(503, "TooManyReaders", "16 readers: type it again", 75)
+    ended = process("log")
+
+    assert (ended.status, ended.err) == (75, "vault-client: 16 readers: type it again\n")
