@@ -1,8 +1,7 @@
 """`status --watch`: sessions, questions, grants and denials as they are now, until somebody leaves.
 
 Rules
-- The daemon is never waited for: its answers are read when they are there, so that a key works while it hangs. Events
-  of GET /v1/events have its status asked for again; so has every third second.
+- The daemon is never waited for (feed.py): a key works while it hangs.
 - A daemon that goes away is looked for until it is back, and both is said. `--json` is for scripts: it ends with 69.
 - On a terminal that can be drawn on, questions are answered where they stand; nothing typed to a code is shown. Esc
   leaves a question, and cancels none. All else (`--plain`, VAULTD_PLAIN, a pipe, TERM=dumb) gets a line a change.
@@ -18,6 +17,7 @@ from contextlib import suppress
 
 from vault_client import ask, changes, panel
 from vault_client.errors import UNREACHABLE, Refusal, Stop
+from vault_client.feed import EVERY, Feed
 from vault_client.link import PATIENCE
 from vault_client.panel import Board
 from vault_client.screen import Screen
@@ -25,7 +25,7 @@ from vault_client.tables import Ink, clean
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from typing import Any
 
     from vault_client.cli import Call
@@ -33,10 +33,6 @@ if TYPE_CHECKING:
 
     Body = dict[str, Any]
 
-_EVERY, _SOONEST, _AGAIN = 3.0, 0.3, 1.0
-#: An answer of the control API is there at once, or something is wrong.
-_HANGS = 5.0
-_TICK = 1.0
 _LONGEST = 200
 _STOPPED = "vaultd has stopped: type `vaultd start`"
 _LEAVES = frozenset({"q", "Q", "ctrl-c", "ctrl-d"})
@@ -72,7 +68,7 @@ def _for_scripts(call: Call) -> int:
                 call.out(json.dumps(body) + "\n")
                 last = body
             if not stream.pending:
-                select.select([stream], [], [], _EVERY)
+                select.select([stream], [], [], EVERY)
             while stream.pending or select.select([stream], [], [], 0)[0]:
                 event = stream.event()
                 if event is None:
@@ -94,117 +90,7 @@ def _stream(link: Link) -> Connection:
     return stream
 
 
-# ---- what the daemon says ----
-
-
-class Feed:
-    """Three connections at most: the events, a status that is under way, and once the log of before.
-
-    `turn` takes what is there and gives ("status", body), ("event", body), ("past", body) and ("away", why).
-    """
-
-    def __init__(self, link: Link) -> None:
-        self._link = link
-        self.first: Body = link.call("GET", "/v1/status", seconds=_HANGS)
-        self._stream: Connection | None = None
-        self._headed = False
-        self._asked: dict[str, tuple[Connection, float]] = {}
-        self._status_at = time.monotonic() + _EVERY
-        self._stream_at = 0.0
-        self._late = False
-
-    @property
-    def sources(self) -> list[Connection]:
-        """For select."""
-        return [*([self._stream] if self._stream else []), *(each for each, _ in self._asked.values())]
-
-    @property
-    def due(self) -> float:
-        """In how many seconds `turn` has something to do unasked."""
-        wanted = [] if "status" in self._asked else [self._status_at]
-        wanted += [] if self._stream else [self._stream_at]
-        wanted += [since + _HANGS for _, since in self._asked.values() if not self._late]
-        return max(0.0, min([*wanted, time.monotonic() + _TICK]) - time.monotonic())
-
-    def turn(self, ready: Sequence[object]) -> Iterator[tuple[str, Any]]:
-        """One look at each connection, and at the clock."""
-        yield from self._answers(ready)
-        if self._stream is not None and self._stream in ready:
-            yield from self._events()
-        yield from self._begin(time.monotonic())
-
-    def _answers(self, ready: Sequence[object]) -> Iterator[tuple[str, Any]]:
-        for name, (connection, _) in list(self._asked.items()):
-            if connection not in ready:
-                continue
-            del self._asked[name]
-            self._late = False
-            try:
-                yield name, connection.reply()
-            except Stop as stop:
-                yield from self._gone(stop)
-            finally:
-                connection.close()
-
-    def _events(self) -> Iterator[tuple[str, Any]]:
-        stream = self._stream
-        assert stream is not None
-        try:
-            if not self._headed:
-                stream.events()
-                self._headed = True
-            while stream.pending or select.select([stream], [], [], 0)[0]:
-                event = stream.event()
-                if event is None or event.get("event") == "stream.cut":
-                    self._drop(_AGAIN)
-                    return
-                self._soon()
-                yield "event", event
-        except Refusal:  # others follow it already: what is asked every third second tells the same, later
-            self._drop(10 * _EVERY)
-        except (Stop, ValueError) as exc:
-            self._drop(_AGAIN)
-            if isinstance(exc, Stop):
-                yield from self._gone(exc)
-
-    def _soon(self) -> None:
-        self._status_at = min(self._status_at, time.monotonic() + _SOONEST)
-
-    def _drop(self, seconds: float) -> None:
-        if self._stream is not None:
-            self._stream.close()
-        self._stream, self._headed = None, False
-        self._stream_at = time.monotonic() + seconds
-        self._soon()
-
-    def _gone(self, stop: Stop) -> Iterator[tuple[str, Any]]:
-        self._status_at = time.monotonic() + _AGAIN
-        away = stop.exit_status == UNREACHABLE
-        yield "away", "vaultd is away, and looked for every second: type `vaultd start`" if away else stop.message
-
-    def _begin(self, now: float) -> Iterator[tuple[str, Any]]:
-        try:
-            if self._stream is None and now >= self._stream_at:
-                self._stream_at = now + _AGAIN
-                self._stream = self._link.open("GET", "/v1/events", seconds=_HANGS)
-                self._ask("past", "/v1/audit?n=500", now)
-            if "status" not in self._asked and now >= self._status_at:
-                self._status_at = now + _EVERY
-                self._ask("status", "/v1/status", now)
-        except Stop as stop:
-            yield from self._gone(stop)
-        if not self._late and any(now - since >= _HANGS for _, since in self._asked.values()):
-            self._late = True
-            yield "away", "vaultd does not answer: type `vaultd logs` in another terminal"
-
-    def _ask(self, name: str, path: str, now: float) -> None:
-        if name not in self._asked:
-            self._asked[name] = self._link.open("GET", path, seconds=_HANGS), now
-
-    def close(self) -> None:
-        """No connection stays."""
-        for each in self.sources:
-            each.close()
+# ---- what is known ----
 
 
 def _note(board: Board, kind: str, body: Any, *, at: float) -> str:
