@@ -35,6 +35,7 @@ _EXCEPTIONS = ("NO_PROXY", "no_proxy")
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _LETTERS = frozenset("abcdefghijklmnopqrstuvwxyz")
 _DIGITS = frozenset("0123456789")
+_LONGEST_VALUE = 8192
 _COERCED = frozenset({"C.UTF-8", "C.utf8", "UTF-8"})
 
 
@@ -229,19 +230,49 @@ def asked_seconds(text: str) -> int:
 def _granted(call: Call, body: dict[str, Any]) -> dict[str, Any]:
     grant: dict[str, Any] = settled(call.link, "POST", "/v1/grants", body, token_code=call.token_code)
     try:
+        _check_shape(grant)
         _check_grant(grant, imds=call.flag("imds"))
-    except Stop:
-        _revoke(call, str(grant.get("id")))
+        habits.count(call.environ, call.operands[0])
+    except BaseException:  # Ctrl-C, too: nobody would know of it
+        if isinstance(grant, dict):
+            _revoke(call, str(grant.get("id")))
         raise
-    habits.count(call.environ, call.operands[0])
     return grant
+
+
+def _check_shape(grant: Any) -> None:
+    """What is set is of interface.md's list, and one line of text: a process that took the daemon's place names no PATH
+    and no PROMPT_COMMAND for a shell that would obey it, and nothing here ends in a traceback between grant and lines.
+    """
+    try:
+        variables, unset = dict(grant["set"]), list(grant["unset"])
+        texts = [grant["id"], grant["profile"], *variables.values(), *(grant.get("warnings") or ())]
+    except (TypeError, ValueError, KeyError, AttributeError):
+        raise _no_grant("an answer that is no grant") from None
+    for name in (*variables, *unset):
+        if name not in shells.MANAGED:
+            raise _no_grant(f"the variable {brief(clean(name))}, which is none of those that use and exec set")
+    if not all(map(_is_line, texts)):
+        raise _no_grant("a value that is no line of text")
+
+
+def _is_line(text: object) -> bool:
+    if not isinstance(text, str) or len(text) > _LONGEST_VALUE:
+        return False
+    try:
+        shown = text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")  # a path may be of any bytes
+    except UnicodeEncodeError:
+        return False
+    return clean(shown) == shown
+
+
+def _no_grant(what: str) -> Stop:
+    return Stop(f"vaultd sent {what}, so nothing was set: look who answers with `vaultd status`, or type "
+                "`vaultd restart`")  # fmt: skip
 
 
 def _check_grant(grant: dict[str, Any], *, imds: bool) -> None:
     variables, unset = grant["set"], grant["unset"]
-    for name in (*variables, *unset):
-        if not (name.isascii() and name.isidentifier()):
-            raise Stop(f"vaultd sent the variable name {clean(name)}, which no shell takes: type `vaultd restart`")
     wanted, others = (shells.IMDS, shells.CONTAINER) if imds else (shells.CONTAINER, shells.IMDS)
     if set(others) & set(variables):  # an SDK that finds both asks the one that was not meant
         raise Stop("vaultd sent the variables of the other endpoint, so none was used: type `vaultd restart`")

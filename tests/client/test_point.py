@@ -240,7 +240,8 @@ def test_a_variable_name_that_no_shell_takes(process: Run, stub: Stub) -> None:
 
     assert (ended.status, ended.out) == (1, "false;\n")
     assert ended.err == (
-        "vault-client: vaultd sent the variable name X; touch /x, which no shell takes: type `vaultd restart`\n"
+        "vault-client: vaultd sent the variable X; touch /x, which is none of those that use and exec set, so nothing "
+        "was set: look who answers with `vaultd status`, or type `vaultd restart`\n"
     )
     assert stub.asked("DELETE", "/v1/grants/g1") == [None]
 

@@ -1,0 +1,60 @@
+"""A process that took the daemon's place, and what it would like a shell to take (issue 6, Build 1; security.md §1)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.client.shells import ALL, revoked, spoken
+from tests.client.stub import Stub
+from tests.client.test_shell import variables
+
+HOSTILE: list[dict[str, Any]] = [
+    {"PROMPT_COMMAND": "touch PWNED"},
+    {"PATH": "/tmp"},
+    {"LD_PRELOAD": "/tmp/x.so"},
+    {"VAULTD_HOME": "/tmp"},
+    {"_vaultd_saved": "1"},
+    {"AWS_REGION": "a\0b"},
+    {"AWS_REGION": "a\nb"},
+    {"AWS_REGION": "\x1b[2J"},
+    {"AWS_REGION": 5},
+    {"AWS_REGION": None},
+    {"AWS_REGION": ["x"]},
+    {"VAULTD_PROFILE": "x" * 1_000_000},
+    {"AWS_REGION": "\ud800"},
+]
+
+
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("more", HOSTILE, ids=lambda each: str(each)[:40].encode().decode("ascii", "replace"))
+def test_what_no_daemon_of_ours_sends(name: str, more: dict[str, Any], stub: Stub) -> None:
+    """A variable that is none of interface.md's, or a value that is none: nothing is set, one sentence, no grant."""
+    grant = stub.grant()
+    grant["set"] |= more
+    stub.answers["POST", "/v1/grants"] = (201, grant)
+    stub.answers["DELETE", f"/v1/grants/{grant['id']}"] = (200, {})
+    ended = spoken(name, "vault-client use web-admin; env", stub)
+
+    assert "VAULTD_PROFILE" not in variables(ended.out)
+    assert "Traceback" not in ended.err
+    assert "vault-client: " in ended.err
+    assert revoked(stub) == [grant["id"]]
+
+
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize(
+    "body",
+    [[], {}, {"id": "g1"}, {"id": "g1", "set": [], "unset": {}}, {"id": "g1", "set": {}, "unset": ["PATH"]}, 5, None],
+)
+def test_an_answer_that_is_none(name: str, body: Any, stub: Stub) -> None:
+    """As above."""
+    stub.answers["POST", "/v1/grants"] = (201, body)
+    stub.answers["DELETE", "/v1/grants/g1"] = (200, {})
+    ended = spoken(name, "vault-client use web-admin; env", stub)
+
+    assert "VAULTD_PROFILE" not in variables(ended.out)
+    assert "PATH" in variables(ended.out)
+    assert "Traceback" not in ended.err
+    assert "vault-client: " in ended.err
