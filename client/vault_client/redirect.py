@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 SECONDS, LOOK = 30.0, 0.2
 _MOST, _LONGEST = 32, 16 * 1024
 _LOCAL = "0100007F" if sys.byteorder == "little" else "7F000001"
+_MAPPED = "0000000000000000FFFF0000" if sys.byteorder == "little" else "00000000000000000000FFFF"
 
 
 class Redirect:
@@ -66,7 +67,7 @@ class Redirect:
             for each in ready:
                 if each is self._listener:
                     self._accept()
-                elif self._read(each):
+                elif each in self._open and self._read(each):  # it may have had to make room in this very turn
                     return True
             if not ready and failed():
                 return False
@@ -133,17 +134,16 @@ _NOTHING = b"HTTP/1.1 404 Not Found\r\nConnection: close\r\nContent-Length: 0\r\
 _STRANGER = -1
 
 
-def owner_of(theirs: int, ours: int, *, table: str = "/proc/net/tcp") -> int | None:
+def owner_of(theirs: int, ours: int, *, tables: tuple[str, ...] = ("/proc/net/tcp", "/proc/net/tcp6")) -> int | None:
     """The user whose socket 127.0.0.1:`theirs` is connected to ours; None where the kernel does not say (macOS)."""
     if not sys.platform.startswith("linux"):
         return None
-    wanted = (f"{_LOCAL}:{theirs:04X}", f"{_LOCAL}:{ours:04X}")
-    try:
-        with open(table, encoding="ascii") as lines:
+    for table in tables:
+        with suppress(OSError), open(table, encoding="ascii") as lines:
             for line in lines:
                 fields = line.split()
-                if len(fields) > 9 and (fields[1], fields[2]) == wanted and fields[9] != "0":
+                # An IPv6 socket may be connected to an IPv4 address (::ffff:127.0.0.1); inode 0: it is gone.
+                named = [each.removeprefix(_MAPPED) for each in fields[1:3]]
+                if named == [f"{_LOCAL}:{theirs:04X}", f"{_LOCAL}:{ours:04X}"] and fields[9] != "0":
                     return int(fields[7])
-    except OSError:
-        return _STRANGER
     return _STRANGER

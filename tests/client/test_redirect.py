@@ -99,7 +99,6 @@ def test_connections_that_say_nothing_keep_nobody_out(served: Served) -> None:
 
 def test_nobody_comes() -> None:
     """After its time, or at once when the browser has failed."""
-    assert Served(seconds=0.01).redirect is not None
     late = Served(seconds=0.01)
     late._thread.join(20)
     assert late.given is False
@@ -126,7 +125,16 @@ def test_the_owner_of_a_socket(tmp_path: Path) -> None:
     table = tmp_path / "tcp"
     row = "0: 0100007F:1F90 0100007F:2328 01 0:0 0:0 0 {uid} 0 {inode}\n"
     table.write_text(row.format(uid=1000, inode=0))
-    assert owner_of(8080, 9000, table=str(table)) == -1
+    assert owner_of(8080, 9000, tables=(str(table),)) == -1
     table.write_text(row.format(uid=1000, inode=7))
-    assert owner_of(8080, 9000, table=str(table)) == 1000
-    assert owner_of(8080, 9000, table="/nowhere") == -1
+    assert owner_of(8080, 9000, tables=("/nowhere", str(table))) == 1000
+    assert owner_of(8080, 9000, tables=("/nowhere",)) == -1
+
+
+def test_a_browser_on_an_ipv6_socket() -> None:
+    """Connected to ::ffff:127.0.0.1, it is in the other table."""
+    with closing(socket.create_server(("127.0.0.1", 0))) as server, closing(socket.socket(socket.AF_INET6)) as theirs:
+        ours = server.getsockname()[1]
+        theirs.connect(("::ffff:127.0.0.1", ours))
+        assert owner_of(theirs.getsockname()[1], ours) == os.getuid()
+        assert owner_of(theirs.getsockname()[1], ours, tables=("/proc/net/tcp",)) == -1  # control

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -9,7 +10,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from tests.web.control import ROLE, House, Started
+from tests.web.control import ROLE, House, Started, soon
 from vaultd.errors import SessionRejected, StsUnavailable
 
 ROUTE = "/v1/profiles/web-admin/signin"
@@ -119,6 +120,18 @@ async def test_locked(started: Started) -> None:
     await started.with_session()
     await started.ok("POST", "/v1/lock", {})
     assert (await started.refused("POST", ROUTE, {}))[1]["code"] == "Locked"
+    assert not [each for each in started.house.events("credentials.serve") if each["reason"] == "console sign-in"]
+
+
+async def test_locked_while_aws_answers(started: Started) -> None:
+    """A URL that was made meanwhile is handed out to nobody, and told as served to nobody."""
+    await started.with_session()
+    started.house.console.gate = gate = asyncio.Event()
+    asked = asyncio.ensure_future(started.refused("POST", ROUTE, {}))
+    await soon(lambda: started.house.console.orders)
+    await started.ok("POST", "/v1/lock", {})
+    gate.set()
+    assert (await asked)[1]["code"] == "Locked"
     assert not [each for each in started.house.events("credentials.serve") if each["reason"] == "console sign-in"]
 
 
