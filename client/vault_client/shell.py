@@ -5,6 +5,8 @@ Rules (interface.md §3, `use`)
   an old secret key never passes through this program's output. A variable that was unset has no `_vaultd_old_NAME`.
 - The shell itself decides whether it is in use already (`_vaultd_saved`), because only it sees its unexported
   variables: a second `use` puts the originals back first and does not save its own values over them.
+- A shell that holds our grant by its pid and remembers nothing took the place of the one that asked (`exec zsh`, after
+  an edit of its rc file): what is ours there is no original, or `unuse` would bring a grant back that has ended.
 - Every line ends in `;`, so that `eval $(…)` without quotes, which joins the lines, still works. There the shell takes
   each word for a file name pattern before it evaluates any of it, quotes and all, and a file of a chosen name in the
   working directory would be run in its place: the sh lines have no `*`, `?`, `[` or parenthesis, not even in a value.
@@ -99,17 +101,23 @@ class Posix:
         """No such variable any more."""
         return f"unset {name};"
 
-    def save(self, names: Iterable[str]) -> list[str]:
-        """Keep the originals at the first `use`; at a later one put them back."""
+    def save(self, names: Iterable[str], holder: str) -> list[str]:
+        """Keep the originals at the first `use`; at a later one put them back. `holder`: the shell's pid."""
         kept = [f'if test -n "${{{name}+x}}"; then _vaultd_old_{name}=${name}; fi;' for name in names]
-        return ['if test -z "${_vaultd_saved+x}"; then', *kept, "_vaultd_saved=1;", "else", *self._back(names), "fi;"]
+        again = [f"""if test "${{VAULTD_SHELL:-}}" = '{holder}'; then""", *self._leave(), "fi;"]
+        head = 'if test -z "${_vaultd_saved+x}"; then'
+        return [head, *again, *kept, "_vaultd_saved=1;", "else", *self._back(names), "fi;"]
 
-    def restore(self, names: Iterable[str], *, otherwise: Iterable[str]) -> list[str]:
-        """Put the originals back and forget them; a shell that kept none only drops `otherwise`."""
+    def restore(self, names: Iterable[str]) -> list[str]:
+        """Put the originals back and forget them; a shell that kept none only drops what is ours."""
         forget = [f"unset _vaultd_old_{name};" for name in names]
-        drop = [self.unset(name) for name in otherwise]
         head = 'if test -n "${_vaultd_saved+x}"; then'
-        return [head, *self._back(names), *forget, "unset _vaultd_saved;", "else", *drop, "fi;"]
+        return [head, *self._back(names), *forget, "unset _vaultd_saved;", "else", *self._leave(), "fi;"]
+
+    def _leave(self) -> list[str]:
+        """Nothing of ours any more, nor the region that it chose."""
+        regions = [f'if test "${{{name}:-}}" = "${{VAULTD_REGION:-/}}"; then unset {name}; fi;' for name in REGION]
+        return [*regions, *map(self.unset, OURS)]
 
     def region(self, region: str) -> list[str]:
         """The profile's region, unless the user set one: then both names say the user's."""
@@ -168,24 +176,23 @@ class Fish:
         # an `if` that does not hold ends in 0, and a `set` that follows would pass anything else on
         return f"set -eg {name}; if set -qx {name}; echo {self.quote(said)} >&2; end;"
 
-    def save(self, names: Iterable[str]) -> list[str]:
-        """Keep the originals at the first `use`; at a later one put them back."""
+    def save(self, names: Iterable[str], holder: str) -> list[str]:
+        """Keep the originals at the first `use`; at a later one put them back. `holder`: the shell's pid."""
         kept = [f"set -q {name}; and set -g _vaultd_old_{name} ${name};" for name in names]
-        return ["if not set -q _vaultd_saved;", *kept, "set -g _vaultd_saved 1;", "else;", *self._back(names), "end;"]
+        again = [f"""if test "$VAULTD_SHELL" = '{holder}';""", *self._leave(), "end;"]
+        head = "if not set -q _vaultd_saved;"
+        return [head, *again, *kept, "set -g _vaultd_saved 1;", "else;", *self._back(names), "end;"]
 
-    def restore(self, names: Iterable[str], *, otherwise: Iterable[str]) -> list[str]:
-        """Put the originals back and forget them; a shell that kept none only drops `otherwise`."""
+    def restore(self, names: Iterable[str]) -> list[str]:
+        """Put the originals back and forget them; a shell that kept none only drops what is ours."""
         forget = [f"set -eg _vaultd_old_{name};" for name in names]
-        drop = [self.unset(name) for name in otherwise]
-        return [
-            "if set -q _vaultd_saved;",
-            *self._back(names),
-            *forget,
-            "set -eg _vaultd_saved;",
-            "else;",
-            *drop,
-            "end;",
-        ]
+        head = "if set -q _vaultd_saved;"
+        return [head, *self._back(names), *forget, "set -eg _vaultd_saved;", "else;", *self._leave(), "end;"]
+
+    def _leave(self) -> list[str]:
+        """Nothing of ours any more, nor the region that it chose."""
+        ours = 'set -q VAULTD_REGION; and test "${0}" = "$VAULTD_REGION"; and set -eg {0};'
+        return [*(ours.format(name) for name in REGION), *map(self.unset, OURS)]
 
     def region(self, region: str) -> list[str]:
         """The profile's region, unless the user set one: then both names say the user's."""
@@ -240,19 +247,24 @@ class PowerShell:
         """No such environment variable any more."""
         return f"Remove-Item -ErrorAction SilentlyContinue Env:{name};"
 
-    def save(self, names: Iterable[str]) -> list[str]:
-        """Keep the originals at the first `use`; at a later one put them back."""
+    def save(self, names: Iterable[str], holder: str) -> list[str]:
+        """Keep the originals at the first `use`; at a later one put them back. `holder`: the shell's pid."""
         kept = [f"if (Test-Path Env:{name}) {{ $global:_vaultd_old_{name} = $env:{name} }};" for name in names]
+        again = f"if ($env:VAULTD_SHELL -eq '{holder}') {{ {self._leave()} }};"
         done = "$global:_vaultd_saved = 1"
         head = "if (-not (Test-Path Variable:global:_vaultd_saved))"
-        return [f"{head} {{ {' '.join(kept)} {done} }} else {{ {' '.join(self._back(names))} }};"]
+        return [f"{head} {{ {again} {' '.join(kept)} {done} }} else {{ {' '.join(self._back(names))} }};"]
 
-    def restore(self, names: Iterable[str], *, otherwise: Iterable[str]) -> list[str]:
-        """Put the originals back and forget them; a shell that kept none only drops `otherwise`."""
+    def restore(self, names: Iterable[str]) -> list[str]:
+        """Put the originals back and forget them; a shell that kept none only drops what is ours."""
         forget = "Remove-Variable -Scope Global -ErrorAction SilentlyContinue _vaultd_old_*, _vaultd_saved"
-        drop = " ".join(self.unset(name) for name in otherwise)
         back = " ".join(self._back(names))
-        return [f"if (Test-Path Variable:global:_vaultd_saved) {{ {back} {forget} }} else {{ {drop} }};"]
+        return [f"if (Test-Path Variable:global:_vaultd_saved) {{ {back} {forget} }} else {{ {self._leave()} }};"]
+
+    def _leave(self) -> str:
+        """Nothing of ours any more, nor the region that it chose."""
+        ours = "if ($env:VAULTD_REGION -and $env:{0} -eq $env:VAULTD_REGION) {{ Remove-Item Env:{0} }};"
+        return " ".join([*(ours.format(name) for name in REGION), *map(self.unset, OURS)])
 
     def region(self, region: str) -> list[str]:
         """The profile's region, unless the user set one: then both names say the user's."""
@@ -319,7 +331,7 @@ def parent_of(pid: int) -> int:
 def use_lines(shell: Dialect, *, variables: Mapping[str, str], unset: Iterable[str], region: str | None) -> str:
     """Save or put back, then point at the grant. `region` is the profile's, to be set unless the user set one."""
     names = [*MANAGED, *(name for name in variables if name not in MANAGED)]
-    lines = shell.save(names)
+    lines = shell.save(names, variables.get(HOLDER, ""))
     lines += [shell.unset(name) for name in unset]
     lines += [shell.set(name, value) for name, value in variables.items()]
     if region:
@@ -329,4 +341,4 @@ def use_lines(shell: Dialect, *, variables: Mapping[str, str], unset: Iterable[s
 
 def unuse_lines(shell: Dialect) -> str:
     """The way back. A shell that is in use only by inheritance drops what points at vaultd."""
-    return "\n".join(shell.restore(MANAGED, otherwise=OURS)) + "\n"
+    return "\n".join(shell.restore(MANAGED)) + "\n"
