@@ -35,10 +35,10 @@ _NOTHING = "-"
 class Hook:
     """The shell that will evaluate our lines: `pid` of it, `main` of the one it was forked from, and its memory."""
 
-    __slots__ = ("before", "last", "marker", "pid", "used")
+    __slots__ = ("before", "last", "marker", "name", "pid", "used")
 
     def __init__(self, words: list[str]) -> None:
-        self.pid, main = int(words[1]), int(words[2])
+        self.name, self.pid, main = words[0], int(words[1]), int(words[2])
         self.used = words[3] != "0"
         self.last, self.before = (word if word != _NOTHING else "" for word in words[4:6])
         self.marker = APPLY
@@ -55,7 +55,21 @@ class Hook:
 
     def whole(self, lines: str) -> str:
         """`lines` as the function takes them."""
-        return f"{lines.rstrip()}\n{self.marker}\n"
+        swept = self._swept() if self.forked else ""
+        return f"{lines.rstrip()}\n{swept}{self.marker}\n"
+
+    @property
+    def forked(self) -> bool:
+        """A process of the shell's for `$(…)`: only the shell knows whether it will evaluate what comes out of it."""
+        return self.marker == PRINT
+
+    def _swept(self) -> str:
+        """The line that ends the grant of before, once the shell itself points at the new one: `x=$(vault-client use b;
+        …)` never evaluates it, and is still who it was. Inside of the function, whose variable tells, it does nothing.
+        """
+        told = f"VAULTD_INTEGRATION='{self.name} {self.pid} {self.pid} 1 - -'"
+        swept = f"{told} {client(self.name)} __sweep >/dev/null 2>&1"
+        return f'test -n "${{_vc_lines+x}}" || {swept} || :;\n'
 
     def remember(self, shell: shells.Dialect, call: Call, profile: str) -> str:
         """The lines by which `use -` will find this `use`, and then the one before it."""
@@ -183,11 +197,12 @@ _BASH = r"""function vault-client {
     esac
   done
   case "$-" in
-  *[ax]*)
+  *[avx]*)
     _vc_word=$-
-    { \builtin set +ax; } 2>/dev/null
-    vault-client "$@" || _vc_status=$?
+    { \builtin set +avx; } 2>/dev/null
+    \vault-client "$@" || _vc_status=$?
     case "$_vc_word" in *a*) \builtin set -a ;; esac
+    case "$_vc_word" in *v*) \builtin set -v ;; esac
     case "$_vc_word" in *x*) \builtin set -x ;; esac
     \builtin return "$_vc_status"
     ;;

@@ -118,7 +118,7 @@ def _from_now_on() -> None:
 def _end_own(call: Call, hook: Hook) -> None:
     """The grant that this very shell held until now; a parent's that it inherited is not ours to end."""
     grant = call.environ.get("VAULTD_GRANT")
-    if grant and call.environ.get(shells.HOLDER) == str(hook.pid):
+    if grant and not hook.forked and call.environ.get(shells.HOLDER) == str(hook.pid):
         _revoke(call, grant, seconds=5.0)
 
 

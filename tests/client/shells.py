@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.client.stub import Stub, environment
+from tests.client.stub import GRANT_ROW, Stub, environment
 
 POSIX = [pytest.param(name, marks=pytest.mark.needs(name), id=name) for name in ("bash", "zsh")]
 ALL = [*POSIX, pytest.param("fish", marks=pytest.mark.needs("fish"), id="fish")]
@@ -47,19 +47,25 @@ class Spoke:
 
 
 def counted(stub: Stub) -> None:
-    """Each grant of its own id: g1, g2, …; every one of them can be revoked."""
+    """Each grant of its own id: g1, g2, …; every one of them can be revoked, and is listed until then."""
     numbers = itertools.count(1)
+    rows: list[dict[str, Any]] = []
 
     def answer(body: dict[str, Any] | None) -> tuple[int, dict[str, Any]]:
         wanted = body or {}
         make = stub.imds_grant if wanted.get("imds") else stub.grant
         grant = make(profile=wanted["profile"])
         grant["id"] = grant["set"]["VAULTD_GRANT"] = f"g{next(numbers)}"
+        rows.append({**GRANT_ROW, "id": grant["id"], "kind": "shell", "peer": {"pid": wanted.get("pid")}})
         if region := wanted.get("region"):
             grant["set"] |= {"AWS_REGION": region, "AWS_DEFAULT_REGION": region}
         return 201, grant
 
+    def listed(_body: object) -> tuple[int, dict[str, Any]]:
+        return 200, {"grants": [row for row in rows if row["id"] not in revoked(stub)]}
+
     stub.answers["POST", "/v1/grants"] = answer
+    stub.answers["GET", "/v1/grants"] = listed
     stub.answers.update({("DELETE", f"/v1/grants/g{number}"): (200, {}) for number in range(1, 30)})
 
 
