@@ -14,7 +14,7 @@ SDK_TOOLS    := go cargo node npm javac mvn git
 SDK_SYSTEM   := awscli curl procps gcc libc6-dev
 export SDK_CACHE ?= $(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME),$(HOME)/.cache)/vaultd-sdk
 
-.PHONY: setup system aws-v2 demo test sdk test-sdk test-adversary soak freshness fuzz crash import-fixtures lint fmt bench clean
+.PHONY: setup system aws-v2 demo test sdk test-sdk test-adversary soak freshness fuzz crash import-fixtures pictures lint fmt bench clean
 
 setup: $(STAMP)
 
@@ -84,6 +84,10 @@ crash: setup
 import-fixtures: setup
 	$(BIN)/python -m tests.store.aws_vault.make
 	$(BIN)/python -m pytest tests/store/aws_vault -m "sdk or not sdk"
+
+# The picker and `status --watch` as they look at 80 by 24, from real runs of a daemon on the emulator: docs/pictures/*.svg.
+pictures: setup
+	$(BIN)/python -m tests.pictures
 
 # How often each SDK asks again, measured anew: about 5 minutes.
 freshness: sdk
