@@ -314,6 +314,10 @@ class FakeIam:
         self.users: set[str] = set()
         self.now: Callable[[], datetime] = lambda: datetime.now(UTC)
         self.hold: asyncio.Event | None = None
+        #: What GetAccessKeyLastUsed says of a key; one that was made here was used by nobody.
+        self.used: dict[str, str] = {}
+        #: CreateAccessKey's answer names this key instead.
+        self.answers_with = ""
         self._planted: list[tuple[str, VaultdError, bool]] = []
         self._made = itertools.count(1)
 
@@ -330,8 +334,9 @@ class FakeIam:
         await self._asked("create", key_id, user)
         assert len(self.table) < 2, "AWS allows two"
         self.table[key_id] = (True, self.now())
+        self.used[key_id] = "never"
         self._raise("create", after=True)
-        return NewKey(key_id, Secret(f"canary-secret-of-{key_id}"), self.table[key_id][1])
+        return NewKey(self.answers_with or key_id, Secret(f"canary-secret-of-{key_id}"), self.table[key_id][1])
 
     async def set_status(
         self, source: IdentityKey | MfaSession, key_id: str, *, active: bool, user: str, endpoint: Endpoint
@@ -347,7 +352,7 @@ class FakeIam:
 
     async def last_used(self, source: IdentityKey | MfaSession, key_id: str, *, endpoint: Endpoint) -> str:
         await self._asked("last_used", key_id, "")
-        return "2026-11-22 by s3 in us-east-1"
+        return self.used.get(key_id, "2026-11-22 by s3 in us-east-1")
 
     async def _asked(self, verb: str, key_id: str, user: str) -> None:
         self.asked.append((verb, key_id))

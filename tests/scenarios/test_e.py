@@ -95,6 +95,7 @@ async def test_e1_the_order_of_it(scene: Scene) -> None:
         ("ListAccessKeys", "ASIA"),
         ("CreateAccessKey", "ASIA"),
         *[("GetCallerIdentity", "AKIA")] * USABLE,
+        ("ListAccessKeys", "ASIA"),  # the new key is Active there, or the old one stays
         ("GetAccessKeyLastUsed", "ASIA"),
         ("UpdateAccessKey", "ASIA"),
     ]

@@ -147,7 +147,9 @@ class Keeper(Protocol):
 
 
 #: What a step of a rotation did; see Rotated.
-Did = Literal["intent", "pending", "tried", "swapped", "inactive", "kept", "deleted", "reactivated", "abandoned"]
+Did = Literal[
+    "intent", "pending", "tried", "swapped", "inactive", "kept", "deleted", "reactivated", "abandoned", "over"
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +158,7 @@ class Rotated:
 
     intent: written down what will be made. pending: the new key is made and stored. tried: one look whether AWS takes
     it, the `usable`-th in a row. swapped: it is in use. inactive: the old one is Inactive. kept: nothing, its grace is
-    not over. deleted: the old one is gone. reactivated, abandoned: as was wished.
+    not over. deleted: the old one is gone. reactivated, abandoned: as was wished. over: nothing is under way.
     `old_key` and `new_key` are the last 4 characters, `last_used` AWS's word on the old key, where it gives one.
     `signed_out`: the MFA sessions that the old key had opened were dropped.
     """

@@ -14,8 +14,7 @@ import builtins
 import logging
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 from vaultd.engine.seams import (
@@ -57,8 +56,9 @@ from vaultd.keeper.importing import KeyImport
 from vaultd.keeper.notes import living_notes, seal_head, seal_note
 from vaultd.keeper.opening import Kind, Shut, Stores
 from vaultd.keeper.records import Records
-from vaultd.keeper.rotation import KeyRotation, Order
+from vaultd.keeper.rotation import KeyRotation
 from vaultd.keeper.sessions import MfaSessions
+from vaultd.keeper.stepping import Gate, Stepping
 from vaultd.model.credentials import Identity, IdentityKey, MfaHandle, MfaSession, RoleSession
 from vaultd.model.partitions import Endpoint
 from vaultd.model.rotation import Wish
@@ -104,7 +104,22 @@ class DaemonKeeper:
         self._identities = Identities(index=index, make_entry=make_entry, sts=sts, iam=iam, clock=clock)
         self._rotation = KeyRotation(identities=self._identities, sts=sts, iam=iam, clock=clock)
         self._import = KeyImport(foreign, self._identities)
-        self._rotating: dict[str, asyncio.Task[Rotated]] = {}
+        self._stepping = Stepping(
+            Gate(
+                live=self._live,
+                still=self._still,
+                same=lambda epoch: epoch == self._epoch,
+                key=self._key,
+                session=self._session,
+                rejected=self._rejected,
+                too_young=self._too_young,
+            ),
+            rotation=self._rotation,
+            identities=self._identities,
+            sessions=self._sessions,
+            records=self._records,
+            clock=clock,
+        )
         self._store: IdentityStore | None = None
         self._opening: asyncio.Future[None] | None = None
         self._epoch = 0
@@ -415,64 +430,12 @@ class DaemonKeeper:
     async def rotate(
         self, name: str, *, endpoint: Endpoint, handle: MfaHandle | None, wish: Wish, grace: timedelta | None
     ) -> Rotated:
-        """See the seam. One step at a time of an identity; whoever gives up waiting does not stop the one under way,
-        since a key that was made and not stored is lost.
-        """
-        while (before := self._rotating.get(name)) is not None:
-            await asyncio.wait({before})
-        epoch = self._live()
-        task = asyncio.get_running_loop().create_task(
-            self._rotated(name, epoch, endpoint=endpoint, handle=handle, wish=wish, grace=grace), name=f"rotate {name}"
-        )
-        self._rotating[name] = task
-        task.add_done_callback(lambda done: self._step_over(name, done))
-        await asyncio.wait({task})
-        return task.result()
-
-    def _step_over(self, name: str, task: asyncio.Task[Rotated]) -> None:
-        self._rotating.pop(name, None)
-        if not task.cancelled():
-            task.exception()  # of a step that nobody waited for: the next one tells
-
-    async def _rotated(
-        self,
-        name: str,
-        epoch: int,
-        *,
-        endpoint: Endpoint,
-        handle: MfaHandle | None,
-        wish: Wish,
-        grace: timedelta | None,
-    ) -> Rotated:
-        before = self._identities.identity(name).rotation
-        source = await self._signing(name, handle, epoch)
-        order = Order(name, endpoint, source, wish, grace, still=lambda: self._still(epoch))
-        try:
-            rotated = await self._rotation.step(order)
-        except SessionRejected as exc:
-            self._still(epoch)
-            if handle is not None:
-                await self._rejected(handle, exc, epoch, endpoint=endpoint)
-            raise
-        retired = rotated.identity.rotation if rotated.did == "inactive" else before
-        if epoch == self._epoch and retired is not None and _signs_out(rotated, self._clock.now()):
-            return replace(rotated, signed_out=self._sign_out(name, before=retired.since))
-        return rotated
-
-    def _sign_out(self, name: str, *, before: datetime) -> bool:
-        """Drop the MFA sessions that the old key had opened (aws-facts §2.1): whether they outlive it is not known."""
-        dropped = self._sessions.drop(lambda handle: handle.identity == name and handle.issued <= before)
-        with suppress(Unwritable):  # told by records
-            self._records.compact()
-        return dropped
+        """See the seam."""
+        return await self._stepping.rotate(name, endpoint=endpoint, handle=handle, wish=wish, grace=grace)
 
     async def date(self, name: str, *, endpoint: Endpoint, handle: MfaHandle | None) -> Identity:
         """See the seam."""
-        source = await self._signing(name, handle, self._live())
-        return await self._rotation.date(name, endpoint=endpoint, source=source)
-
-    async def _signing(self, name: str, handle: MfaHandle | None, epoch: int) -> IdentityKey | MfaSession:
-        return await self._key(name, epoch) if handle is None else self._session(handle)
+        return await self._stepping.date(name, endpoint=endpoint, handle=handle)
 
     # ---- importer ----
 
@@ -532,14 +495,6 @@ class DaemonKeeper:
             raise MfaRequired(
                 f"the key of identity {shown(asked.name)} was replaced under way; type `vault-client mfa {name}`"
             )
-
-
-def _signs_out(rotated: Rotated, now: datetime) -> bool:
-    """Once the old key is Inactive; one that goes at once is deleted first, by the session that is at hand."""
-    rotation = rotated.identity.rotation
-    if rotated.did == "inactive":
-        return rotation is not None and not rotation.over(now)
-    return rotated.did == "deleted"
 
 
 def _index_warnings(unlisted: int) -> builtins.list[str]:

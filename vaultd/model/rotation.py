@@ -15,8 +15,9 @@ from typing import Literal
 #: swapped: it is in use and the old one Active. inactive: the old one is Inactive and waits for its end.
 #: reactivated: a person has set the old one Active again.
 Stage = Literal["intent", "pending", "swapped", "inactive", "reactivated"]
-#: What a person wants of the next step: on with it, the old key Active again, or the new one gone.
-Wish = Literal["go", "undo", "abandon"]
+#: What is wanted of the next step. go: on with the rotation, or begin one; on: on with the one that is under way; undo:
+#: the old key Active again; abandon: the new one gone; end: unasked, delete the old key if its grace is over.
+Wish = Literal["go", "on", "undo", "abandon", "end"]
 
 #: How long the old key is kept Inactive, where nobody says otherwise.
 GRACE = timedelta(hours=24)
@@ -30,7 +31,7 @@ LOOK_AGAIN = timedelta(seconds=2)
 
 @dataclass(frozen=True, slots=True)
 class Rotation:
-    """The last arrow of architecture.md §6.5 that was written, `since` when.
+    """The last arrow of architecture.md §6.5 that was written, `since` when by AWS's clock.
 
     `item`: the uuid under which the new key is kept, chosen before there is one. `listed`: the key ids that AWS listed
     before, which is the old one. `new`: the new one's id, from `pending` on. `grace` counts from `inactive` on.
@@ -56,8 +57,8 @@ class Rotation:
         return self.since + self.grace if self.stage == "inactive" else None
 
     def over(self, now: datetime) -> bool:
-        """Has the grace passed?"""
-        return self.delete_after is not None and now >= self.delete_after
+        """Has the grace passed? One of no length has, whatever two clocks say."""
+        return self.delete_after is not None and (not self.grace or now >= self.delete_after)
 
     def within(self, grace: timedelta | None) -> Rotation:
         """With another grace, where one is given."""

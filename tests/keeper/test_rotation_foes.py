@@ -1,0 +1,319 @@
+"""A rotation and whoever gets between its steps: another machine, a clock, an AWS that lags, `remove`, the daemon."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from tests.keeper.rooms import ENDPOINT, KEY_ID, Home, add_franklin
+from tests.keeper.test_rotation import AWAY, FIRST, NO, OTHER, STEPS, Person
+from vaultd.errors import IdentityBroken, RotationStopped, SessionRejected, StsUnavailable, UnknownIdentity
+from vaultd.model.rotation import GRACE
+
+
+@pytest.fixture
+async def person(home: Home) -> Person:
+    return await Person(home).begin()
+
+
+# ---- the last key that works ----
+
+
+@pytest.mark.parametrize("stage", ["swapped", "inactive"])
+@pytest.mark.parametrize("how", ["deleted", "inactive"])
+async def test_the_old_key_stays_while_the_new_one_is_dead(person: Person, stage: str, how: str) -> None:
+    """Deleted or set Inactive elsewhere, the new key is none: without the old one the user would have no key at all."""
+    await person.until(stage)
+    before = person.aws()[KEY_ID]
+    if how == "deleted":
+        del person.home.iam.table[FIRST]
+    else:
+        person.home.iam.table[FIRST] = (False, person.home.iam.table[FIRST][1])
+    await person.home.clock.advance(GRACE.total_seconds())
+    await person.sign_in()
+
+    refused = await person.refused()
+
+    assert isinstance(refused, RotationStopped)
+    assert f"…{FIRST[-4:]}" in refused.message
+    assert f"…{KEY_ID[-4:]} is left as it is" in refused.message
+    assert person.aws()[KEY_ID] is before
+
+
+@pytest.mark.parametrize("stage", ["tried", "swapped", "inactive"])
+async def test_the_old_key_stays_while_the_new_one_is_not_stored(person: Person, stage: str) -> None:
+    """The new key's item is gone from the keyring: its secret is nobody's, so nothing is done to the old one."""
+    assert person.home.keyring is not None
+    await person.until(stage)
+    if stage == "tried":
+        assert [(await person.step()).usable for _ in range(2)] == [2, 3]
+    await person.home.clock.advance(GRACE.total_seconds())
+    await person.sign_in()
+    rotation, before = person.rotation, person.aws()
+    assert rotation is not None
+    del person.home.keyring.items[f"identity:{rotation.item}"]
+
+    assert "is not in the store any more" in (await person.refused()).message
+    assert person.aws() == before
+    assert KEY_ID in person.stored()
+
+
+async def test_abandon_keeps_the_new_key_when_the_old_one_is_dead(person: Person) -> None:
+    """The old key was deleted elsewhere: the new one is all there is, and going on puts it in use."""
+    await person.until("tried")
+    del person.home.iam.table[KEY_ID]
+
+    assert "is not Active at AWS any more" in (await person.refused("abandon")).message
+    assert person.aws() == {FIRST: True}
+    await person.until("swapped")
+    assert (await person.step()).did == "deleted"
+    assert person.stored() == [FIRST]
+
+
+async def test_a_list_that_lags_at_the_swap(person: Person) -> None:
+    """IAM lists a key later than STS knows it: that is temporary, and nothing is done to the old one meanwhile."""
+    await person.until("swapped")
+    made = person.home.iam.table.pop(FIRST)
+
+    assert isinstance(await person.refused(), StsUnavailable)
+    assert person.aws() == {KEY_ID: True}
+
+    person.home.iam.table[FIRST] = made
+    assert (await person.step()).did == "inactive"
+
+
+# ---- another machine ----
+
+
+async def test_a_key_of_another_machine_is_not_ours(person: Person) -> None:
+    """Two machines rotate one user in one minute: AWS refuses ours a third key, so the one that is there is theirs."""
+    await person.step()
+    person.home.iam.table[OTHER] = (True, person.home.clock.now())
+    person.home.iam.fail("create", NO)
+    await person.refused()
+
+    stopped = await person.refused()
+
+    assert "has two keys already" in stopped.message
+    assert person.aws() == {KEY_ID: True, OTHER: True}
+    assert person.rotation is None, "AWS said no, so no key was made for this intent"
+    await person.refused("abandon")
+    assert person.aws() == {KEY_ID: True, OTHER: True}
+
+
+async def test_a_session_that_was_refused_made_nothing(person: Person) -> None:
+    """IAM rejects the MFA session: no key can be of that intent, and one of its minute is another machine's."""
+    await person.step()
+    person.home.iam.fail("create", SessionRejected("dead", expired=True))
+    with pytest.raises(SessionRejected):
+        await person.keeper.rotate("franklin", endpoint=ENDPOINT, handle=person.handle, wish="go", grace=None)
+    person.home.iam.table[OTHER] = (True, person.home.clock.now())
+    person.home.iam.fail("create", NO)
+    await person.sign_in()
+    await person.refused()
+
+    assert person.aws() == {KEY_ID: True, OTHER: True}
+
+
+async def test_a_key_that_somebody_uses_is_no_stray(person: Person) -> None:
+    """Our answer was lost, and the key of that minute was used: whoever does has its secret, so it is not ours."""
+    await person.step()
+    person.home.iam.fail("create", AWAY)
+    await person.refused()
+    person.home.iam.table[OTHER] = (True, person.home.clock.now())
+    person.home.iam.used[OTHER] = "2026-11-22 by sts in us-east-1"
+
+    assert "has two keys already" in (await person.refused()).message
+    assert person.aws() == {KEY_ID: True, OTHER: True}
+
+
+async def test_abandon_deletes_only_what_was_named(person: Person) -> None:
+    """`--abandon` right after a lost answer: the key is set Inactive and named first, and deleted the second time."""
+    await person.step()
+    person.home.iam.fail("create", AWAY, after=True)
+    await person.refused()
+
+    assert FIRST in (await person.refused("abandon")).message
+    assert person.aws() == {KEY_ID: True, FIRST: False}
+    assert (await person.step("abandon")).did == "abandoned"
+    assert person.aws() == {KEY_ID: True}
+
+
+async def test_aws_gives_the_old_key_as_the_new_one(person: Person) -> None:
+    """An answer that is not one: the key in use is not stored anew, and never deleted for it."""
+    await person.step()
+    person.home.iam.answers_with = KEY_ID
+    assert person.home.keyring is not None
+    refused = await person.refused()
+
+    assert isinstance(refused, StsUnavailable)
+    assert ("delete", KEY_ID) not in person.asked()
+    assert person.stored() == [KEY_ID]
+    assert person.aws()[KEY_ID]
+
+
+# ---- the daemon's own task, and two terminals ----
+
+
+async def test_the_end_of_a_grace_is_nothing_else(person: Person) -> None:
+    """The daemon asks for the end alone: it begins nothing, and sets nothing Inactive that a person wants Active."""
+    assert (await person.step("end")).did == "kept"
+    assert person.rotation is None
+    await person.until("inactive")
+    assert (await person.step("end")).did == "kept"
+    await person.sign_in()
+    await person.step("undo")
+    await person.home.clock.advance(2 * GRACE.total_seconds())
+    await person.sign_in()
+
+    assert (await person.step("end")).did == "kept"
+    assert person.aws() == {KEY_ID: True, FIRST: True}
+
+    await person.step()
+    await person.home.clock.advance(2 * GRACE.total_seconds())
+    assert (await person.step("end")).did == "deleted"
+
+
+async def test_going_on_begins_nothing(person: Person) -> None:
+    """A client that goes on after a lost answer, or beside another one, does not rotate the new key, too."""
+    await person.until("deleted", grace=timedelta())
+
+    assert (await person.step("on")).did == "over"
+    assert person.rotation is None
+    assert person.aws() == {FIRST: True}
+
+
+# ---- `remove` and `add --replace` ----
+
+
+async def test_remove_while_the_key_is_made(person: Person) -> None:
+    """No key without a line: what was made for a name that is gone is deleted at AWS, and not kept."""
+    await person.step()
+    person.home.iam.hold = hold = asyncio.Event()
+    stepping = asyncio.ensure_future(person.step())
+    await person.home.clock.settle()
+    await person.keeper.remove("franklin")
+    hold.set()
+    with pytest.raises(UnknownIdentity):
+        await stepping
+
+    assert person.stored() == []
+    assert person.aws() == {KEY_ID: True}
+    assert person.home.index.load() == ()
+
+
+async def test_another_key_while_the_new_one_is_made(person: Person) -> None:
+    """`add --replace` overtakes the rotation: its key goes at AWS, and the line of the other key says nothing of it."""
+    await person.step()
+    person.home.iam.hold = hold = asyncio.Event()
+    stepping = asyncio.ensure_future(person.step())
+    await person.home.clock.settle()
+    await add_franklin(person.keeper, key_id=OTHER, replace=True)
+    hold.set()
+    with pytest.raises(RotationStopped, match="another key was stored"):
+        await stepping
+
+    assert person.stored() == [OTHER]
+    assert person.aws() == {KEY_ID: True}
+    assert [each.state for each in person.home.index.load()] == ["active"]
+    assert person.rotation is None
+
+
+async def test_another_key_while_the_old_one_is_set_inactive(person: Person) -> None:
+    """The line of the key that was added meanwhile is not made one of the rotation."""
+    await person.until("swapped")
+    person.home.iam.hold = hold = asyncio.Event()
+    stepping = asyncio.ensure_future(person.step())
+    await person.home.clock.settle()
+    await add_franklin(person.keeper, key_id=OTHER, replace=True)
+    hold.set()
+    with pytest.raises(RotationStopped, match="another key was stored"):
+        await stepping
+
+    assert person.rotation is None
+    assert person.aws()[FIRST]
+
+
+# ---- AWS lags, clocks jump ----
+
+
+async def test_a_stored_key_that_is_not_listed_yet(person: Person) -> None:
+    """Killed after the store, and IAM lists the key a little later: its secret is not thrown away for that."""
+    await person.step()
+    person.home.disk.full = True
+    await person.refused()
+    person.home.disk.full = False
+    await person.restart()
+    made = person.home.iam.table.pop(FIRST)
+
+    assert isinstance(await person.refused(), StsUnavailable)
+    assert person.stored() == sorted([KEY_ID, FIRST])
+
+    person.home.iam.table[FIRST] = made
+    assert (await person.step()).did == "pending"
+    assert person.asked() == [("create", FIRST)]
+
+
+async def test_an_intent_is_of_its_minute(person: Person) -> None:
+    """Ctrl-C after the intent, on an hour later: it is written anew, so that a key whose answer is lost is known."""
+    await person.step()
+    await person.home.clock.advance(3600)
+    person.home.iam.fail("create", AWAY, after=True)
+    await person.refused()
+
+    stopped = await person.refused()
+    assert isinstance(stopped, RotationStopped)
+    assert "nobody has that" in stopped.message
+
+
+async def test_a_clock_that_jumps_ends_no_grace(person: Person) -> None:
+    """This machine's clock is a year ahead all at once: the grace is AWS's day, not ours."""
+    await person.until("inactive")
+    await person.sign_in()
+    person.home.clock.jump(365 * 86400)
+    person.home.sts.skew = 365 * 86400.0
+    person.handle = None
+
+    assert (await person.step()).did == "kept"
+    assert person.aws() == {KEY_ID: False, FIRST: True}
+
+
+async def test_a_clock_that_was_behind_gives_the_whole_grace(person: Person) -> None:
+    """The clock was a year behind when the old key went Inactive, and is set right: the day is not over for that."""
+    await person.until("swapped")
+    person.home.sts.skew = -365 * 86400.0
+    assert (await person.step()).did == "inactive"
+    person.home.clock.jump(365 * 86400)
+    person.home.sts.skew = 0.0
+
+    assert (await person.step()).did == "kept"
+    await person.home.clock.advance(GRACE.total_seconds())
+    assert (await person.step()).did == "deleted"
+
+
+async def test_a_small_skew_is_none(person: Person) -> None:
+    """AWS's dates are of whole seconds: a clock that is 0.6 s behind does not keep `--grace 0s` from its end."""
+    person.home.sts.skew = -0.6
+    steps = await person.until("deleted", grace=timedelta())
+    assert [each.did for each in steps] == [*STEPS, "deleted"]
+
+
+async def test_a_young_key_at_iam(home: Home) -> None:
+    """Without a device the new key signs: an IAM that does not know it yet is temporary, and no broken identity."""
+    home.iam.serials = ()
+    home.iam.now = home.clock.now
+    home.iam.table = {KEY_ID: (True, home.clock.now())}
+    keeper = await home.with_franklin()
+
+    async def step() -> Any:
+        return await keeper.rotate("franklin", endpoint=ENDPOINT, handle=None, wish="go", grace=None)
+
+    while (await step()).did != "swapped":
+        pass
+    home.iam.fail("keys", IdentityBroken("AWS does not know the key"), after=True)
+    with pytest.raises(StsUnavailable, match="rotated a moment ago"):
+        await step()
+    assert (await step()).did == "inactive"
