@@ -262,10 +262,11 @@ def test_the_code_is_asked_for(terminal: Callable[..., OnTerminal], stub: Stub) 
 
 
 def test_the_picker_chooses(terminal: Callable[..., OnTerminal], stub: Stub, place: Path) -> None:
-    """Without a name on a terminal: what is chosen there signs in; on a dumb one by its number."""
-    ran = terminal("login", "--stdout", "--service", "s3", piped=True, TERM="dumb")
+    """Without a name on a terminal: what is chosen there signs in."""
+    ran = terminal("login", "--stdout", "--service", "s3", piped=True)
+    ran.until("sign in to")
     ran.until("web-admin")
-    ran.type("1\n")
+    ran.type("\r")
     ended = ran.end()
     assert (ended.status, ended.out) == (0, f"{URL}\n")
     assert stub.asked("POST", ROUTE) == [{"service": "s3"}]
