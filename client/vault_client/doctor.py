@@ -7,17 +7,18 @@ Rules
 """
 
 # pathlib may not load at start-up (architecture.md §2), so os.path it is.
+# ruff: noqa: PTH119
 from __future__ import annotations
 
 import os
 import stat
 import sys
 
-from vault_client import shadows
+from vault_client import __version__, fixes, own_files, shadows
 from vault_client import shell as shells
 from vault_client.awsfiles import AwsFiles
 from vault_client.cli import Call, brief
-from vault_client.errors import UNREACHABLE, Refusal, Stop
+from vault_client.errors import UNREACHABLE, USAGE, Refusal, Stop
 from vault_client.link import check_listener, listeners
 from vault_client.served import CONTAINER, METADATA, PATH, RELATIVE, Served, place_of
 from vault_client.shadows import Finding, imds_in
@@ -36,23 +37,26 @@ _LONGEST_TOKEN = 4096
 
 
 def doctor(call: Call) -> int:
-    """The list, `--sdk`'s table, and 1 when anything of it is not well."""
+    """The list, `--sdk`'s table, and 1 when anything of it is not well. `--fix` goes on with what is safe to mend."""
+    if call.flag("fix") and call.flag("json"):
+        raise Stop("doctor: --fix asks, and --json is for scripts: type `vault-client doctor --help`", USAGE)
     shell = _shell(call.environ)
     files = AwsFiles(call.environ)
     scene = _scene(call, files) if call.flag("sdk") or call.flag("profile") else None
     remote = Remote(call)
-    found = [each.wire() for each in shell_checks(call.environ, files, shell, remote)]
-    found += remote.checks
+    own = own_files.checks(call.link.places, call.environ, remote)
+    found = [*shell_checks(call.environ, files, shell, remote), *own, *remote.told(own)]
+    if call.flag("fix"):
+        return fixes.mend(call, found, shell, _text(found))
     rows = None if scene is None else _rows(scene, remote.served)
     if call.flag("json"):
-        call.json({"checks": found, **({} if rows is None else {"sdk": [row.wire() for row in rows]})})
+        checks = [each.wire() for each in found]
+        call.json({"checks": checks, **({} if rows is None else {"sdk": [row.wire() for row in rows]})})
     else:
-        call.out(_text(found))
-        if rows is not None:
-            call.out("\n" + _table(rows))
+        call.out(_text(found) + ("" if rows is None else "\n" + _table(rows)))
     if remote.away:  # a row says it, with what to type
         return UNREACHABLE
-    return 0 if all(each["ok"] for each in found) else 1
+    return 0 if all(each.ok for each in found) else 1
 
 
 def _shell(environ: Mapping[str, str]) -> shells.Dialect:
@@ -83,12 +87,13 @@ def _rows(scene: Scene, served: Served) -> list[Any]:
     return families.rows(scene, served)
 
 
-def _text(found: list[dict[str, Any]]) -> str:
+def _text(found: list[Finding]) -> str:
+    """A line for each, and one for its remedy."""
     lines = []
     for each in found:
-        lines.append(f"{'ok  ' if each['ok'] else 'BAD '} {clean(each['name']):<16} {clean(each['message'])}")
-        if each.get("remedy"):
-            lines.append(f"     {'':<16} → {clean(each['remedy'])}")
+        lines.append(f"{'ok  ' if each.ok else 'BAD '} {clean(each.name):<16} {each.message}")
+        if each.remedy:
+            lines.append(f"     {'':<16} → {each.remedy}")
     return "\n".join(lines) + "\n"
 
 
@@ -102,18 +107,38 @@ class Remote:
 
     def __init__(self, call: Call) -> None:
         self.away = False
-        self.checks: list[dict[str, Any]] = []
+        self.version = __version__
+        self.checks: list[Finding] = []
         self.served = Served(call.environ)
+        #: Looked at before the grants are asked for: a grant that is made meanwhile is listed.
+        self.tokens = own_files.token_files(call.link.places)
         try:
-            self.checks = list(call.link.call("GET", "/v1/checks")["checks"])
+            self.checks = [_told(each) for each in call.link.call("GET", "/v1/checks")["checks"]]
             grants = call.link.call("GET", "/v1/grants")["grants"]
             status = call.link.call("GET", "/v1/status")
+            self.version = str(status.get("version"))
             self.served = Served(call.environ, grants=grants, status=status, run=call.link.places.run)
         except Refusal as refusal:
-            self.checks.append(_of_stop("daemon", refusal).wire())
+            self.checks.append(_of_stop("daemon", refusal))
         except Stop as stop:
-            self.checks.append(_of_stop("daemon", stop).wire())
+            self.checks.append(_of_stop("daemon", stop))
             self.away = stop.exit_status == UNREACHABLE
+
+    def told(self, own: list[Finding]) -> list[Finding]:
+        """Its checks, without the one on a mode of a file that was found here, too; and its version."""
+        paths = [each.fix.path for each in own if each.fix is not None]
+        rows = [
+            each for each in self.checks
+            if each.ok or each.name != "permissions" or not any(path in each.message for path in paths)
+        ]  # fmt: skip
+        if self.version == __version__:
+            return rows
+        said = f"vaultd is {clean(self.version)[:40]} and this vault-client {__version__}"
+        return [Finding("version", said, "type `vaultd restart`"), *rows]
+
+
+def _told(check: dict[str, Any]) -> Finding:
+    return Finding(str(check["name"]), str(check["message"]), str(check.get("remedy") or ""), ok=bool(check["ok"]))
 
 
 def _of_stop(name: str, stop: Stop) -> Finding:
@@ -170,10 +195,42 @@ class Used:
         if self._environ.get("VAULTD_GRANT"):
             name = _ENDPOINT if self._imds else _URL
             return [Finding("shell", f"{name} is not set any more, so that SDKs do not find vaultd", self._again)]
+        return self._unpointed()
+
+    def _unpointed(self) -> list[Finding]:
+        if left := self._left_over():
+            said = f"{left[0]} is set without an endpoint, a left-over of `use` or `exec`"
+            return [Finding("variables", said, f"type {self._shell.drop(left)}", unset=left)]
+        if untaken := self._untaken():
+            return untaken
         said = "this shell is not pointed at vaultd; to do so, type " + self._shell.redo("PROFILE")
         if found := self._served.of_door(METADATA, 80):
             said = f"no variable points at vaultd; SDKs find {found.get('profile')} at {METADATA}, which vaultd serves"
         return [Finding("shell", said, ok=True)]
+
+    def _left_over(self) -> list[str]:
+        """Of vaultd's variables. AWS_EC2_METADATA_DISABLED alone is what many set for themselves."""
+        names = (*shells.CONTAINER, *shells.IMDS, "VAULTD_PROFILE")
+        ours = [name for name in names if self._environ.get(name)]
+        return [] if ours == ["AWS_EC2_METADATA_DISABLED"] else ours
+
+    def _untaken(self) -> list[Finding]:
+        """A `use` whose lines no shell took: typed into a pipe or a file, or where shell integration is not loaded."""
+        if shells.INTEGRATION in self._environ:
+            return []
+        for each in self._served.grants or []:
+            pid = (each.get("peer") or {}).get("pid")
+            if each.get("kind") == "shell" and not each.get("last_used") and isinstance(pid, int) and not _lives(pid):
+                said = (f"`use {typed(each.get('profile'))}` was typed, but no shell has used its grant "
+                        f"{each.get('id')}, and this one has no shell integration")  # fmt: skip
+                return [Finding("integration", said, f"type {self._integrate()}, then `use` again")]
+        return []
+
+    def _integrate(self) -> str:
+        name = os.path.basename(self._environ.get("SHELL", ""))
+        if name == "fish":
+            return "`vault-client shell-init fish | source`"
+        return f'`eval "$(vault-client shell-init {name if name == "zsh" else "bash"})"`'
 
     def _pointed(self) -> Finding:
         which = "the metadata endpoint" if self._imds else "the container endpoint"
@@ -197,9 +254,10 @@ class Used:
         if not held:
             said = f"{RELATIVE} is set: most SDKs ask {CONTAINER} and not vaultd, which does not serve it now"
             look = "see `vaultd service status --link-local`, or " if meant else ""
-            return [Finding("variables", said, look + drop)]
+            return [Finding("variables", said, look + drop, unset=() if meant else [RELATIVE])]
         if not meant:
-            return [Finding("variables", f"{RELATIVE} is no path of vaultd, which serves {CONTAINER}", drop)]
+            said = f"{RELATIVE} is no path of vaultd, which serves {CONTAINER}"
+            return [Finding("variables", said, drop, unset=[RELATIVE])]
         return self._of_relative(path, drop)
 
     def _of_relative(self, path: str, drop: str) -> list[Finding]:
@@ -209,7 +267,7 @@ class Used:
             return [Finding("variables", said, f"{self._again}, or {drop}")]
         if _URL in self.dialects and not self._environ[_URL].endswith(path):
             said = f"{RELATIVE} and {_URL} are of two profiles, and SDKs choose differently"
-            return [Finding("variables", said, drop)]
+            return [Finding("variables", said, drop, unset=[RELATIVE])]
         said = f"{grant.get('profile')} by {CONTAINER}, which vaultd serves; the grant {grant.get('id')} lives"
         return [Finding("endpoint", said, ok=True)]
 
@@ -294,6 +352,16 @@ class Used:
             return [Finding("token", f"{self._environ[_FILE]} {why}", self._again)]
         note = "the JavaScript SDK v3 prints two warning lines because both forms of the token are set: both are needed"
         return [Finding("token", "the variable and the file agree", ok=True), Finding("javascript", note, ok=True)]
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass
+    return True
 
 
 def token_file_fault(path: str, token: str) -> str:

@@ -2,7 +2,7 @@
 
 Rules
 - A connection is read when there is something to read: a daemon that hangs keeps nobody's key from working.
-- An event has the status asked for again, at most three times a second; so has every third second, for what is no event.
+- An event has the status asked for again, at most three times a second; so has every third second.
 - A daemon that is away is looked for every second.
 """
 

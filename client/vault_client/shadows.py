@@ -16,6 +16,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
+    from vault_client.fixes import Fix
+
 #: A `[default]` with one of these is an SDK's source of credentials; a region alone is not (sdk-facts §1).
 SOURCES = (
     "aws_access_key_id", "aws_secret_access_key", "sso_session", "sso_start_url", "sso_account_id", "sso_role_name",
@@ -35,12 +37,25 @@ _LOCAL = ("127.0.0.1", "localhost")
 
 
 class Finding:
-    """One row of doctor; `message` and `remedy` make the sentence of a warning."""
+    """One row of doctor; `message` and `remedy` make the sentence of a warning. `unset`: the variables whose end mends
+    it; `fix`: what else would, of fixes.py.
+    """
 
-    __slots__ = ("message", "name", "ok", "remedy")
+    __slots__ = ("fix", "message", "name", "ok", "remedy", "unset")
 
-    def __init__(self, name: str, message: str, remedy: str = "", *, ok: bool = False) -> None:
+    def __init__(
+        self,
+        name: str,
+        message: str,
+        remedy: str = "",
+        *,
+        ok: bool = False,
+        unset: Iterable[str] = (),
+        fix: Fix | None = None,
+    ) -> None:
         self.name = name
+        self.unset = list(unset)
+        self.fix = fix
         self.ok = ok
         self.message = clean(message)
         self.remedy = clean(remedy)
@@ -123,7 +138,7 @@ def _of_old(environ: Mapping[str, str]) -> Iterator[Finding]:
                           "remove the line")  # fmt: skip
     if environ.get("AWS_CREDENTIAL_FILE"):
         yield Finding("variables", "AWS_CREDENTIAL_FILE names a file of keys that botocore prefers to the endpoint",
-                      "unset AWS_CREDENTIAL_FILE")  # fmt: skip
+                      "unset AWS_CREDENTIAL_FILE", unset=["AWS_CREDENTIAL_FILE"])  # fmt: skip
 
 
 # ---- variables ----
@@ -135,7 +150,7 @@ def in_variables(environ: Mapping[str, str], shell: shells.Dialect) -> list[Find
     if environ.get("AWS_WEB_IDENTITY_TOKEN_FILE"):
         names = _set(environ, ("AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_ROLE_ARN", "AWS_ROLE_SESSION_NAME"))
         found.append(Finding("variables", "AWS_WEB_IDENTITY_TOKEN_FILE is set, which SDKs use before the endpoint",
-                             f"type {shell.drop(names)}"))  # fmt: skip
+                             f"type {shell.drop(names)}", unset=names))  # fmt: skip
     return found
 
 
@@ -150,7 +165,8 @@ def _keys(environ: Mapping[str, str], shell: shells.Dialect) -> Iterator[Finding
         said = "is set, and every SDK uses it before the endpoint"
         if not whole:
             said = "is set without its other half, which some SDKs refuse"
-        yield Finding("variables", f"{first} {said}", f"type {shell.drop(_set(environ, KEYS))}")
+        names = _set(environ, KEYS)
+        yield Finding("variables", f"{first} {said}", f"type {shell.drop(names)}", unset=names)
 
 
 def _profiles(environ: Mapping[str, str], shell: shells.Dialect) -> Iterator[Finding]:
@@ -158,7 +174,7 @@ def _profiles(environ: Mapping[str, str], shell: shells.Dialect) -> Iterator[Fin
         if name in environ:
             value = environ[name]
             said = f"{name}={value[:100]} is set, and most SDKs look at that profile before the endpoint"
-            yield Finding("variables", said, f"type {shell.drop([name])}")
+            yield Finding("variables", said, f"type {shell.drop([name])}", unset=[name])
 
 
 def numbers(environ: Mapping[str, str], *, imds: bool) -> list[Finding]:
@@ -204,7 +220,8 @@ def metadata(environ: Mapping[str, str], files: AwsFiles, shell: shells.Dialect)
     found = []
     if "AWS_EC2_METADATA_DISABLED" in environ:  # any value disables some SDKs (sdk-facts §6)
         found.append(Finding("metadata", "AWS_EC2_METADATA_DISABLED is set, so that SDKs ask no metadata endpoint",
-                             f"type {shell.drop(['AWS_EC2_METADATA_DISABLED'])}"))  # fmt: skip
+                             f"type {shell.drop(['AWS_EC2_METADATA_DISABLED'])}",
+                             unset=["AWS_EC2_METADATA_DISABLED"]))  # fmt: skip
     config = files.config
     hidden = [
         f"{key} in {config.at(header, key)}"

@@ -134,8 +134,8 @@ class Stub:
     def __init__(self, home: Path) -> None:
         self.home = home
         self.run = home / "run"
-        self.run.mkdir(parents=True)
-        (home / "state").mkdir()
+        self.run.mkdir(0o700, parents=True)
+        (home / "state").mkdir(0o700)
         self.requests: list[tuple[str, str, dict[str, Any] | None]] = []
         self.protocols: set[str | None] = set()
         self.outcome: queue.Queue[str] = queue.Queue()

@@ -23,7 +23,7 @@ CANARY = "canary-secret-of-the-file"
 def used(stub: Stub, tmp_path: Path) -> dict[str, str]:
     """The environment of a shell as `use` left it, its token file in place, its grant alive."""
     file = stub.run / "grants" / "g1.token"
-    file.parent.mkdir()
+    file.parent.mkdir(0o700)
     file.write_text(TOKEN)
     file.chmod(0o600)
     stub.answers["GET", "/v1/status"] = (200, {**STATUS, "port": stub.port})
@@ -344,7 +344,7 @@ def test_in_a_real_shell(name: str, form: str, stub: Stub, tmp_path: Path) -> No
     stub.answers["GET", "/v1/status"] = (200, {**STATUS, "port": stub.port})
     stub.answers["GET", "/v1/grants"] = (200, {"grants": [door_row(stub) if "--imds" in form else GRANT_ROW]})
     file = stub.run / "grants" / "g1.token"
-    file.parent.mkdir()
+    file.parent.mkdir(0o700)
     file.touch(0o600)
     file.write_text(TOKEN)
     late = "set -gx AWS_PROFILE x\n" if name == "fish" else "export AWS_PROFILE=x\n"

@@ -52,8 +52,9 @@ def metadata(stub: Stub, home: dict[str, str]) -> dict[str, str]:
 def relative(stub: Stub, home: dict[str, str]) -> dict[str, str]:
     """A container's: the path and a token of the grant g1, whose file is in the run directory; no VAULTD_GRANT."""
     file = stub.run / "grants" / "g1.token"
-    file.parent.mkdir()
+    file.parent.mkdir(0o700)
     file.write_text(TOKEN)
+    file.chmod(0o600)
     return {
         **home,
         RELATIVE: "/v1/credentials/web-admin",
@@ -103,8 +104,9 @@ def test_the_container_address_that_serves_nothing(
 ) -> None:
     """One thing changed in a shell that is well: one row, and nobody is said to come to vaultd."""
     says(stub, *grants, linked=linked)
-    (wrong,), served = asked(run, {**relative, **change})
+    (wrong, *more), served = asked(run, {**relative, **change})
 
+    assert {each["name"] for each in more} <= {"tokens"}, "but for the file of a grant that is not there"
     assert said in wrong["message"]
     assert remedy in wrong["remedy"]
     assert served == set()

@@ -1,0 +1,172 @@
+"""`doctor --fix`: what is safe to mend, shown, agreed to, done, and what is left to the person.
+
+Rules
+- Safe is what nobody can miss: modes of vaultd's own files, tokens of grants that have ended, and variables of a shell,
+  which only that shell can unset: their line goes to stdout for its eval. No byte of ~/.aws is changed.
+- Each change is shown before it is made, and looked at again as it is made: a path may have come to mean another file.
+"""
+
+# pathlib may not load at start-up (architecture.md §2), so os.path it is.
+# ruff: noqa: PTH108
+from __future__ import annotations
+
+import os
+import stat
+import sys
+
+from vault_client.ask import Terminal
+from vault_client.errors import NEEDS_PERSON, UNREACHABLE, Stop
+from vault_client.tables import clean, typed
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Protocol
+
+    from vault_client import shell as shells
+    from vault_client.cli import Call
+    from vault_client.shadows import Finding
+
+    class Fix(Protocol):
+        """A change to a file of ours."""
+
+        path: str
+
+        @property
+        def line(self) -> str:
+            """What it does, as a person would type it."""
+            ...
+
+        def apply(self, call: Call) -> str:
+            """Why not; empty when it is done."""
+            ...
+
+
+_YES = frozenset({"y", "yes"})
+
+
+class Mode:
+    """A file or directory that others may read or write."""
+
+    __slots__ = ("before", "path", "wanted")
+
+    def __init__(self, path: str, before: int, wanted: int) -> None:
+        self.path, self.before, self.wanted = path, before, wanted
+
+    @property
+    def line(self) -> str:
+        """The command, and what is there now."""
+        return f"chmod {self.wanted:03o} {typed(self.path)}    (mode {self.before:03o} → {self.wanted:03o})"
+
+    def apply(self, call: Call) -> str:  # noqa: ARG002 - the file tells all
+        """By descriptor: what is changed is what was looked at, and no link is followed."""
+        try:
+            number = os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError as exc:
+            return str(exc.strerror)
+        try:
+            found = os.fstat(number)
+            if found.st_uid != os.getuid() or not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
+                return "it is another file now"
+            os.fchmod(number, stat.S_IMODE(found.st_mode) & self.wanted)
+        except OSError as exc:
+            return str(exc.strerror)
+        finally:
+            os.close(number)
+        return ""
+
+
+class Stale:
+    """The token file of a grant that has ended."""
+
+    __slots__ = ("path",)
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    @property
+    def line(self) -> str:
+        """The command."""
+        return f"rm {typed(self.path)}    (its grant has ended)"
+
+    def apply(self, call: Call) -> str:
+        """Asked once more: no grant of that name lives."""
+        name = self.path.rpartition("/")[2].removesuffix(".token")
+        try:
+            if any(each.get("id") == name for each in call.link.call("GET", "/v1/grants")["grants"]):
+                return "its grant lives"
+            os.unlink(self.path)
+        except FileNotFoundError:
+            return ""
+        except OSError as exc:
+            return str(exc.strerror)
+        except Stop as stop:
+            return stop.message
+        return ""
+
+
+def mend(call: Call, found: list[Finding], shell: shells.Dialect, listed: str) -> int:
+    """Show, ask, do, and say what is left; 0 when nothing is, 69 when that is the daemon itself."""
+    evaluated = not sys.stdout.isatty()
+    tell(call, listed)
+    files = [each for each in found if not each.ok and each.fix is not None]
+    names = list(dict.fromkeys(name for each in found if not each.ok for name in each.unset))
+    if files or names:
+        tell(call, _proposal(files, names, shell))
+        _agree(call)
+    left = [each for each in found if not (each.ok or each.fix or each.unset)]
+    left += [each for each in files if not _done(call, each)]
+    if names and evaluated:
+        call.out(shell.drop(names) + "\n")
+    elif names:
+        left += [each for each in found if not each.ok and each.unset]
+        tell(call, f"only this shell can unset its variables: type {shell.drop(names)}\n")
+    _rest(call, left)
+    if not left:
+        return 0
+    return UNREACHABLE if any(each.name == "daemon" and "vaultd start" in each.remedy for each in left) else 1
+
+
+def tell(call: Call, text: str) -> None:
+    """To the person: stdout may be meant for eval."""
+    if sys.stdout.isatty():
+        call.out(text)
+        return
+    sys.stderr.write(text)
+    sys.stderr.flush()
+
+
+def _proposal(files: list[Finding], names: list[str], shell: shells.Dialect) -> str:
+    lines = [each.fix.line for each in files if each.fix is not None]
+    lines += [f"{shell.drop(names)}    (in this shell)"] if names else []
+    return "\nwhat --fix does:\n" + "".join(f"  {clean(line)}\n" for line in lines)
+
+
+def _agree(call: Call) -> None:
+    if call.flag("yes"):
+        return
+    terminal = Terminal.find("`vault-client doctor --fix` to be asked again")
+    if terminal is None:
+        raise Stop("nothing was changed, because there is no terminal to ask on: add --yes", NEEDS_PERSON)
+    with terminal:
+        terminal.write("do it? [y/N] ")
+        yes = terminal.line().strip().lower() in _YES
+        terminal.write("yes\n" if yes else "no\n")
+    if not yes:
+        raise Stop("nothing was changed: to do it after all, type `vault-client doctor --fix`")
+
+
+def _done(call: Call, finding: Finding) -> bool:
+    fix = finding.fix
+    assert fix is not None
+    why = fix.apply(call)
+    tell(call, f"not done, {clean(why)}: {clean(fix.line)}\n" if why else f"done: {clean(fix.line)}\n")
+    return not why
+
+
+def _rest(call: Call, left: list[Finding]) -> None:
+    if not left:
+        tell(call, "nothing is left to mend\n")
+        return
+    tell(call, f"\nleft to you, {len(left)}:\n")
+    for each in left:
+        tell(call, f"  {each.message}\n    → {each.remedy or 'see above'}\n")

@@ -1,0 +1,180 @@
+"""Broken set-ups: one row, one remedy each; `--fix` mends the safe ones, after showing and asking, and nothing else."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.client import broken
+from tests.client.broken import CASES, Broken, bad, doctor, well
+from tests.client.conftest import CLIENT
+from tests.client.stub import GRANT_ROW, TOKEN, Stub, environment
+from tests.client.terminal import OnTerminal
+from vault_client.cli import Call
+from vault_client.fixes import Mode
+
+Terminal = Callable[..., OnTerminal]
+IDS = [each.title.replace(" ", "-") for each in CASES]
+
+
+def tree(folder: Path) -> dict[str, tuple[int, bytes]]:
+    """Every file and directory: its mode, its bytes."""
+    return {
+        str(path.relative_to(folder)): (path.lstat().st_mode & 0o7777, path.read_bytes() if path.is_file() else b"")
+        for path in [folder, *folder.rglob("*")]
+    }
+
+
+def test_there_are_twelve_at_least() -> None:
+    """Issue 6, Shows."""
+    assert len(CASES) >= 12
+    assert len({each.title for each in CASES}) == len(CASES)
+
+
+def test_control(stub: Stub) -> None:
+    """What is not broken has no row to mend, and `--fix` finds nothing to do and changes nothing."""
+    environ = well(stub)
+    before = tree(stub.home)
+    ended = doctor(stub, environ, "--fix")
+
+    assert bad(stub, environ) == []
+    assert (ended.returncode, ended.stdout) == (0, "")
+    assert ended.stderr.endswith("nothing is left to mend\n")
+    assert tree(stub.home) == before
+
+
+@pytest.mark.parametrize("case", CASES, ids=IDS)
+def test_one_row_and_one_remedy(stub: Stub, case: Broken) -> None:
+    """Of a line each, which names what to type; no secret is told."""
+    (row,) = bad(stub, case.breaks(stub, well(stub)))
+
+    assert row["name"] == case.name
+    assert case.remedy in row["remedy"]
+    assert "\n" not in row["message"] + row["remedy"]
+    assert "canary" not in str(row).lower()
+
+
+@pytest.mark.parametrize("case", [each for each in CASES if each.safe], ids=lambda each: each.title.replace(" ", "-"))
+def test_what_is_safe_is_mended(stub: Stub, case: Broken) -> None:
+    """Shown first, then done; afterwards doctor finds nothing. Variables go by a line for eval, all of stdout."""
+    environ = case.breaks(stub, well(stub))
+    ended = doctor(stub, environ, "--fix", "--yes")
+
+    assert ended.returncode == 0, ended
+    assert "\nwhat --fix does:\n  " in ended.stderr
+    assert ended.stdout == (f"unset {case.unset}\n" if case.unset else "")
+    if case.unset:
+        environ = {name: value for name, value in environ.items() if name not in case.unset.split()}
+    else:
+        shown, _, done = ended.stderr.partition("what --fix does:\n  ")[2].partition("\ndone: ")
+        assert done.startswith(shown), "what was done is what was shown"
+    assert bad(stub, environ) == []
+
+
+@pytest.mark.parametrize("case", [each for each in CASES if not each.safe], ids=lambda each: each.title)
+def test_the_rest_is_left_to_the_person(stub: Stub, case: Broken) -> None:
+    """No byte and no mode is changed, ~/.aws least of all; what is left is told with its remedy, 1 (69: no daemon)."""
+    environ = case.breaks(stub, well(stub))
+    before = tree(stub.home.parent)
+    ended = doctor(stub, environ, "--fix", "--yes")
+
+    assert (ended.returncode, ended.stdout) == (69 if case.name == "port" else 1, "")
+    assert "left to you, " in ended.stderr
+    assert case.remedy in ended.stderr.partition("left to you, ")[2]
+    assert tree(stub.home.parent) == before
+
+
+def test_it_asks(stub: Stub, terminal: Terminal) -> None:
+    """On a terminal: Enter alone is a no, which changes nothing; `y` does it."""
+    environ = broken.open_file(stub, well(stub))
+    file = stub.home / "state" / "sessions.sealed"
+    for answer, status, mode in (("\n", 1, 0o644), ("y\n", 0, 0o600)):
+        asked = terminal("doctor", "--fix", **environ)
+        shown = asked.until("do it? [y/N] ")
+        assert f"chmod 600 {file}    (mode 644 → 600)" in shown
+        assert file.stat().st_mode & 0o777 == 0o644
+        asked.type(answer)
+        assert asked.end().status == status
+        assert file.stat().st_mode & 0o777 == mode
+
+
+def test_nobody_to_ask(stub: Stub) -> None:
+    """Without a terminal and without --yes: 3, nothing is changed, and nothing is printed for eval."""
+    environ = broken.keys(stub, broken.open_file(stub, well(stub)))
+    before = tree(stub.home)
+    ended = doctor(stub, environ, "--fix")
+
+    assert (ended.returncode, ended.stdout) == (3, "")
+    assert ended.stderr.endswith("add --yes\n")
+    assert tree(stub.home) == before
+
+
+def test_ctrl_c_at_the_question(stub: Stub, terminal: Terminal) -> None:
+    """Nothing was done."""
+    environ = broken.open_file(stub, well(stub))
+    before = tree(stub.home)
+    asked = terminal("doctor", "--fix", **environ)
+    asked.until("[y/N] ")
+    asked.type("\x03")
+
+    assert asked.end().status == 130
+    assert tree(stub.home) == before
+
+
+def test_variables_on_a_terminal(stub: Stub, terminal: Terminal) -> None:
+    """No process changes its parent's variables: what to type is said, and exit 1, as it is not done."""
+    asked = terminal("doctor", "--fix", "--yes", **broken.keys(stub, well(stub)))
+    ended = asked.end()
+
+    assert ended.status == 1
+    assert "only this shell can unset its variables: type unset AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY" in ended.err
+
+
+def test_in_a_shell(stub: Stub) -> None:
+    """`eval "$(vault-client doctor --fix --yes)"` mends a shell's variables."""
+    environ = {**os.environ, **environment(stub), **broken.keys(stub, well(stub))}
+    line = f'eval "$({" ".join(CLIENT)} doctor --fix --yes)"; echo "${{AWS_ACCESS_KEY_ID-gone}}"'
+    ended = subprocess.run(["bash", "-c", line], env=environ, capture_output=True, text=True, check=True, timeout=60)
+
+    assert ended.stdout == "gone\n"
+
+
+def test_a_path_that_means_another_file_now(tmp_path: Path) -> None:
+    """A link that was put there between the look and the change is not followed. Control: a file is changed."""
+    file, other = tmp_path / "file", tmp_path / "other"
+    for each in (file, other):
+        each.write_text("x")
+        each.chmod(0o644)
+    call = Call(operands=[], tail=[], options={}, environ={})
+    assert Mode(str(file), 0o644, 0o600).apply(call) == ""
+    assert file.stat().st_mode & 0o777 == 0o600
+    file.unlink()
+    file.symlink_to(other)
+
+    assert Mode(str(file), 0o644, 0o600).apply(call) != ""
+    assert other.stat().st_mode & 0o777 == 0o644
+
+
+def test_a_grant_that_came_back_keeps_its_token(stub: Stub) -> None:
+    """Asked again before the file goes: a grant made meanwhile is not robbed of its token."""
+    environ = broken.old_token(stub, well(stub))
+    again = {**GRANT_ROW, "id": "gone"}
+    stub.answers["GET", "/v1/grants"] = [
+        (200, {"grants": [GRANT_ROW]}),
+        (200, {"grants": [GRANT_ROW, again]}),
+    ]
+    ended = doctor(stub, environ, "--fix", "--yes")
+
+    assert ended.returncode == 1
+    assert "not done, its grant lives: rm " in ended.stderr
+    assert (stub.run / "grants" / "gone.token").exists()
+    assert (stub.run / "grants" / "g1.token").read_text() == TOKEN
+
+
+def test_json_and_fix(stub: Stub) -> None:
+    """One asks, the other is for scripts: 2."""
+    assert doctor(stub, well(stub), "--fix", "--json").returncode == 2
