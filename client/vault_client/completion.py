@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     Found = Iterator[tuple[str, str]]
 
 PATIENCE = 0.2
-#: readline begins a new word after these (COMP_WORDBREAKS), so that a name is replaced from the last of them on; at
-#: this one it begins before it (a host's name).
-_BREAKS, _HOST = frozenset("\"'><=;|&(:"), "@"
+#: readline begins a new word after these (COMP_WORDBREAKS, of which many an rc file takes the colon), so that a name is
+#: replaced from the last of them on; at the last of ours it begins before it (a host's name).
+_BREAKS, _HOST = "\"'><=;|&(:@", "@"
 _BLANKS = frozenset(" \t\n")
 _BARE = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+,-./_%")
 _SHELLS = ("bash", "zsh", "fish", "pwsh")
@@ -38,7 +38,9 @@ _VALUES = {
 
 
 def complete(arguments: list[str], environ: Mapping[str, str]) -> int:
-    """`__complete bash PROGRAM LINE`, `__complete zsh|fish|pwsh WORD…` (the last one unfinished): a line for each."""
+    """`__complete bash PROGRAM LINE BREAKS`, `__complete zsh|fish|pwsh WORD…` (the last one unfinished): a line for
+    each.
+    """
     try:
         sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")  # type: ignore[union-attr]
         sys.stdout.write("".join(_lines(arguments, environ)))
@@ -49,10 +51,12 @@ def complete(arguments: list[str], environ: Mapping[str, str]) -> int:
 
 
 def _lines(arguments: list[str], environ: Mapping[str, str]) -> Iterator[str]:
+    from vault_client.tables import clean
+
     shell, *words = arguments
     typed = None
     if shell == "bash":
-        line = words_of(words[1])
+        line = words_of(*words[1:3])
         names = [word.text for word in line]
         line = line[names.index(words[0]) + 1 :] if words[0] in names else line[1:]
         typed, words = line[-1], [word.text for word in line]
@@ -60,7 +64,7 @@ def _lines(arguments: list[str], environ: Mapping[str, str]) -> Iterator[str]:
         if not value.isprintable():
             continue
         if typed is None:
-            yield f"{value}\t{told}\n"
+            yield f"{value}\t{clean(told)}\n"
         elif value.startswith(typed.text):
             yield typed.ending(value) + "\n"
 
@@ -181,7 +185,7 @@ class Word:
         return "".join(char if char in _BARE or not char.isascii() else f"\\{char}" for char in rest)
 
 
-def words_of(line: str) -> list[Word]:
+def words_of(line: str, breaks: str = _BREAKS) -> list[Word]:
     """The words of a line as bash reads them, the last one unfinished, be it empty. Nothing of it is expanded."""
     words, word, begun = [], Word(), False
     escaped = False
@@ -199,9 +203,9 @@ def words_of(line: str) -> list[Word]:
         elif char in "\"'":
             word.quote, word.kept, begun = char, word.text, True
         else:
-            word.kept = word.text if char == _HOST else word.kept
-            word.text, begun = word.text + char, True
-            word.kept = word.text if char in _BREAKS else word.kept
+            before, word.text, begun = word.text, word.text + char, True
+            if char in breaks:
+                word.kept = before if char == _HOST else word.text
     return [*words, word]
 
 
@@ -238,7 +242,8 @@ _BASH = r"""_vault_client() {
       return 0
     fi
   done
-  _vc_found=$(VAULTD_INTEGRATION=bash @CLIENT@ __complete bash "$1" "${COMP_LINE:0:COMP_POINT}" 2>/dev/null)
+  _vc_found=$(VAULTD_INTEGRATION=bash @CLIENT@ __complete bash "$1" "${COMP_LINE:0:COMP_POINT}" \
+    "$COMP_WORDBREAKS" 2>/dev/null)
   if [[ -n $_vc_found ]]; then
     while IFS= read -r _vc_line; do COMPREPLY+=("$_vc_line"); done <<<"$_vc_found"
   fi

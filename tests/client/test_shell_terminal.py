@@ -206,6 +206,21 @@ def test_tab_goes_on_with_what_was_typed(name: str, typed: str, profile: str, st
     assert [each["profile"] for each in made(stub)] == [profile]
 
 
+@pytest.mark.needs("bash")
+@pytest.mark.parametrize("change", ["${COMP_WORDBREAKS//:}", "${COMP_WORDBREAKS//[@=]}", "$COMP_WORDBREAKS-+"])
+@pytest.mark.parametrize("typed", ["a", "a:b", "'a:b", "a:b=c", "a:b=c@", "a:b=c@d-", "a:b=c@d-e+"])
+def test_tab_with_word_breaks_of_ones_own(change: str, typed: str, stub: Stub, shell: Open) -> None:
+    """Many an rc file takes the colon out of COMP_WORDBREAKS: what readline keeps is what it says now."""
+    counted(stub)
+    profiles(stub, "a:b=c@d-e+f g", "other")
+    terminal = shell("bash")
+    say(terminal, f"COMP_WORDBREAKS={change}")
+    terminal.type(f"vault-client use {typed}\t")
+    say(terminal, "")
+
+    assert [each["profile"] for each in made(stub)] == ["a:b=c@d-e+f g"]
+
+
 @pytest.mark.parametrize("name", ALL)
 def test_tab_completes_commands_options_and_values(name: str, stub: Stub, shell: Open) -> None:
     """`ident`, `--rem`… the whole line by TAB alone."""
