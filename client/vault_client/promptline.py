@@ -35,7 +35,7 @@ def _line(call: Call, name: str) -> str:
 
     rows = asked(call.environ, f"/v1/profiles?profile={quoted(name)}", PATIENCE)["profiles"]
     row = next(row for row in rows if row["profile"] == clean(name))
-    return f"{fit(clean(name), _LONGEST).translate(_WIDE)}·{_left(row)}"
+    return f"{fit(clean(name), _LONGEST).translate(_WIDE)}·{fit(clean(_left(row)), _LONGEST)}"
 
 
 def _left(row: dict[str, object]) -> str:
@@ -44,4 +44,4 @@ def _left(row: dict[str, object]) -> str:
         minutes = int(seconds) // 60
         return f"{minutes // 60}h{minutes % 60:02}m" if minutes >= 60 else f"{minutes}m" if minutes else "<1m"
     state = str(row.get("state"))
-    return _WORDS.get(state, state)
+    return _WORDS.get(state, state.translate(_WIDE))  # of what took the daemon's place, perhaps

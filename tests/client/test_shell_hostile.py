@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from tests.client.conftest import Run
 from tests.client.shells import ALL, revoked, spoken
-from tests.client.stub import Stub
+from tests.client.stub import PROFILE, Stub
 from tests.client.test_shell import variables
 
 HOSTILE: list[dict[str, Any]] = [
@@ -58,3 +59,28 @@ def test_an_answer_that_is_none(name: str, body: Any, stub: Stub) -> None:
     assert "PATH" in variables(ended.out)
     assert "Traceback" not in ended.err
     assert "vault-client: " in ended.err
+
+
+@pytest.mark.parametrize(
+    "state", ["$(touch PWNED)", "`x`", "\\w", "%F{red}", "!1", "\x1b[2J", "a\nb", "s" * 10_000, None, 5]
+)
+def test_a_state_that_a_prompt_would_take(state: object, stub: Stub, run: Run) -> None:
+    """PS1 may be read again by the shell that shows it: no word of the answer is passed on as it is."""
+    row = {**PROFILE, "seconds_left": None, "state": state}
+    stub.answers["GET", "/v1/profiles?profile=web-admin"] = (200, {"profiles": [row]})
+    said = run("prompt", VAULTD_PROFILE="web-admin").out
+
+    assert said.startswith("web-admin·")
+    assert said.count("\n") == 1
+    assert len(said) < 100
+    assert not set(said) & set("\\$`%!\"'()\x1b")
+
+
+@pytest.mark.parametrize("role", ["a\nweb-evil\tx", "\x1b]0;x\x07", "\u202eabc", "x\ty"])
+def test_what_stands_beside_a_name(role: str, stub: Stub, run: Run) -> None:
+    """A role's name cannot make a candidate of its own, nor move a cursor."""
+    stub.answers["GET", "/v1/profiles"] = (200, {"profiles": [{**PROFILE, "role_arn": f"arn:aws:iam::1:role/{role}"}]})
+    said = run("__complete", "fish", "use", "").out
+
+    assert said.count("\n") == said.count("\t") == 1
+    assert said.rstrip("\n").replace("\t", "").isprintable()
