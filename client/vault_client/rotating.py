@@ -3,6 +3,8 @@
 Rules (aws-facts §2.1)
 - The daemon keeps how far it is: whatever ends this command, the same command goes on from there. Whoever leaves is
   told what stands at AWS and how to go on.
+- Only the first step may begin a rotation: after it this command goes on with that one, and begins no second one where
+  an answer was lost or another terminal was faster.
 - Nothing waits silently: while AWS spreads the new key, each look at it is shown.
 """
 
@@ -26,6 +28,8 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _LONGEST_GRACE = 90 * 86400
 #: How often in a row a step is tried again that AWS was not there for, and how long after.
 _TRIES, _PAUSE = 3, 2.0
+#: Steps that ask nothing of IAM, so that a code was not sent.
+_WITHOUT_IAM = frozenset({"tried", "swapped", "kept"})
 _CLEAR = "\r\x1b[K"
 _STANDS = {
     "intent": "…{old_key} is in use, and a new key may have been made",
@@ -91,7 +95,9 @@ def _steps(call: Call, name: str, body: dict[str, Any], code: str | None, progre
             call.say(refusal.message)
             time.sleep(_PAUSE)
             continue
-        failures, code = 0, None  # one code is sent once
+        failures = 0
+        code = code if answer.get("did") in _WITHOUT_IAM else None  # a code is for the first step that IAM is asked in
+        body.setdefault("wish", "on")
         progress.tell(answer)
         if answer.get("done"):
             return answer
@@ -157,6 +163,7 @@ def _told(did: str, answer: dict[str, Any], name: str) -> list[str]:
         "kept": [f"{old} is Inactive until {_until(answer)}, when vaultd deletes it; sooner: {again[:-1]} --grace 0s`"],
         "deleted": [f"{old} is deleted; {name} has one key, …{clean(_identity(answer).get('access_key_id'))}"],
         "reactivated": [f"{old} works again and is not deleted; once nothing uses it any more, type {again}"],
+        "over": [f"the rotation of {name} was ended elsewhere; its key in use is {new}"],
         "abandoned": [f"what was made for the rotation is deleted; {old} is in use as before"],
     }.get(did, [])
     if answer.get("signed_out"):

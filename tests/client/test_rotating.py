@@ -70,7 +70,14 @@ def test_the_story(run: Run, stub: Stub) -> None:
     assert told(ended.err)[-1].endswith("the next renewal asks for a code")
     assert ended.out == ""
     bodies = stub.asked(*ROUTE)
-    assert bodies == [{"token_code": "123456"}, *[{}] * 7], "one code is sent once"
+    assert bodies == [{"token_code": "123456"}, *[{"wish": "on"}] * 7], "one code is sent once, one rotation begun"
+
+
+def test_the_code_is_for_the_first_step_that_wants_one(run: Run, stub: Stub) -> None:
+    """Gone on with where nothing is asked of IAM: the code is kept until it is, so that a script needs no terminal."""
+    stub.answers[ROUTE] = list(STORY[5:])
+    assert run("rotate", "identity", "--token-code", "123456").status == 0
+    assert stub.asked(*ROUTE) == [{"token_code": "123456"}, *[{"token_code": "123456", "wish": "on"}] * 2]
 
 
 @pytest.mark.parametrize(
@@ -95,6 +102,7 @@ def test_what_is_wished(run: Run, stub: Stub, options: list[str], body: dict[str
         ("kept", "…WXYZ is Inactive until "),
         ("deleted", "…WXYZ is deleted; identity has one key, …ABCD"),
         ("reactivated", "…WXYZ works again and is not deleted; once nothing uses it any more, type `vault-client rot"),
+        ("over", "the rotation of identity was ended elsewhere; its key in use is …ABCD"),
         ("abandoned", "what was made for the rotation is deleted; …WXYZ is in use as before"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from datetime import timedelta
@@ -98,7 +99,7 @@ async def test_wishes_and_grace(started: Started) -> None:
 @pytest.mark.parametrize(
     ("body", "said"),
     [
-        ({"wish": "please"}, "field wish: it is one of go, undo and abandon"),
+        ({"wish": "please"}, "field wish: it is one of go, on, undo and abandon"),
         ({"grace_seconds": -1}, "field grace_seconds: an old key is kept Inactive for 0 seconds to 90 days"),
         ({"grace_seconds": "1d"}, "field grace_seconds: "),
         ({"grace": 1}, "field grace: "),
@@ -153,3 +154,34 @@ async def test_the_daemon_ends_the_grace_and_learns_ages(started: Started) -> No
     await clock.advance(61)
     assert len(started.house.iam.table) == 1
     assert [each["reason"] for each in started.house.events("identity.rotate")][-1] == "deleted"
+
+
+async def test_the_daemon_ends_a_grace_and_nothing_else(started: Started) -> None:
+    """`--undo` at the very moment at which the grace is over: the daemon's own step comes after it, and is none."""
+    clock, iam = started.house.clock, started.house.iam
+    assert isinstance(clock, FakeClock)
+    await started.with_session()
+    await steps(started, grace_seconds=30)
+    await started.ok("POST", "/v1/prompts", {"token_code": "234567"})
+    clock.jump(31)
+    iam.hold = hold = asyncio.Event()
+    undoing = asyncio.ensure_future(started.ok("POST", ROUTE, {"wish": "undo"}))
+    while ("activate", KEY_ID) not in iam.asked:  # noqa: ASYNC110 - it comes through a socket
+        await asyncio.sleep(0)
+    looking = asyncio.ensure_future(started.daemon.rotations.look())
+    await clock.settle()
+    hold.set()
+    await asyncio.wait({undoing, looking})
+
+    assert undoing.result()["did"] == "reactivated"
+    assert {key: active for key, (active, _) in iam.table.items()}[KEY_ID]
+    assert started.house.events("identity.rotate")[-1]["reason"] == "reactivated"
+
+
+async def test_going_on_begins_nothing(started: Started) -> None:
+    """`on`: the rotation that was ended meanwhile is over, and no other is begun; `end` is the daemon's own."""
+    await started.with_session()
+    assert (await steps(started, grace_seconds=0))[-1]["did"] == "deleted"
+    body = await started.ok("POST", ROUTE, {"wish": "on"})
+    assert (body["did"], body["done"], body["identity"]["rotation"]) == ("over", True, None)
+    assert (await started.refused("POST", ROUTE, {"wish": "end"}))[0] == 400

@@ -27,7 +27,7 @@ from vaultd.model.text import nearest, shown, typed
 #: Between two looks at whether a grace is over; after AWS was not there; a day after a refusal.
 LOOK_SECONDS, AWAY_SECONDS, REFUSED_SECONDS = 60.0, 600.0, 86400.0
 #: Steps that changed nothing are no line in the audit log.
-_QUIET = frozenset({"tried", "kept"})
+_QUIET = frozenset({"tried", "kept", "over"})
 
 log = logging.getLogger(__name__)
 
@@ -122,8 +122,10 @@ class Rotations:
 
     async def _end(self, identity: Identity, ground: Ground, handle: MfaHandle | None) -> None:
         rotated = await self._custody.rotate(
-            identity.name, endpoint=ground.endpoint, handle=handle, wish="go", grace=None
+            identity.name, endpoint=ground.endpoint, handle=handle, wish="end", grace=None
         )
+        if rotated.did == "kept":  # by AWS's clock it is not over, or a person was faster
+            self._resting[identity.name] = self._clock.boottime() + AWAY_SECONDS
         log.info("end grace identity=%s did=%s", shown(identity.name), rotated.did)
         self._done(rotated, None)
 

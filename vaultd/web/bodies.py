@@ -118,10 +118,12 @@ class IdentityBody(Body):
 
 
 class RotateBody(Body):
-    """POST /v1/identities/{name}/rotate: one step. `grace_seconds` is how long the old key is kept Inactive."""
+    """POST /v1/identities/{name}/rotate: one step. `grace_seconds` is how long the old key is kept Inactive; `go`
+    begins a rotation or goes on with it, `on` begins none.
+    """
 
     token_code: SecretText | None = None
-    wish: Literal["go", "undo", "abandon"] = "go"
+    wish: Literal["go", "on", "undo", "abandon"] = "go"
     grace_seconds: int | None = Field(default=None, ge=0, le=90 * 86400)
 
     def grace(self) -> timedelta | None:
@@ -195,7 +197,7 @@ _BOUNDS = {
     "region": "a region is written like eu-west-1",
     "service": "a page of the console is written like s3, elasticbeanstalk or ec2",
     "ttl_seconds": "a grant lives for more than 0 seconds",
-    "wish": "it is one of go, undo and abandon",
+    "wish": "it is one of go, on, undo and abandon",
 }
 
 BodyT = TypeVar("BodyT", bound=Body)

@@ -19,7 +19,7 @@ from vaultd.web.control_replies import legible, reply
 from vaultd.web.rooms import Rooms, caller, requester
 
 #: After these there is no next step for now.
-_LAST = frozenset({"kept", "deleted", "reactivated", "abandoned"})
+_LAST = frozenset({"kept", "deleted", "reactivated", "abandoned", "over"})
 
 
 def table(rooms: Rooms) -> list[web.RouteDef]:
