@@ -147,12 +147,16 @@ def _agree(call: Call) -> None:
     terminal = Terminal.find("`vault-client doctor --fix` to be asked again")
     if terminal is None:
         raise Stop("nothing was changed, because there is no terminal to ask on: add --yes", NEEDS_PERSON)
-    with terminal:
-        terminal.write("do it? [y/N] ")
-        yes = terminal.line().strip().lower() in _YES
-        terminal.write("yes\n" if yes else "no\n")
+    nothing = "nothing was changed: to do it after all, type `vault-client doctor --fix`"
+    try:
+        with terminal:
+            terminal.write("do it? [y/N] ")
+            yes = terminal.line().strip().lower() in _YES
+            terminal.write("yes\n" if yes else "no\n")
+    except KeyboardInterrupt:
+        raise Stop(nothing, 130) from None
     if not yes:
-        raise Stop("nothing was changed: to do it after all, type `vault-client doctor --fix`")
+        raise Stop(nothing)
 
 
 def _done(call: Call, finding: Finding) -> bool:

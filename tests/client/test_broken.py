@@ -114,14 +114,15 @@ def test_nobody_to_ask(stub: Stub) -> None:
 
 
 def test_ctrl_c_at_the_question(stub: Stub, terminal: Terminal) -> None:
-    """Nothing was done."""
+    """Nothing was done, and that is said."""
     environ = broken.open_file(stub, well(stub))
     before = tree(stub.home)
     asked = terminal("doctor", "--fix", **environ)
     asked.until("[y/N] ")
     asked.type("\x03")
 
-    assert asked.end().status == 130
+    ended = asked.end()
+    assert (ended.status, "nothing was changed" in ended.err) == (130, True)
     assert tree(stub.home) == before
 
 

@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 
 from tests.client.conftest import CLIENT, Run
 from tests.client.emulated import Watched
-from tests.client.stub import GRANT_ROW, PROFILE, PROMPT, STATUS, Stub, environment, error, mfa_required
+from tests.client.stub import GRANT_ROW, PROFILE, PROMPT, STATUS, Answer, Stub, environment, error, mfa_required
 from tests.client.terminal import OnTerminal, start
 from tests.client.test_start import loaded
 from vault_client import changes, panel
@@ -272,6 +273,28 @@ def test_too_many_readers_is_no_end(stub: Stub, watch: Watch) -> None:
     lines = watched.shows("store keyring")
 
     assert "away" not in lines[0]
+
+
+def test_a_key_works_while_the_daemon_hangs(stub: Stub, watch: Watch) -> None:
+    """It is never waited for: its answer does not come, and `q` leaves all the same."""
+    waiting, over = threading.Event(), threading.Event()
+
+    def hang(_: object) -> Answer:
+        waiting.set()
+        over.wait(30)
+        return 200, STATUS
+
+    watched = watch()
+    watched.shows("q leaves")
+    stub.answers["GET", "/v1/status"] = hang
+    stub.emit(DENIED)
+    assert waiting.wait(20)
+    watched.type("q")
+    ended = watched.end()
+    over.set()
+
+    assert ended.status == 0
+    assert watched.restored
 
 
 def test_without_a_daemon(process: Run, stub: Stub) -> None:
