@@ -72,6 +72,7 @@ def _live(found: Evidence, emulator: Emulator, passphrase: str) -> None:
     _children(found)
     _looks(home)
     _goes_wrong(found, emulator, passphrase)
+    _rotates(found, emulator)
     found.limits = Path(f"/proc/{home.pid()}/limits").read_text()
     for part in ("cmdline", "environ"):
         found.open[f"{part} of the daemon"] = Path(f"/proc/{home.pid()}/{part}").read_bytes()
@@ -172,6 +173,21 @@ def _goes_wrong(found: Evidence, emulator: Emulator, passphrase: str) -> None:
     home.client("unlock", "--stdin", stdin=WRONG_PASSPHRASE + "\n")
     assert home.client("unlock", "--stdin", stdin=passphrase + "\n").status == 0
     home.client("status", "--json")
+
+
+def _rotates(found: Evidence, emulator: Emulator) -> None:
+    """The secret that AWS shows once: with an answer that is cut off, and then to the end of the old key."""
+    home, (old, _) = found.home, emulator.key()
+    emulator.fault("reset", op="CreateAccessKey", when="after")
+    assert home.client("rotate", "identity").status == 1
+    assert home.client("rotate", "identity", "--abandon").status == 0
+    ran = home.client("rotate", "identity", "--grace", "0s", "--json")
+    assert ran.status == 0, ran
+    new, secret = emulator.key()
+    assert new != old
+    found.canaries["rotated"] = Canaries(secret_key=secret)
+    for command in (("identities",), ("log",), ("status",)):
+        home.client(*command, "--json")
 
 
 def _on_a_terminal(found: Evidence, emulator: Emulator) -> None:
