@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from typing import Any
 
 _FORMATS = ("env", "json", "process", "ini", "dotenv", "powershell", "fish")
+#: What AWS's reference allows in a profile's name; botocore and Go take more in a credentials file, the others do not.
+_NAMING = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_./%@:+")
 _PLAIN = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=:._-")
 
 
@@ -38,6 +40,9 @@ def export(call: Call) -> int:
         call.json(_process(keys))
     else:
         call.out(_text(chosen, call.operands[0], keys))
+    if chosen == "ini" and not _NAMING.issuperset(call.operands[0]):
+        call.say("warning: only botocore, the AWS CLI and Go read a section of that name: for other tools call it by "
+                 "letters, digits and -_./%@:+")  # fmt: skip
     return 0
 
 

@@ -103,6 +103,22 @@ def test_ini_by_botocore(profile: str, run: Run, stub: Stub, tmp_path: Path, mon
     assert _keys("other") == ("AKIAOTHER", "other", None)
 
 
+@pytest.mark.parametrize(
+    ("profile", "told"), [("web-admin", False), ("a/b%c@d:e+f_g.h", False), ("team prod", True), ("ü", True)]
+)
+def test_a_section_that_most_cannot_read(profile: str, told: bool, run: Run, stub: Stub) -> None:
+    """JavaScript, Java, Rust and the C++ SDKs pass over a section whose name AWS's reference does not allow (measured
+    with a blank): said on stderr, and the text is printed all the same.
+    """
+    stub.answers["GET", f"/v1/profiles/{profile}/credentials"] = (200, GIVEN)
+    ended = run("export", profile, "--format", "ini")
+
+    assert ended.status == 0
+    assert ended.out.startswith(f"[{profile}]\n")
+    assert ("only botocore, the AWS CLI and Go read a section of that name" in ended.err) is told
+    assert run("export", profile, "--format", "env").err == ""
+
+
 def _keys(profile: str) -> tuple[str, str, str | None]:
     found: Any = botocore.session.Session(profile=profile).get_credentials()
     frozen = found.get_frozen_credentials()

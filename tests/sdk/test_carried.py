@@ -1,5 +1,5 @@
 """`credential-process` as a line of ~/.aws/config, run by each SDK that reads one, by Terraform's own library and by
-Terraform; `export --format dotenv` by Node and docker.
+Terraform; `export --format ini` by the same, and `--format dotenv` by Node and docker.
 
 The play is done once; every test here reads what was seen in it. Each SDK has a profile of its own, whose name has
 whatever a shell would take apart, and is believed when the emulator verified a signature made with keys that AssumeRole
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import http.server
 import json
+import os
 import re
 import shlex
 import shutil
@@ -39,13 +40,20 @@ SILENT = ("js-v3", "js-v2", "java-v2", "awscrt", "pyarrow")
 #: A program each of the Python, the Go and the JavaScript world, and Terraform's.
 WAITING = ("boto3", "cli-v2", "go-v2", "go-base", "js-v3")
 #: Whoever waited is told by the question's end, who came later by the daemon.
-TOLD = re.compile("question for identity was cancelled(?: elsewhere)?: wait 30 s, then type `vault-client mfa identity")
-SETTINGS = '[sessions]\nmfa_duration = "36h"\n'
+TOLD = re.compile(
+    r"question for identity was cancelled(?: elsewhere)?: wait \d+ s, then type `vault-client mfa identity"
+)
+#: Long enough for a person of this test on a busy machine, short enough to be waited for.
+PATIENCE = 20
+SETTINGS = f'[sessions]\nmfa_duration = "36h"\n[prompt]\ntimeout = "{PATIENCE}s"\n'
+#: The section that `ini` is for: of what all of them take in a name.
+SECTION = "team-prod+1@eu"
+OTHERS = ("terraform", SECTION)
 
 
 def named(client: str) -> str:
     """A profile's name that only quoting brings through: to a shell it is two commands, to shlex an open quote."""
-    return f'it\'s "{client}" $(touch PWNED); `touch PWNED` & *'
+    return client if client == SECTION else f'it\'s "{client}" $(touch PWNED); `touch PWNED` & *'
 
 
 def profiles() -> str:
@@ -53,7 +61,7 @@ def profiles() -> str:
     return "".join(
         f"[profile {shlex.quote(named(client))}]\nsource_profile = identity\nrole_arn = {ROLE}\n"
         f"mfa_serial = arn:aws:iam::123456789012:mfa/franklin\nrole_session_name = {client}\n"
-        for client in (*CARRIED, "terraform")
+        for client in (*CARRIED, *OTHERS)
     )
 
 
@@ -74,7 +82,10 @@ class Seen:
     signed: dict[str, set[str]] = field(default_factory=dict)
     waited: dict[str, Answer] = field(default_factory=dict)
     questions: int = 0
+    expired: dict[str, Answer] = field(default_factory=dict)
     cancelled: dict[str, Answer] = field(default_factory=dict)
+    ini: dict[str, Answer] = field(default_factory=dict)
+    section: dict[str, str] = field(default_factory=dict)
     ran: list[str] = field(default_factory=list)
     terraform: subprocess.CompletedProcess[str] | None = None
     #: What `export --format dotenv` wrote, and the same session by `--format json`.
@@ -93,7 +104,12 @@ class Carrying:
 
     def environment(self, client: str) -> dict[str, str]:
         aims = dict.fromkeys(("SDK_STS_URL", "SDK_S3_URL"), self.emulator.url)
-        chosen = {"AWS_PROFILE": client, "AWS_SDK_LOAD_CONFIG": "1", "AWS_REGION": "us-east-1"}
+        chosen = {
+            "AWS_PROFILE": client,
+            "AWS_SDK_LOAD_CONFIG": "1",
+            "AWS_REGION": "us-east-1",
+            "AWS_DEFAULT_REGION": "us-east-1",
+        }
         places = {"AWS_CONFIG_FILE": str(self.home.directory / "tools.config"), "AWS_EC2_METADATA_DISABLED": "true"}
         return {**self.home.env, **aims, **chosen, **places}
 
@@ -149,6 +165,19 @@ class Carrying:
         self.seen.questions = self.home.asked() - before
         return found
 
+    def expired(self, clients: Sequence[str]) -> dict[str, Answer]:
+        """The same, and nobody comes."""
+        assert self.home.client("clear").status == 0
+        return self.ask(clients, "fresh")
+
+    def ini(self, client: str) -> Answer:
+        """A program that knows the keys by a section of its credentials file alone."""
+        file = self.home.directory / "exported"
+        places = {"AWS_SHARED_CREDENTIALS_FILE": str(file), "AWS_CONFIG_FILE": os.devnull}
+        environment = {**self.environment(client), **places, "AWS_PROFILE": SECTION}
+        with Program.running(client, environment) as program:
+            return program.call()
+
     def cancelled(self, clients: Sequence[str]) -> dict[str, Answer]:
         """The same, and somebody says no."""
         assert self.home.client("clear").status == 0
@@ -196,16 +225,23 @@ def play(carrying: Carrying) -> Seen:
     """The phases, in an order in which a code is never typed twice."""
     seen = carrying.seen
     carrying.answer()
-    for client in ({*S3_ONLY} & {*CARRIED}) | {"terraform"}:
+    for client in ({*S3_ONLY} & {*CARRIED}) | {*OTHERS}:
         carrying.open_s3(client)
     for start in range(0, len(CARRIED), BATCH):
         seen.first |= carrying.ask(CARRIED[start : start + BATCH], "call")
+    exported = carrying.home.client("export", SECTION, "--format", "ini")
+    (carrying.home.directory / "exported").write_text(exported.out)
+    assert exported.status == 0, exported
+    seen.section = carrying.home.client("export", SECTION, "--format", "json").json()
+    with ThreadPoolExecutor(max_workers=BATCH) as pool:
+        seen.ini = dict(zip(CARRIED, pool.map(carrying.ini, CARRIED), strict=True))
     if shutil.which("terraform"):
         seen.terraform = carrying.terraform()
     seen.file = carrying.home.client("export", named("boto3"), "--format", "dotenv").out
     seen.keys = carrying.home.client("export", named("boto3"), "--format", "json").json()
     seen.signed = {client: carrying.own(client) for client in (*CARRIED, "terraform")}
     seen.waited = carrying.waiting(WAITING)
+    seen.expired = carrying.expired(WAITING)
     seen.cancelled = carrying.cancelled(CARRIED)
     seen.ran = [str(each) for each in carrying.home.directory.rglob("PWNED")]
     return seen
@@ -228,6 +264,24 @@ def test_waiting_for_a_code(client: str, seen: Seen) -> None:
     """Nobody is asked on the SDK's terminal; the call goes on when the code was typed elsewhere, once for all."""
     assert seen.waited[client].ok, seen.waited[client]
     assert seen.questions == 1
+
+
+@pytest.mark.parametrize("client", WAITING)
+def test_nobody_comes(client: str, seen: Seen) -> None:
+    """The tool waits as long as the question lives, then fails; exit 3 is told as above."""
+    answer = seen.expired[client]
+    assert not answer.ok
+    assert answer.seconds >= PATIENCE - 2
+    assert ("nobody answered the question for identity in time" in answer.shown) is (client not in SILENT), answer
+
+
+@pytest.mark.parametrize("client", CARRIED)
+def test_ini(client: str, seen: Seen) -> None:
+    """The section as the tool's credentials file: a signed call with the very key that is in it."""
+    answer = seen.ini[client]
+    assert answer.ok, answer
+    assert answer.key in {None, seen.section["AccessKeyId"]}
+    assert answer.arn in {None, f"arn:aws:sts::234567890123:assumed-role/LongOps/{SECTION}"}
 
 
 @pytest.mark.parametrize("client", CARRIED)
