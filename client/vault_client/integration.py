@@ -49,8 +49,10 @@ class Hook:
     def of(cls, environ: Mapping[str, str]) -> Hook | None:
         """None where no function of ours takes what we print."""
         words = environ.get(VARIABLE, "").split(" ")
-        if len(words) != 6 or not all(word.isascii() and word.isdigit() for word in words[1:3]):
+        if len(words) < 4 or not all(word.isascii() and word.isdigit() for word in words[1:3]):
             return None
+        if len(words) != 6:  # `_vaultd_last` or `_vaultd_before` are of somebody else: nothing to go back to
+            words[4:] = [_NOTHING] * 2
         return None if sys.stdout.isatty() else cls(words)
 
     def whole(self, lines: str) -> str:
@@ -69,7 +71,7 @@ class Hook:
         """
         told = f"VAULTD_INTEGRATION='{self.name} {self.pid} {self.pid} 1 - -'"
         swept = f"{told} {client(self.name)} __sweep >/dev/null 2>&1"
-        return f'test -n "${{_vc_lines+x}}" || {swept} || :;\n'
+        return f'\\builtin test -n "${{_vc_lines+x}}" || {swept} || :;\n'
 
     def remember(self, shell: shells.Dialect, call: Call, profile: str) -> str:
         """The lines by which `use -` will find this `use`, and then the one before it."""
@@ -197,13 +199,11 @@ _BASH = r"""function vault-client {
     esac
   done
   case "$-" in
-  *[avx]*)
-    _vc_word=$-
-    { \builtin set +avx; } 2>/dev/null
+  *[aETkvx]*)
+    _vc_word=${-//[!aETkvx]/}
+    { \builtin set +aETkvx; } 2>/dev/null
     \vault-client "$@" || _vc_status=$?
-    case "$_vc_word" in *a*) \builtin set -a ;; esac
-    case "$_vc_word" in *v*) \builtin set -v ;; esac
-    case "$_vc_word" in *x*) \builtin set -x ;; esac
+    \builtin set "-$_vc_word"
     \builtin return "$_vc_status"
     ;;
   esac
@@ -254,6 +254,7 @@ _BASH_INIT = (
 _ZSH = r"""function vault-client {
   \builtin emulate -L zsh
   \builtin setopt no_aliases no_xtrace no_all_export no_warn_create_global
+  \builtin trap - DEBUG
   \builtin local _vc_word _vc_lines _vc_pid=$$ _vc_status=0
   case "${1-}" in
   (use|unuse) ;;

@@ -67,9 +67,14 @@ _BARE = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz012345678
 class Posix:
     """bash, zsh, dash, ksh and sh: nothing that POSIX does not have."""
 
+    __slots__ = ("call", "evaluation")
     fail = "false;"
-    #: How a person has the lines of a command evaluated.
-    evaluation = 'eval "$(%s)"'
+
+    def __init__(self) -> None:
+        #: How a person has the lines of a command evaluated.
+        self.evaluation = 'eval "$(%s)"'
+        #: Before a builtin's name, where the shell has a way past a function of that name.
+        self.call = ""
 
     @property
     def undo(self) -> str:
@@ -93,45 +98,52 @@ class Posix:
         parentheses are a pattern to some shells, and with a dot at its end because newlines there are lost.
         """
         if _BARE.issuperset(value):
-            return f"export {name}='{value}';"
+            return f"{self.call}export {name}='{value}';"
         octal = "".join("%%" if byte == 0x25 else f"\\{byte:03o}" for byte in os.fsencode(value))
-        return f"""export {name}="`printf '{octal}.'`"; export {name}="${{{name}%.}}";"""
+        made = f"""{self.call}export {name}="`{self.call}printf '{octal}.'`";"""
+        return f"""{made} {self.call}export {name}="${{{name}%.}}";"""
 
     def unset(self, name: str) -> str:
         """No such variable any more."""
-        return f"unset {name};"
+        return f"{self.call}unset {name};"
 
     def save(self, names: Iterable[str], holder: str) -> list[str]:
         """Keep the originals at the first `use`; at a later one put them back. `holder`: the shell's pid."""
-        kept = [f'if test -n "${{{name}+x}}"; then _vaultd_old_{name}=${name}; fi;' for name in names]
-        again = [f"""if test "${{VAULTD_SHELL:-}}" = '{holder}'; then""", *self._leave(), "fi;"]
-        head = 'if test -z "${_vaultd_saved+x}"; then'
+        kept = [f'if {self.call}test -n "${{{name}+x}}"; then _vaultd_old_{name}=${name}; fi;' for name in names]
+        again = [f"""if {self.call}test "${{VAULTD_SHELL:-}}" = '{holder}'; then""", *self._leave(), "fi;"]
+        head = f'if {self.call}test -z "${{_vaultd_saved+x}}"; then'
         return [head, *again, *kept, "_vaultd_saved=1;", "else", *self._back(names), "fi;"]
 
     def restore(self, names: Iterable[str]) -> list[str]:
         """Put the originals back and forget them; a shell that kept none only drops what is ours."""
-        forget = [f"unset _vaultd_old_{name};" for name in names]
-        head = 'if test -n "${_vaultd_saved+x}"; then'
-        return [head, *self._back(names), *forget, "unset _vaultd_saved;", "else", *self._leave(), "fi;"]
+        forget = [self.unset(f"_vaultd_old_{name}") for name in names]
+        head = f'if {self.call}test -n "${{_vaultd_saved+x}}"; then'
+        return [head, *self._back(names), *forget, self.unset("_vaultd_saved"), "else", *self._leave(), "fi;"]
 
     def _leave(self) -> list[str]:
         """Nothing of ours any more, nor the region that it chose."""
-        regions = [f'if test "${{{name}:-}}" = "${{VAULTD_REGION:-/}}"; then unset {name}; fi;' for name in REGION]
+        regions = [
+            f'if {self.call}test "${{{name}:-}}" = "${{VAULTD_REGION:-/}}"; then {self.unset(name)} fi;'
+            for name in REGION
+        ]
         return [*regions, *map(self.unset, OURS)]
 
     def region(self, region: str) -> list[str]:
         """The profile's region, unless the user set one: then both names say the user's."""
         ours = " ".join(self.set(name, region) for name in (*REGION, "VAULTD_REGION"))
-        free = 'test "${AWS_REGION:-}/${AWS_DEFAULT_REGION:-}" = "${VAULTD_REGION:-}/${VAULTD_REGION:-}"'
+        either = "${AWS_REGION:-}/${AWS_DEFAULT_REGION:-}"
+        test, export = f"{self.call}test", f"{self.call}export"
         return [
-            f"if {free}; then {ours}",
-            'elif test -z "${AWS_REGION:-}"; then export AWS_REGION="$AWS_DEFAULT_REGION";',
-            'elif test -z "${AWS_DEFAULT_REGION:-}"; then export AWS_DEFAULT_REGION="$AWS_REGION"; fi;',
+            f'if {test} "{either}" = "${{VAULTD_REGION:-}}/${{VAULTD_REGION:-}}"; then {ours}',
+            f'elif {test} -z "${{AWS_REGION:-}}"; then {export} AWS_REGION="$AWS_DEFAULT_REGION";',
+            f'elif {test} -z "${{AWS_DEFAULT_REGION:-}}"; then {export} AWS_DEFAULT_REGION="$AWS_REGION"; fi;',
         ]
 
     def _back(self, names: Iterable[str]) -> list[str]:
+        test, export = f"{self.call}test", f"{self.call}export"
         return [
-            f'if test -n "${{_vaultd_old_{name}+x}}"; then export {name}="$_vaultd_old_{name}"; else unset {name}; fi;'
+            f'if {test} -n "${{_vaultd_old_{name}+x}}"; then {export} {name}="$_vaultd_old_{name}"; '
+            f"else {self.unset(name)} fi;"
             for name in names
         ]
 
@@ -307,6 +319,8 @@ def calling(environ: Mapping[str, str], chosen: str | None) -> Dialect:
         return found
     if integrated := dialect(environ.get(INTEGRATION, "").partition(" ")[0]):
         integrated.evaluation = "%s"  # its function evaluates
+        if isinstance(integrated, Posix):
+            integrated.call = "\\builtin "
         return integrated
     parent = _parent_name()
     if parent in {"csh", "tcsh"}:

@@ -93,6 +93,8 @@ def test_names(name: str, profile: str, stub: Stub) -> None:
     assert f"VAULTD_PROFILE={profile}\0" in ended.out
 
 
+#: Of one's own, by names that the lines have, too.
+FUNCTIONS = ("test", "printf", "export", "unset", "eval", "trap", "local", "return", "use", "unuse", "env")
 MODES = {
     "bash": {
         "strict": "set -eu -o pipefail",
@@ -105,6 +107,12 @@ MODES = {
         "eval=false local=false return=false command=false printf=false builtin=false trap=false set=false "
         "vault-client=false",
         "trap": "trap 'echo int' INT",
+        "verbose": "set -v",
+        "debugger": "set -ET; trap 'echo $BASH_COMMAND >&2' DEBUG RETURN; trap 'echo failed >&2' ERR",
+        "keyword": "set -k",
+        "glob": "shopt -s failglob nocasematch extglob lastpipe; GLOBIGNORE='*'",
+        "functions": "".join(f"{each}() {{ echo {each}; }};" for each in FUNCTIONS),
+        "memory": "_vaultd_last='a b' _vaultd_before='$(touch PWNED)'",
     },
     "zsh": {
         "strict": "setopt err_exit no_unset pipe_fail",
@@ -118,6 +126,13 @@ MODES = {
         "aliases": "alias use=false unuse=false export=false unset=false test=false eval=false local=false "
         "return=false command=false print=false builtin=false trap=false setopt=false emulate=false vault-client=false",
         "trap": "TRAPINT() { print int }",
+        "debugger": "TRAPDEBUG() { print -u2 $ZSH_DEBUG_CMD }; TRAPZERR() { print -u2 failed }",
+        "sh": "emulate sh",
+        "csh": "emulate csh; setopt csh_junkie_loops csh_junkie_quotes csh_null_glob",
+        "quotes": "setopt rc_quotes null_glob glob_assign brace_ccl no_case_match verbose",
+        "functions": "".join(f"{each}() {{ echo {each}; }};" for each in [*FUNCTIONS, "print", "emulate", "setopt"]),
+        "global aliases": "alias -g INT=x zsh=y apply=z vaultd=w use=v unuse=u",
+        "memory": "_vaultd_last='a b' _vaultd_before='$(touch PWNED)'",
     },
 }
 
@@ -133,17 +148,17 @@ def test_whatever_the_shell_is_set_to(name: str, mode: str, stub: Stub) -> None:
     counted(stub)
     stub.answers["POST", "/v1/grants"] = refusing(stub)
     options = "echo $-; shopt" if name == "bash" else "echo $-; setopt"
-    if mode == "aliases":
+    if mode in {"aliases", "csh"}:  # emulate csh does not split words as the listing needs it
         options = ":"
     call = "\\vault-client"  # past the alias of that name, as people type it
     script = f"""
 {options}; echo ----
 {call} use a; {call} use b --region eu-west-1; {call} use -; {call} use -
-env; echo ----
+\\command env; echo ----
 {call} use nope || echo "failed $?"
 {call} unuse
 {options}; echo ----
-env
+\\command env
 """
     ended = spoken(name, script, stub, before=MODES[name][mode])
     before, used, failed, left = ended.out.split("----\n")
@@ -454,7 +469,7 @@ def test_doctor_says_what_to_type_here(stub: Stub, process: Run) -> None:
     assert "eval" not in ended.out
 
 
-@pytest.mark.parametrize("told_of", ["", "bash", "bash x 1 0 - -", "bash 1 1 0 -", "bash 1 1 0 - - -", "x  1 0 - -"])
+@pytest.mark.parametrize("told_of", ["", "bash", "bash x 1 0 - -", "bash 1 1", "x  1 0 - -"])
 def test_a_variable_that_is_not_of_our_function(told_of: str) -> None:
     """Read as no integration."""
     assert Hook.of({"VAULTD_INTEGRATION": told_of}) is None
@@ -470,6 +485,14 @@ def test_memory_is_lossless(profile: str, imds: bool) -> None:
     assert set(words) <= set("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._@+")
     assert again.operands == [profile]
     assert (again.value("region"), again.flag("imds")) == ("eu-west-1", imds)
+
+
+@pytest.mark.parametrize("told_of", ["bash 1 1 0 a b c", "bash 1 1 0 a", "bash 1 1 0"])
+def test_memory_of_other_words(told_of: str, process: Run) -> None:
+    """`_vaultd_last='a b'` of an environment: nothing to go back to, and `use` as ever, bound to its shell."""
+    back = process("use", "-", VAULTD_INTEGRATION=told_of)
+    assert (back.status, "no other profile was in use in this shell" in back.err) == (1, True)
+    assert process("use", "web-admin", VAULTD_INTEGRATION=told_of).out.endswith(": vaultd apply\n")
 
 
 def test_memory_that_was_changed() -> None:
