@@ -41,6 +41,7 @@ TABLE = {
 #: Raised on the control side only; never on the way to an SDK.
 CONTROL_ONLY = {
     "IdentityExists", "ProtocolMismatch", "UnknownGrant", "UnknownPrompt", "Refused", "NeedsPerson", "RotationStopped",
+    "NotImported",
 }  # fmt: skip
 
 
