@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 import stat
 
-from vault_client.awsfiles import AwsFile
+from vault_client.awsfiles import MOST_BYTES, AwsFile, beginning
 from vault_client.errors import MISCONFIGURED, Stop
 from vault_client.tables import clean, typed
 
@@ -35,11 +35,14 @@ def sections(path: str, *, otherwise: str) -> dict[str, dict[str, str]]:
 
     parser = configparser.RawConfigParser(default_section="\0", strict=False)
     try:
-        with open(path, encoding="utf-8") as lines:
-            parser.read_file(lines)
+        content = beginning(path, MOST_BYTES + 1)
+        if content is not None and len(content) <= MOST_BYTES:
+            parser.read_string(content.decode().replace("\r\n", "\n").replace("\r", "\n"))
+        why = "it is no file" if content is None else f"it has more than {MOST_BYTES // 1024 // 1024} MiB"
     except (OSError, UnicodeDecodeError, configparser.Error) as exc:
-        why = exc.strerror if isinstance(exc, OSError) else "it is not an INI file"
-        raise Stop(f"{path} cannot be read ({why}): correct it, or {otherwise}", MISCONFIGURED) from None
+        content, why = None, (exc.strerror if isinstance(exc, OSError) else None) or "it is not an INI file"
+    if content is None or len(content) > MOST_BYTES:
+        raise Stop(f"{path} cannot be read ({why}): correct it, or {otherwise}", MISCONFIGURED)
     return {name: dict(parser[name]) for name in parser.sections()}
 
 
@@ -169,13 +172,13 @@ def _changed(path: str) -> Stop:
 
 
 def _replace(path: str, target: str, before: bytes, content: bytes) -> None:
-    """Whole or not at all, with the mode and the group of what was there."""
+    """Whole or not at all, with the mode and the group of what was there.
+
+    Looked at before and, since a disk takes its time, once more at the end: another program's change is not undone.
+    """
     new = f"{target}.vaultd-{os.urandom(6).hex()}"
     try:
-        with open(target, "rb") as file:
-            found = os.fstat(file.fileno())
-            if file.read() != before:
-                raise _changed(path)
+        found = _unchanged(path, target, before)
         number = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
             with open(number, "wb") as file:
@@ -185,6 +188,7 @@ def _replace(path: str, target: str, before: bytes, content: bytes) -> None:
                     os.fchown(number, -1, found.st_gid)
                 os.fchmod(number, stat.S_IMODE(found.st_mode))
                 os.fsync(number)
+            _unchanged(path, target, before)
             os.rename(new, target)
         except BaseException:
             os.unlink(new)
@@ -193,6 +197,17 @@ def _replace(path: str, target: str, before: bytes, content: bytes) -> None:
     except OSError as exc:
         raise Stop(f"{clean(path)} cannot be written ({exc.strerror}) and is as it was: make room or mend its "
                    f"directory, then type the same again") from None  # fmt: skip
+
+
+def _unchanged(path: str, target: str, before: bytes) -> os.stat_result:
+    """Still the file that it was, of the same content. Raises Stop."""
+    number = os.open(target, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    with open(number, "rb") as file:
+        found = os.fstat(number)
+        _check_ours(found, path)
+        if _followed(path) != target or file.read(len(before) + 1) != before:
+            raise _changed(path)
+        return found
 
 
 def _sync(directory: str) -> None:

@@ -186,8 +186,9 @@ def _stored(call: Call, source: Source, row: Row) -> str:
 
 def _why(row: Row) -> str:
     if row.state == "taken":
-        return (f"not stored, as another key is stored as {clean(row.identity)}: type `vault-client remove "
-                f"{typed(row.identity)}` first, or leave it")  # fmt: skip
+        # it may be the one that this one was rotated into, so nobody is told to remove it
+        return (f"not stored, as another key is stored as {clean(row.identity)}, which stays in use; to see that, type "
+                f"`vault-client identities`")  # fmt: skip
     return row.message
 
 

@@ -220,3 +220,49 @@ def test_whatever_the_file(
     assert [line for number, line in enumerate(before, 1) if number not in removal.gone] == after
     found = sections(path, otherwise="x")
     assert not set(KEY_LINES) & set(found.get(name, {}))
+
+
+def test_one_that_changes_while_the_new_one_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`aws configure` writes while ours is on its way to the disk, which takes its time: its content stays."""
+    path = made(tmp_path / "credentials")
+    removal, sync = Removal(path, ["identity"]), os.fsync
+
+    def slow(number: int) -> None:
+        (tmp_path / "credentials").write_bytes(FILE + b"[new]\n" + KEY)
+        sync(number)
+
+    monkeypatch.setattr(os, "fsync", slow)
+    with pytest.raises(Stop, match="was changed by another program"):
+        removal.apply()
+
+    assert (tmp_path / "credentials").read_bytes() == FILE + b"[new]\n" + KEY
+    assert [each.name for each in tmp_path.iterdir()] == ["credentials"]
+
+
+def test_a_link_that_was_turned_meanwhile(tmp_path: Path) -> None:
+    """The target that was looked at is another file now, of the same content, and of others to write: it is left."""
+    path = made(tmp_path / "credentials")
+    removal = Removal(path, ["identity"])
+    (tmp_path / "credentials").unlink()
+    made(tmp_path / "elsewhere", mode=0o666)
+    os.link(tmp_path / "elsewhere", tmp_path / "credentials")
+
+    with pytest.raises(Stop):
+        removal.apply()
+
+    assert (tmp_path / "credentials").read_bytes() == FILE
+
+
+@pytest.mark.parametrize("make", [_fifo, lambda path: (path.unlink(), path.symlink_to("/dev/zero"))])
+def test_what_is_no_file_is_not_read(tmp_path: Path, make: Callable[[Path], object]) -> None:
+    """A FIFO would be waited for, and a device read for ever; so would a file that is none of the AWS CLI's."""
+    path = tmp_path / "credentials"
+    made(path)
+    make(path)
+    with pytest.raises(Stop, match="it is no file"):
+        sections(str(path), otherwise="type the key in")
+
+    path.unlink()
+    made(path, FILE + b"#" * (1 << 20))
+    with pytest.raises(Stop, match="it has more than 1 MiB"):
+        sections(str(path), otherwise="type the key in")

@@ -119,7 +119,7 @@ def test_another_key_under_the_name(home: Home, tmp_path: Path, emulator: Emulat
     ran = home.client("import", "aws-vault", "--stdin", "--yes", "--delete-source", stdin=PASSPHRASE + "\n")
 
     assert ran.status == 1
-    assert "another key is stored as identity: type `vault-client remove identity` first" in ran.err
+    assert "another key is stored as identity, which stays in use; to see that, type" in ran.err
     assert (keys / "identity").exists()
     body = {"backend": "file", "place": str(keys), "passphrase": PASSPHRASE, "name": "identity"}
     with pytest.raises(Exception, match="is not what is stored here, so it is not deleted there"):
