@@ -519,7 +519,8 @@ def test_ctrl_c_cancels(home: Home, emulator: Emulator) -> None:
 
 def test_check(home: Home) -> None:
     """All well: exit 0, each diagnosis once, with and without a daemon; `--json` is the contract's object."""
-    names = "settings permissions profiles store keys daemon port peers clock audit user".split()
+    first = ["settings", "permissions", "profiles", "store", "keys", "daemon"]
+    names = [*first, "port", "peers", "clock", "audit", "user"]
     running, told = home.run("vaultd", "check", "--json"), home.run("vaultd", "check")
     home.run("vaultd", "stop")
     stopped = home.run("vaultd", "check", "--json")
@@ -527,7 +528,7 @@ def test_check(home: Home) -> None:
     audit.chmod(0o666)
     wrong = home.run("vaultd", "check", "--json")
 
-    with_keeper = [*names[:6], "keeper", *names[6:]]
+    with_keeper = [*first, "keeper", *names[6:]]
     for ran, looked_at in ((running, with_keeper), (stopped, names)):
         assert ran.status == 0, ran
         assert [each["name"] for each in ran.json()["checks"]] == looked_at
