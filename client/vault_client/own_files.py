@@ -40,7 +40,7 @@ def checks(places: Places, environ: Mapping[str, str], remote: Remote) -> list[F
     if remote.served.grants is not None:
         found += _stale(remote)
     if remote.away:
-        found += _squatted(places)
+        found += _squatted(places, environ)
     return found
 
 
@@ -101,11 +101,14 @@ def _stale(remote: Remote) -> Iterator[Finding]:
 # ---- the port ----
 
 
-def _squatted(places: Places) -> list[Finding]:
-    """While vaultd is away, a client that is pointed at its port talks to whoever is there."""
+def _squatted(places: Places, environ: Mapping[str, str]) -> list[Finding]:
+    """While vaultd is away, a client that is pointed at its port talks to whoever is there. Of a shell that is, another
+    user's program there is the row on its endpoint.
+    """
     port = _port(places)
     owners = listeners(port)
-    if not owners:
+    pointed = f"http://127.0.0.1:{port}/" in environ.get("AWS_CONTAINER_CREDENTIALS_FULL_URI", "")
+    if not owners or (pointed and os.getuid() not in owners):
         return []
     who = "another program of yours" if os.getuid() in owners else f"the user with id {owners[-1]}"
     said = f"127.0.0.1:{port} is held by {who} while vaultd is away, which cannot start on it"

@@ -259,7 +259,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.owner.requests.append((self.command, self.path, body))
         self.owner.protocols.add(self.headers.get("Vaultd-Protocol"))
         self.close_connection = True
-        if self.path == "/v1/events":
+        if self.path == "/v1/events" and (self.command, self.path) not in self.owner.answers:
             self._stream()
         elif "?wait" in self.path and (self.command, self.path) not in self.owner.answers:
             self._wait()

@@ -160,6 +160,37 @@ def test_a_path_that_means_another_file_now(tmp_path: Path) -> None:
     assert other.stat().st_mode & 0o777 == 0o644
 
 
+def test_what_a_person_writes_may_be_read(stub: Stub, tmp_path: Path) -> None:
+    """config.toml of an ordinary umask is well, one that a group may write is not; links and sockets are left alone."""
+    environ = well(stub)
+    settings = stub.home / "config" / "config.toml"
+    settings.parent.mkdir(0o755)
+    settings.write_text("")
+    settings.chmod(0o644)
+    open_one = tmp_path / "elsewhere"
+    open_one.write_text("")
+    open_one.chmod(0o666)
+    (stub.home / "state" / "link").symlink_to(open_one)
+    (stub.run / "control.sock").chmod(0o777)
+    assert bad(stub, environ) == []
+    settings.chmod(0o664)
+
+    (row,) = bad(stub, environ)
+    assert row["message"] == f"{settings} may be written by other users (mode 664)"
+    assert row["remedy"] == f"type chmod 644 {settings}"
+
+
+def test_one_thing_is_one_row(stub: Stub) -> None:
+    """What daemon and client both see of a mode is told once; what the daemon alone sees is kept."""
+    said = f"{stub.home}/state may be written to by others"
+    environ = broken.with_check("permissions", said, "type `chmod 700`")(stub, well(stub))
+    assert [each["message"] for each in bad(stub, environ)] == [said]
+    (stub.home / "state").chmod(0o777)
+
+    (row,) = bad(stub, environ)
+    assert row["message"] == f"{stub.home}/state may be written by other users (mode 777)"
+
+
 def test_a_grant_that_came_back_keeps_its_token(stub: Stub) -> None:
     """Asked again before the file goes: a grant made meanwhile is not robbed of its token."""
     environ = broken.old_token(stub, well(stub))

@@ -266,13 +266,27 @@ def test_a_restart_is_said(tmp_path: Path) -> None:
 
 def test_too_many_readers_is_no_end(stub: Stub, watch: Watch) -> None:
     """Refused the stream, it asks every third second all the same."""
-    stub.events.put(None)  # its stream ends at once: asked again a second later
+    stub.answers["GET", "/v1/events"] = error(503, "TooManyReaders", "16 readers: type it again", 75)
     watched = watch()
-    watched.shows("q leaves")
+    watched.shows("InvalidToken")
     status(stub, store="keyring")
     lines = watched.shows("store keyring")
 
     assert "away" not in lines[0]
+    assert len([path for _, path, _ in stub.requests if path == "/v1/events"]) == 1
+
+
+def test_a_stream_that_was_cut_is_opened_again(stub: Stub, watch: Watch) -> None:
+    """A terminal that stood still for long: what was missed is read again, and nobody is said to be away."""
+    watched = watch()
+    watched.shows("InvalidToken")
+    stub.answers[PAST] = (200, {"events": [{**DENIED, "reason": "Locked"}]})
+    stub.emit({"event": "stream.cut", "reason": "slow"})
+    stub.events.put(None)
+    lines = watched.until(lambda lines: any("Locked" in line for line in lines))
+
+    assert not any("InvalidToken" in line for line in lines)
+    assert "unlocked" in lines[0]
 
 
 def test_a_key_works_while_the_daemon_hangs(stub: Stub, watch: Watch) -> None:
