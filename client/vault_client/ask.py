@@ -40,6 +40,9 @@ _LOCAL_FLAGS = 3
 #: The longest session of a role that is assumed from the MFA session (aws-facts §1.1).
 _CHAINED_SECONDS = 3600
 
+#: How often who waits for an answer elsewhere looks whether his caller still does.
+_LOOK = 1.0
+
 #: Questions one command goes through before it gives up: a daemon that asks for ever must not trap anybody.
 ROUNDS = 10
 
@@ -374,10 +377,12 @@ def wait_elsewhere(link: Link, prompt: dict[str, Any]) -> None:
     """Wait until somebody answered; Stop 3 when nobody did before the question expired. Counted as an asker: when the
     SDK that called us gives up, the question goes too, unless others are at it.
     """
+    caller = os.getppid()
     expires = epoch(prompt.get("expires_at"))
     left = 120.0 if expires is None else max(1.0, expires - time.time() + 5.0)
-    watch = link.open("GET", f"/v1/prompts/{prompt['id']}?wait&attend", seconds=left)
+    watch = link.open("GET", f"/v1/prompts/{prompt['id']}?wait&attend", seconds=_LOOK)
     try:
+        _until_over(watch, caller, left)
         outcome = _outcome(watch.reply())
     except Refusal as refusal:
         if refusal.status != 404:
@@ -388,3 +393,13 @@ def wait_elsewhere(link: Link, prompt: dict[str, Any]) -> None:
     if outcome != "answered":
         why = over(prompt, outcome)
         raise Stop(why.message, max(why.exit_status, NEEDS_PERSON))
+
+
+def _until_over(watch: Connection, caller: int, seconds: float) -> None:
+    """Go gives a credential_process 60 s, kills the `sh` between us and then waits for whoever still holds its pipe."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and not select.select([watch], [], [], _LOOK)[0]:
+        if os.getppid() != caller:
+            raise Stop(
+                "the program that wanted the keys has given up: run it again when the code is at hand", NEEDS_PERSON
+            )

@@ -22,7 +22,7 @@ import pytest
 
 from tests.client.conftest import CLIENT, Run
 from tests.client.shells import FLAGS, NAMES
-from tests.client.stub import KEYS, Stub, environment
+from tests.client.stub import KEYS, Stub, environment, mfa_required
 
 #: With all that base64 has, at every place, and longer than the longest token that AWS is known to give (4 kB).
 SECRET = "/+wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLE="
@@ -226,3 +226,23 @@ def test_shells_carry_what_others_cannot(value: str, stub: Stub) -> None:
     client = " ".join([*CLIENT, "export", "web-admin"])
 
     assert evaluated(["sh"], f'eval "$({client})"', stub)["AWS_SESSION_TOKEN"] == value
+
+
+def test_a_tool_that_gives_up(stub: Stub) -> None:
+    """Go kills the shell that it runs the line by, after 60 s: we leave the question with it, and let go of the pipe
+    that it reads, instead of waiting for an answer that nobody takes. Control: while the tool lives the question is
+    attended.
+    """
+    stub.answers["GET", "/v1/profiles/web-admin/credentials"] = mfa_required()
+    line = f"{' '.join(CLIENT)} credential-process web-admin; exit $?"
+    with subprocess.Popen(
+        ["sh", "-c", line], env=environment(stub), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as tool:
+        assert stub.attending.acquire(timeout=20)
+        assert not stub.left.is_set()
+        tool.kill()
+        out, err = tool.communicate(timeout=20)  # ends when nobody holds the pipes
+
+    assert stub.left.wait(20)
+    assert out == ""
+    assert err == "vault-client: the program that wanted the keys has given up: run it again when the code is at hand\n"
