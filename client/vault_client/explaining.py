@@ -28,7 +28,8 @@ _STEPS = {
     "assume_role": "AssumeRole",
     "assume_role_with_code": "AssumeRole with an MFA code",
 }
-#: What `--imds` has left at least, where a session's length allows (botocore's window, architecture.md §5).
+_SIGNED = {"assume_role": "session of the role before", "assume_role_with_code": "session of the role before"}
+#: As the daemon's warning at `use --imds` has it.
 _IMDS_SECONDS = 1200
 
 
@@ -64,8 +65,9 @@ def _row(call: Call, name: str) -> dict[str, Any]:
 def _step(number: int, step: dict[str, Any]) -> list[str]:
     kind = clean(_STEPS.get(step["kind"], step["kind"]))
     values = step.get("values") or ()
+    source = clean(step.get("source"))
     return [
-        f"{number}. {kind}, signed with the {clean(step.get('source')).replace('_', ' ')}",
+        f"{number}. {kind}, signed with the {_SIGNED.get(source, source.replace('_', ' '))}",
         *(f"     {clean(each.get('field')):<22}{clean(each.get('value')):<48}  {clean(each.get('source'))}"
           for each in values),
     ]  # fmt: skip
@@ -155,8 +157,8 @@ def _short(plan: dict[str, Any]) -> list[str]:
     seconds = plan["steps"][-1].get("duration_seconds") if plan["steps"] else None
     if not isinstance(seconds, int) or seconds >= _IMDS_SECONDS:
         return []
-    return [(f"with --imds a session of {span(seconds)} is too short: SDKs want 15 minutes left and ask every time, "
-            "so write duration_seconds = 3600")]  # fmt: skip
+    said = f"with --imds calls can fail with ExpiredToken, because sessions live {span(seconds)} and botocore keeps keys of"
+    return [f"{said} the metadata service for up to 10 minutes: type `use --imds --duration 1h`"]
 
 
 def _state(row: dict[str, Any]) -> list[str]:
