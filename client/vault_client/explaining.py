@@ -157,8 +157,8 @@ def _short(plan: dict[str, Any]) -> list[str]:
     seconds = plan["steps"][-1].get("duration_seconds") if plan["steps"] else None
     if not isinstance(seconds, int) or seconds >= _IMDS_SECONDS:
         return []
-    said = f"with --imds calls can fail with ExpiredToken, because sessions live {span(seconds)} and botocore keeps keys of"
-    return [f"{said} the metadata service for up to 10 minutes: type `use --imds --duration 1h`"]
+    said = f"with --imds calls can fail with ExpiredToken, because sessions live {span(seconds)} and botocore keeps"
+    return [f"{said} keys of the metadata service for up to 10 minutes: type `use --imds --duration 1h`"]
 
 
 def _state(row: dict[str, Any]) -> list[str]:

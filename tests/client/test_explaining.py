@@ -51,7 +51,7 @@ def test_how_long_a_code_lasts(told: Any) -> None:
 WRONG: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     (plan(ROLE_STEP, mfa_serial=None), {}, ("no MFA device is known, so AWS refuses a role whose policy asks for MFA: "
      "write mfa_serial = ARN under [profile web-admin] in ~/.aws/config")),
-    (plan(MFA, {**ROLE_STEP, "duration_seconds": 900}), {}, "with --imds calls can fail with ExpiredToken, because sessions live 15m"),
+    (plan(MFA, {**ROLE_STEP, "duration_seconds": 900}), {}, "with --imds calls can fail with ExpiredToken"),
     (plan(MFA, problems=["config:3 is \x1b[2J: mend it"]), {}, "config:3 is ?[2J: mend it"),
     (plan(MFA, ROLE_STEP), {"state": "locked"}, "vaultd is locked and serves nothing: type `vault-client unlock`"),
     (plan(MFA, ROLE_STEP), {"state": "mfa_required"}, "type `vault-client mfa identity`"),
