@@ -355,10 +355,17 @@ def _check_operands(command: Command, operands: list[str], tail: list[str], *, g
     if len(operands) > command.most:
         raise _misread(command, f"{operands[command.most]} is one too many")
     for operand in operands:
-        if not operand or not operand.isprintable():
+        if not operand or not (operand.isprintable() or _is_shown(operand)):
             raise _misread(command, "a name is empty or has characters that cannot be shown")
         if len(operand) > _LONGEST_NAME:
             raise _misread(command, f"a name has {len(operand)} characters, and no more than {_LONGEST_NAME} are taken")
+
+
+def _is_shown(text: str) -> bool:
+    """The contract's rule (interface.md §6), which lets the joiner of an emoji through."""
+    from vault_client.tables import clean
+
+    return clean(text) == text
 
 
 def _no_command(command: Command, operands: list[str], given: list[tuple[str, str]]) -> Stop:

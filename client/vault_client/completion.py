@@ -61,7 +61,7 @@ def _lines(arguments: list[str], environ: Mapping[str, str]) -> Iterator[str]:
         line = line[names.index(words[0]) + 1 :] if words[0] in names else line[1:]
         typed, words = line[-1], [word.text for word in line]
     for value, told in candidates(words or [""], environ):
-        if not value.isprintable():
+        if clean(value) != value:
             continue
         if typed is None:
             yield f"{value}\t{clean(told)}\n"

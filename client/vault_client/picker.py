@@ -66,7 +66,7 @@ def _rows(call: Call, purpose: str) -> list[Row]:
     used = habits.scores(call.environ)
     rows = [Row(each, used.get(str(each["profile"]), 0.0)) for each in body["profiles"]]
     # The command line takes no other name, either.
-    rows = [row for row in rows if row.name.isprintable() and 0 < len(row.name) <= _LONGEST_NAME]
+    rows = [row for row in rows if clean(row.name) == row.name and 0 < len(row.name) <= _LONGEST_NAME]
     if not rows:
         raise _nothing(body, purpose)
     rows.sort(key=lambda row: -row.used)
