@@ -32,7 +32,7 @@ import sys
 import termios
 from contextlib import suppress
 
-from vault_client.tables import Ink
+from vault_client.tables import Ink, clean
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ class Keys:
             return 0, ""
         if self._text[0] == "\x03":  # the end of the paste may never come
             return 1, "ctrl-c"
-        return 1, self._text[0] if self._text[0].isprintable() else ""
+        return 1, _text(self._text[0])
 
 
 def _key(text: str) -> tuple[int, str]:
@@ -115,7 +115,12 @@ def _key(text: str) -> tuple[int, str]:
         return 1, _NAMED[text[0]]
     if text[0] < " ":
         return 1, "ctrl-" + chr(ord(text[0]) + 0x40).lower()
-    return 1, text[0] if text[0].isprintable() else ""
+    return 1, _text(text[0])
+
+
+def _text(char: str) -> str:
+    """What may be shown (interface.md §6): the joiner of an emoji and private characters are letters of a name."""
+    return char if clean(char) == char else ""
 
 
 def _escaped(text: str) -> tuple[int, str]:
