@@ -180,6 +180,24 @@ def test_a_disk_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call
     assert [each.name for each in tmp_path.iterdir()] == ["credentials"]
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[identity]\naws_access_key_id = AKIAFRANKLIN00000001\naws_secret_access_key =\n  canary/secret\n",
+        b"[identity]\nregion = x\naws_secret_access_key = canary\n  /secret\naws_access_key_id = AKIAFRANKLIN0001\n",
+    ],
+)
+def test_a_secret_that_goes_on_below(tmp_path: Path, body: bytes) -> None:
+    """Without its first line the rest would be another key's value, or none: refused, and the file is as it was."""
+    path = made(tmp_path / "credentials", FILE.replace(b"[identity]\n" + KEY, b"") + body)
+    before = (tmp_path / "credentials").read_bytes()
+
+    with pytest.raises(Stop, match="would say something else without those lines"):
+        Removal(path, ["identity"]).apply()
+
+    assert (tmp_path / "credentials").read_bytes() == before
+
+
 _WORDS = st.text("abc =:;#[]", max_size=6)
 _LINES = st.one_of(
     st.sampled_from(["", "# a comment", "; another", "region = x", "aws_access_key_id = AKIA",
