@@ -10,8 +10,11 @@ import pytest
 
 from tests.keeper.rooms import ENDPOINT, KEY_ID, Home, add_franklin
 from tests.keeper.test_rotation import AWAY, FIRST, NO, OTHER, STEPS, Person
+from vaultd.aws import calls
 from vaultd.errors import IdentityBroken, RotationStopped, SessionRejected, StsUnavailable, UnknownIdentity
+from vaultd.keeper import remote
 from vaultd.model.rotation import GRACE
+from vaultd.store import one_call
 
 
 @pytest.fixture
@@ -317,3 +320,12 @@ async def test_a_young_key_at_iam(home: Home) -> None:
     with pytest.raises(StsUnavailable, match="rotated a moment ago"):
         await step()
     assert (await step()).did == "inactive"
+
+
+def test_a_slow_step_is_no_hang() -> None:
+    """A keeper that passes its deadline is killed, which would cost a key that is being made: a step that waits for
+    another one has the time of both, whatever keyring and AWS take of theirs.
+    """
+    keyring, aws = one_call.DEADLINE.total_seconds(), calls.DEADLINE
+    assert remote.DEADLINES["rotate"] > 2 * (4 * keyring + 4 * aws)
+    assert remote.DEADLINES["adopt"] > remote.DEADLINE > 0
