@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from vault_client.cli import COMMANDS
+from vault_client.commands import COMMANDS
 from vaultd.command import usage
 from vaultd.config import load_settings
 

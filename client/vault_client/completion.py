@@ -12,7 +12,8 @@ from __future__ import annotations
 import signal
 import sys
 
-from vault_client.cli import COMMANDS, Call
+from vault_client.cli import Call
+from vault_client.commands import COMMANDS, option_rows
 from vault_client.errors import Stop
 
 TYPE_CHECKING = False
@@ -92,8 +93,6 @@ def candidates(words: list[str], environ: Mapping[str, str]) -> Found:
 
 
 def _options(name: str) -> Found:
-    from vault_client.cli import option_rows
-
     for option, told in option_rows(name):
         yield f"--{option.partition('=')[0]}", told
 

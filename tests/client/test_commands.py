@@ -28,7 +28,7 @@ from tests.client.stub import (
     mfa_required,
 )
 from vault_client import __version__
-from vault_client.cli import COMMANDS
+from vault_client.commands import COMMANDS
 
 ROOT = Path(__file__).parents[2]
 KEY = {"AccessKeyId": "AKIAEXAMPLE00000WXYZ", "SecretAccessKey": SECRET}
