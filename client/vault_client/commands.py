@@ -125,7 +125,7 @@ _TABLE = (
     Command("doctor", "", "sdk profile=P fix yes json", "doctor:doctor",
             "what keeps this shell's tools from vaultd, and the remedy for each"),
     Command("log", "", "follow json profile=P", "show:log", "the audit log: who was given what, and why not"),
-    Command("shell-init", "bash|zsh|fish|pwsh", "", "integration:shell_init",
+    Command("shell-init", "bash|zsh|fish|pwsh", "", "functions:shell_init",
             "shell integration: what an rc file evaluates, so that use and unuse change the shell itself"),
     Command("completion", "bash|zsh|fish|pwsh", "", "completion:completion", "print the completion alone"),
     Command("prompt", "", "", "promptline:prompt", "profile·time-left, for a prompt; nothing where nothing is in use"),

@@ -213,7 +213,7 @@ def words_of(line: str, breaks: str = _BREAKS) -> list[Word]:
 
 def completion(call: Call) -> int:
     """Print the script."""
-    from vault_client.integration import chosen
+    from vault_client.functions import chosen
 
     call.out(script(chosen(call)))
     return 0
@@ -221,7 +221,7 @@ def completion(call: Call) -> int:
 
 def script(name: str) -> str:
     """What the shell evaluates to complete our command lines."""
-    from vault_client.integration import client
+    from vault_client.functions import client
 
     return _SCRIPTS[name].replace("@CLIENT@", client(name))
 

@@ -13,8 +13,8 @@ from vault_client import habits
 from vault_client.ask import settled
 from vault_client.cli import Call, brief
 from vault_client.errors import USAGE, Stop
+from vault_client.granting import asked_region, asked_seconds
 from vault_client.link import quoted
-from vault_client.point import asked_region, asked_seconds
 from vault_client.redirect import SECONDS, Redirect
 from vault_client.tables import clean, local
 

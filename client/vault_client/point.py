@@ -3,7 +3,6 @@
 Rules
 - The daemon's answer says what to set and unset; only what depends on this process's own environment is decided here:
   the proxies' exceptions, and a region that the user chose (interface.md §3).
-- No token leaves before the kernel said that the port it is good for is ours (security.md §1 T3).
 - `exec` looks for CMD before it asks for anything, then becomes it: no process of ours stays.
 """
 
@@ -14,13 +13,13 @@ from __future__ import annotations
 import os
 import sys
 
-from vault_client import habits
 from vault_client import shell as shells
 from vault_client.ask import settled
 from vault_client.cli import Call, brief
 from vault_client.errors import USAGE, Refusal, Stop
-from vault_client.link import PATIENCE, check_listener, quoted
-from vault_client.tables import clean, local, typed
+from vault_client.granting import ended, granted, variables_of, wanted
+from vault_client.link import quoted
+from vault_client.tables import local, typed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,11 +30,6 @@ if TYPE_CHECKING:
 
 #: A subshell's own grant, so that `unuse` in it knows that only `exit` undoes it.
 SUBSHELL = "VAULTD_SUBSHELL"
-_EXCEPTIONS = ("NO_PROXY", "no_proxy")
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-_LETTERS = frozenset("abcdefghijklmnopqrstuvwxyz")
-_DIGITS = frozenset("0123456789")
-_LONGEST_VALUE = 8192
 _COERCED = frozenset({"C.UTF-8", "C.utf8", "UTF-8"})
 
 
@@ -46,21 +40,21 @@ def use(call: Call) -> int:
     hook = _hook(call)
     if call.operands == ["-"]:
         call = _back(call, hook)
-    body = _grant_body(call, kind="shell")
+    body = wanted(call, kind="shell")
     if hook is not None:
         return _use_here(call, hook, body)
     if sys.stdout.isatty():
         return _subshell(call, body)
     shell = shells.calling(call.environ, call.value("shell"))
-    grant = _granted(call, body)
+    grant = granted(call, body)
     try:
         call.out(_lines(call, shell, grant, holder=_evaluator()))
     except BaseException:  # nobody has the token, and it would live for `[grants] max_age`
-        _revoke(call, str(grant["id"]))
+        ended(call, str(grant["id"]))
         raise
     _announce(call, grant, f"undo it with: {shell.undo}")
     if replaced := _replaced(call.environ):
-        _revoke(call, replaced)
+        ended(call, replaced)
     return 0
 
 
@@ -88,7 +82,7 @@ def _use_here(call: Call, hook: Hook, body: dict[str, Any]) -> int:
         _from_now_on()
         call.out(hook.whole(lines))
     except BaseException:
-        _revoke(call, str(grant["id"]))
+        ended(call, str(grant["id"]))
         raise
     _announce(call, grant, f"undo it with: {shell.undo}")
     _end_own(call, hook)
@@ -100,12 +94,12 @@ def _bound(call: Call, body: dict[str, Any]) -> dict[str, Any]:
     that ends by `unuse`.
     """
     try:
-        return _granted(call, body)
+        return granted(call, body)
     except Refusal as refusal:
         if refusal.code != "BadRequest" or "field pid" not in refusal.message:
             raise
     call.say("warning: vaultd cannot see this shell, so the grant does not end with it: type `vault-client unuse`")
-    return _granted(call, {name: value for name, value in body.items() if name != "pid"})
+    return granted(call, {name: value for name, value in body.items() if name != "pid"})
 
 
 def _from_now_on() -> None:
@@ -119,11 +113,11 @@ def _end_own(call: Call, hook: Hook) -> None:
     """The grant that this very shell held until now; a parent's that it inherited is not ours to end."""
     grant = call.environ.get("VAULTD_GRANT")
     if grant and not hook.forked and call.environ.get(shells.HOLDER) == str(hook.pid):
-        _revoke(call, grant, seconds=5.0)
+        ended(call, grant, seconds=5.0)
 
 
 def _lines(call: Call, shell: shells.Dialect, grant: dict[str, Any], *, holder: str) -> str:
-    variables = {**_variables(call.environ, grant), shells.HOLDER: holder}
+    variables = {**variables_of(call.environ, grant), shells.HOLDER: holder}
     region = None if call.value("region") else variables.get("AWS_REGION")
     if region:
         decided_there = (*shells.REGION, "VAULTD_REGION")
@@ -173,7 +167,7 @@ def unuse(call: Call) -> int:
         return 0
     call.out(shells.unuse_lines(shell))
     if grant:
-        _revoke(call, grant)
+        ended(call, grant)
     return 0
 
 
@@ -182,7 +176,7 @@ def exec_command(call: Call) -> int:
     if call.flag("imds") and call.flag("env"):
         raise Stop("exec: --imds and --env exclude each other: choose one", USAGE)
     program = find_program(call.tail[0], call.environ)
-    grant = _granted(call, _grant_body(call, kind="exec"))
+    grant = granted(call, wanted(call, kind="exec"))
     environment = _environment(call, grant)
     if call.flag("env"):
         environment = _static(call, grant, environment)
@@ -192,142 +186,10 @@ def exec_command(call: Call) -> int:
     return 126
 
 
-def _grant_body(call: Call, *, kind: str) -> dict[str, Any]:
-    body: dict[str, Any] = {"kind": kind}
-    if call.flag("imds"):
-        body["imds"] = True
-    if (region := call.value("region")) is not None:
-        body["region"] = asked_region(region)
-    if (duration := call.value("duration")) is not None:
-        body["duration_seconds"] = asked_seconds(duration)
-    if not call.operands:  # last: nobody chooses for a command line that cannot be meant
-        from vault_client.picker import choose
-
-        call.operands.append(choose(call, "exec" if kind == "exec" else "use"))
-    return {"profile": call.operands[0], **body}
-
-
-def asked_region(text: str) -> str:
-    """As the daemon will take it: `[a-z]{2,}(-[a-z0-9]+)+`, without the import of re."""
-    first, *parts = text.split("-")
-    fits = len(text) <= 63 and len(first) >= 2 and not set(first) - _LETTERS
-    if not (fits and parts and all(part and not set(part) - _LETTERS - _DIGITS for part in parts)):
-        raise Stop(f"--region {brief(text)} is no region: give one such as eu-west-1", USAGE)
-    return text
-
-
-def asked_seconds(text: str) -> int:
-    """Of --duration, within what AWS gives."""
-    count, unit = text[:-1], text[-1:]
-    if unit not in _UNITS or not (count.isascii() and count.isdigit()):
-        raise Stop(f"--duration {brief(text)} is no length of time: write it as 45m or 2h", USAGE)
-    seconds = int(count) * _UNITS[unit]
-    if not 900 <= seconds <= 43200:
-        raise Stop(f"--duration {brief(text)} is not what AWS allows: choose from 15m to 12h", USAGE)
-    return seconds
-
-
-def _granted(call: Call, body: dict[str, Any]) -> dict[str, Any]:
-    grant: dict[str, Any] = settled(call.link, "POST", "/v1/grants", body, token_code=call.token_code)
-    try:
-        _check_shape(grant)
-        _check_grant(grant, imds=call.flag("imds"))
-        habits.count(call.environ, call.operands[0])
-    except BaseException:  # Ctrl-C, too: nobody would know of it
-        if isinstance(grant, dict):
-            _revoke(call, str(grant.get("id")))
-        raise
-    return grant
-
-
-def _check_shape(grant: Any) -> None:
-    """What is set is of interface.md's list, and one line of text: a process that took the daemon's place names no PATH
-    and no PROMPT_COMMAND for a shell that would obey it, and nothing here ends in a traceback between grant and lines.
-    """
-    try:
-        variables, unset = dict(grant["set"]), list(grant["unset"])
-        texts = [grant["id"], grant["profile"], *variables.values(), *(grant.get("warnings") or ())]
-    except (TypeError, ValueError, KeyError, AttributeError):
-        raise _no_grant("an answer that is no grant") from None
-    for name in (*variables, *unset):
-        if name not in shells.MANAGED:
-            raise _no_grant(f"the variable {brief(clean(name))}, which is none of those that use and exec set")
-    if not all(map(_is_line, texts)):
-        raise _no_grant("a value that is no line of text")
-
-
-def _is_line(text: object) -> bool:
-    if not isinstance(text, str) or len(text) > _LONGEST_VALUE:
-        return False
-    try:
-        shown = text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")  # a path may be of any bytes
-    except UnicodeEncodeError:
-        return False
-    return clean(shown) == shown
-
-
-def _no_grant(what: str) -> Stop:
-    return Stop(f"vaultd sent {what}, so nothing was set: look who answers with `vaultd status`, or type "
-                "`vaultd restart`")  # fmt: skip
-
-
-def _check_grant(grant: dict[str, Any], *, imds: bool) -> None:
-    variables, unset = grant["set"], grant["unset"]
-    wanted, others = (shells.IMDS, shells.CONTAINER) if imds else (shells.CONTAINER, shells.IMDS)
-    if set(others) & set(variables):  # an SDK that finds both asks the one that was not meant
-        raise Stop("vaultd sent the variables of the other endpoint, so none was used: type `vaultd restart`")
-    if imds and ("AWS_EC2_METADATA_DISABLED" in variables or "AWS_EC2_METADATA_DISABLED" not in unset):
-        raise Stop("vaultd left the metadata endpoint switched off, so it was not used: type `vaultd restart`")
-    for name in wanted[:2] if imds else wanted[:1]:
-        again = "type the same again, for another port" if imds else ""
-        check_listener(_own_port(str(variables.get(name, "")), closed=imds), again=again)
-
-
-def _own_port(url: str, *, closed: bool) -> int:
-    """The port of a URL on 127.0.0.1; `closed`: nothing but the slash that AWS CLI 2 needs comes after it."""
-    scheme, _, rest = url.partition("://")
-    host, _, path = rest.partition("/")
-    name, _, port = host.partition(":")
-    if scheme != "http" or name != "127.0.0.1" or not (port.isascii() and port.isdigit() and len(port) <= 5):
-        raise Stop("vaultd sent an address that is not on 127.0.0.1, so it was not used: type `vaultd restart`")
-    if closed and (path or not rest.endswith("/")):
-        raise Stop("vaultd sent a metadata address that does not end in its port and a slash, which AWS CLI 2 needs, "
-                   "so it was not used: type `vaultd restart`")  # fmt: skip
-    return int(port)
-
-
-def _revoke(call: Call, grant: str, *, seconds: float = PATIENCE) -> None:
-    try:
-        call.link.call("DELETE", f"/v1/grants/{quoted(grant)}", seconds=seconds)
-    except Refusal:
-        pass  # it is over already
-    except Stop as stop:
-        call.say(stop.message)
-
-
-def _variables(environ: Mapping[str, str], grant: dict[str, Any]) -> dict[str, str]:
-    """What to set, with the proxies' exceptions extended rather than replaced, and VAULTD_REGION for a --region."""
-    variables: dict[str, str] = dict(grant["set"])
-    for name, other in (_EXCEPTIONS, _EXCEPTIONS[::-1]):
-        # Programs read one of the two spellings: a new one must not hide what the other says.
-        present = environ.get(name) or environ.get(other) or ""
-        variables[name] = _extended(present, variables.get(name, "127.0.0.1,localhost"))
-    if region := variables.get("AWS_REGION"):
-        variables["VAULTD_REGION"] = region
-    return variables
-
-
-def _extended(present: str, wanted: str) -> str:
-    entries = [entry.strip() for entry in present.split(",") if entry.strip()]
-    if "*" in entries:
-        return present
-    return ",".join([*entries, *(entry for entry in wanted.split(",") if entry not in entries)])
-
-
 def _environment(call: Call, grant: dict[str, Any]) -> dict[str, str]:
     """This process's environment as CMD or the subshell gets it."""
     environment = _uncoerced(dict(call.environ))
-    variables = _variables(call.environ, grant)
+    variables = variables_of(call.environ, grant)
     chosen = _chosen_region(call.environ)
     if chosen and not call.value("region"):
         variables.pop("VAULTD_REGION", None)
@@ -362,7 +224,7 @@ def _static(call: Call, grant: dict[str, Any], environment: dict[str, str]) -> d
     """Keys instead of the endpoint. The grant ends at once: nobody holds its token, and it would pin the session."""
     path = f"/v1/profiles/{quoted(call.operands[0])}/credentials"
     keys = settled(call.link, "GET", path, None, token_code=call.token_code, carried=False)
-    _revoke(call, grant["id"])
+    ended(call, grant["id"])
     for name in (*shells.CONTAINER, "AWS_EC2_METADATA_DISABLED", "VAULTD_GRANT"):
         environment.pop(name, None)
     environment["AWS_ACCESS_KEY_ID"] = keys["AccessKeyId"]
@@ -402,7 +264,7 @@ def _become(call: Call, grant: dict[str, Any], program: str, arguments: list[str
     try:
         os.execve(program, arguments, environment)  # noqa: S606 - becoming CMD is what exec is
     except OSError as exc:
-        _revoke(call, grant["id"])
+        ended(call, grant["id"])
         missing = isinstance(exc, FileNotFoundError)  # a script whose interpreter is gone, too
         raise Stop(f"{program} cannot be run ({exc.strerror}): check its first line and mode, then type it again",
                    127 if missing else 126) from exc  # fmt: skip
@@ -411,7 +273,7 @@ def _become(call: Call, grant: dict[str, Any], program: str, arguments: list[str
 def _subshell(call: Call, body: dict[str, Any]) -> int:
     chosen = call.value("shell") or call.environ.get("SHELL") or "/bin/sh"
     program = find_program(chosen, call.environ)
-    grant = _granted(call, {**body, "pid": os.getpid()})
+    grant = granted(call, {**body, "pid": os.getpid()})
     environment = _environment(call, grant)
     environment[SUBSHELL] = grant["id"]
     _announce(call, grant, "this is a subshell, type exit to leave it")

@@ -28,7 +28,7 @@ from tests.client.shells import (
 )
 from tests.client.stub import GRANT_ROW, SECRET, TOKEN, Stub, environment, error
 from tests.client.test_shell import variables
-from vault_client import integration
+from vault_client import functions
 from vault_client.cli import Call
 from vault_client.errors import Stop
 from vault_client.integration import Hook, remembered
@@ -529,12 +529,12 @@ def test_the_program_that_is_called(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     monkeypatch.setattr("sys.argv", [str(program)])
     monkeypatch.setenv("PATH", str(program.parent))
 
-    assert integration.client("bash") == r"\command vault-client"
-    assert integration.client("pwsh") == "& (Get-Command -CommandType Application -TotalCount 1 vault-client)"
+    assert functions.client("bash") == r"\command vault-client"
+    assert functions.client("pwsh") == "& (Get-Command -CommandType Application -TotalCount 1 vault-client)"
     monkeypatch.setenv("PATH", "/usr/bin")
-    assert integration.client("zsh") == rf"\command '{program}'"
-    assert integration.client("fish") == f"command '{program}'"
-    assert integration.client("pwsh") == f"& '{program}'"
+    assert functions.client("zsh") == rf"\command '{program}'"
+    assert functions.client("fish") == f"command '{program}'"
+    assert functions.client("pwsh") == f"& '{program}'"
 
 
 def test_powershell_function(process: Run) -> None:
