@@ -416,7 +416,7 @@ class Daemon:
             await self._handover.close()
         if self._doors is not None:
             await self._doors.close_all()
-        await self.broker.stop()
+        await asyncio.gather(self.broker.stop(), self.rotations.stop())
         self.grants.flush()
         self.audit.flush_now()
         if self._serving:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from tests.keeper.rooms import ENDPOINT, KEY_ID, Home, add_franklin
+from tests.keeper.rooms import ENDPOINT, KEY_ID, Home, add_franklin, franklin
 from tests.keeper.test_rotation import AWAY, FIRST, NO, OTHER, STEPS, Person
 from vaultd.aws import calls
 from vaultd.errors import IdentityBroken, RotationStopped, SessionRejected, StsUnavailable, UnknownIdentity
@@ -85,6 +86,17 @@ async def test_a_list_that_lags_at_the_swap(person: Person) -> None:
     assert person.aws() == {KEY_ID: True}
 
     person.home.iam.table[FIRST] = made
+    assert (await person.step()).did == "inactive"
+
+
+async def test_an_old_key_that_was_added_under_another_name_meanwhile(person: Person) -> None:
+    """Imported as `work` while the rotation was under way: it would be dead there, so it is left Active."""
+    await person.until("swapped")
+    await person.keeper.add(replace(franklin(), identity="work"), endpoint=ENDPOINT)
+
+    assert "is stored as work, too" in (await person.refused()).message
+    assert person.aws() == {KEY_ID: True, FIRST: True}
+    await person.keeper.remove("work")
     assert (await person.step()).did == "inactive"
 
 

@@ -185,3 +185,33 @@ async def test_going_on_begins_nothing(started: Started) -> None:
     body = await started.ok("POST", ROUTE, {"wish": "on"})
     assert (body["did"], body["done"], body["identity"]["rotation"]) == ("over", True, None)
     assert (await started.refused("POST", ROUTE, {"wish": "end"}))[0] == 400
+
+
+async def test_a_stop_waits_for_the_new_key(started: Started) -> None:
+    """`vaultd stop` while AWS makes the key: it is stored first, and no other step begins."""
+    iam = started.house.iam
+    await started.with_session()
+    await started.ok("POST", ROUTE, {})
+    iam.hold = hold = asyncio.Event()
+    making = asyncio.ensure_future(started.ok("POST", ROUTE, {}))
+    while not any(verb == "create" for verb, _ in iam.asked):  # noqa: ASYNC110 - it comes through a socket
+        await asyncio.sleep(0)
+    stopping = asyncio.ensure_future(started.daemon.rotations.stop())
+    await asyncio.wait({stopping}, timeout=0)
+    assert not stopping.done()
+    hold.set()
+    await stopping
+
+    assert (await making)["did"] == "pending"
+    assert (await started.refused("POST", ROUTE, {}))[1]["code"] == "StsUnavailable"
+
+
+async def test_a_key_that_aws_does_not_list_is_not_looked_for_each_minute(started: Started) -> None:
+    """Its age is not known, and will not be by asking again: once a day is enough."""
+    clock, iam = started.house.clock, started.house.iam
+    assert isinstance(clock, FakeClock)
+    iam.table.clear()
+    await started.with_session()
+    await clock.advance(600)
+
+    assert iam.asked == [("keys", "")]

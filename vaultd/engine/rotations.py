@@ -9,6 +9,7 @@ Rules (aws-facts §2.1, architecture.md §6.5)
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
 from datetime import timedelta
@@ -26,6 +27,7 @@ from vaultd.model.text import nearest, shown, typed
 
 #: Between two looks at whether a grace is over; after AWS was not there; a day after a refusal.
 LOOK_SECONDS, AWAY_SECONDS, REFUSED_SECONDS = 60.0, 600.0, 86400.0
+STOP_SECONDS = 10.0
 #: Steps that changed nothing are no line in the audit log.
 _QUIET = frozenset({"tried", "kept", "over"})
 
@@ -53,6 +55,8 @@ class Rotations:
         self._changed = changed
         #: Name → boottime before which nothing is done unasked.
         self._resting: dict[str, float] = {}
+        self._under_way: set[asyncio.Task[Rotated]] = set()
+        self._stopping = False
 
     async def step(
         self,
@@ -74,9 +78,7 @@ class Rotations:
                 token_code = None if code is not None else token_code  # one code is sent once
                 handle = await self._broker.sign_in(name, serial, ground.endpoint, requester=requester, token_code=code)
             try:
-                rotated = await self._custody.rotate(
-                    name, endpoint=ground.endpoint, handle=handle, wish=wish, grace=grace
-                )
+                rotated = await self._taken(name, ground, handle, wish, grace)
             except SessionRejected:
                 self._broker.sign_out(name)  # the keeper has dropped it; the next turn asks for a code
                 continue
@@ -88,6 +90,30 @@ class Rotations:
         raise StsUnavailable(
             f"IAM twice refused an MFA session that AWS had just given: type `vault-client rotate {typed(name)}` again."
         )
+
+    async def _taken(
+        self, name: str, ground: Ground, handle: MfaHandle | None, wish: Wish, grace: timedelta | None
+    ) -> Rotated:
+        if self._stopping:
+            raise StsUnavailable(f"vaultd stops; type `vaultd start`, then `vault-client rotate {typed(name)}`")
+        task = asyncio.ensure_future(
+            self._custody.rotate(name, endpoint=ground.endpoint, handle=handle, wish=wish, grace=grace)
+        )
+        self._under_way.add(task)
+        task.add_done_callback(self._landed)
+        await asyncio.wait({task})
+        return task.result()
+
+    def _landed(self, task: asyncio.Task[Rotated]) -> None:
+        self._under_way.discard(task)
+        if not task.cancelled():
+            task.exception()  # of a step that nobody waits for any more: the next one tells
+
+    async def stop(self) -> None:
+        """No step begins any more; one that is under way has 10 s: ended in between, it would cost the new key."""
+        self._stopping = True
+        if self._under_way:
+            await asyncio.wait(set(self._under_way), timeout=STOP_SECONDS)
 
     async def run(self) -> None:
         """A permanent task of the daemon; ends only by cancellation."""
@@ -117,13 +143,13 @@ class Rotations:
         if over:
             await self._end(identity, ground, handle)
         else:
-            await self._custody.date(identity.name, endpoint=ground.endpoint, handle=handle)
+            dated = await self._custody.date(identity.name, endpoint=ground.endpoint, handle=handle)
+            if dated.key_created is None:  # AWS does not list it: whoever uses it next is told
+                self._resting[identity.name] = self._clock.boottime() + REFUSED_SECONDS
             self._changed()
 
     async def _end(self, identity: Identity, ground: Ground, handle: MfaHandle | None) -> None:
-        rotated = await self._custody.rotate(
-            identity.name, endpoint=ground.endpoint, handle=handle, wish="end", grace=None
-        )
+        rotated = await self._taken(identity.name, ground, handle, "end", None)
         if rotated.did == "kept":  # by AWS's clock it is not over, or a person was faster
             self._resting[identity.name] = self._clock.boottime() + AWAY_SECONDS
         log.info("end grace identity=%s did=%s", shown(identity.name), rotated.did)

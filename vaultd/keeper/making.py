@@ -52,7 +52,7 @@ class Making:
         """Write down what will be made."""
         asked = self._identities.identity(order.name)
         key = await self._identities.key(order.name)
-        await self._refuse_shared(key)
+        await self.refuse_shared(order.name, key.access_key_id)
         listed = await self._keys.listed(order)
         order.still()
         if not self._identities.holds(asked):
@@ -64,15 +64,14 @@ class Making:
         grace = GRACE if order.grace is None else order.grace
         return self._intend(order, Rotation("intent", str(uuid4()), (mine.id,), self._keys.now(), grace), mine)
 
-    async def _refuse_shared(self, key: IdentityKey) -> None:
+    async def refuse_shared(self, name: str, key_id: str) -> None:
         """The same key under another name would be dead there once it is Inactive."""
-        name = key.identity
         mine = self._identities.identity(name)
         for each in self._identities.all():
-            if each.name == name or (each.user_arn, each.key_ending) != (mine.user_arn, mine.key_ending):
+            if each.name == name or (each.user_arn, each.key_ending) != (mine.user_arn, key_id[-4:]):
                 continue
             other = await self._identities.stored_id(each.name)
-            if other == key.access_key_id:
+            if other == key_id:
                 raise RotationStopped(
                     f"the key of {shown(name)} is stored as {shown(each.name)}, too, which would be left with a dead "
                     f"one; type `vault-client remove {typed(each.name)}`, then `vault-client rotate {typed(name)}`"

@@ -138,6 +138,7 @@ class KeyRotation:
         await self._check_new(order, rotation, listed)
         if all(each.id != rotation.old for each in listed):  # deleted elsewhere: there is nothing left to wait for
             return await self._finished(order, rotation)
+        await self._making.refuse_shared(order.name, rotation.old)  # it may have been added since the beginning
         last_used = await self._keys.last_used(order, rotation.old)
         try:
             await self._keys.set(order, rotation.old, active=False)
