@@ -6,7 +6,7 @@ import os
 import sys
 import time
 
-from vault_client.cli import Call
+from vault_client.cli import Call, brief
 from vault_client.errors import MISCONFIGURED, UNREACHABLE, Stop
 from vault_client.link import quoted
 from vault_client.tables import Ink, ago, clean, epoch, local, peer_text, skew, span, table, typed
@@ -192,10 +192,27 @@ def log(call: Call) -> int:
             call.json(body)
         else:
             call.out("".join(show(event) for event in body["events"]))
+            _of_nobody(call, body)
         return 0
     seen: int | None = None
     while True:  # again after a cut: whoever pauses his terminal for long is told all the same
         seen = _follow(call, show, seen=seen)
+
+
+def _of_nobody(call: Call, body: dict[str, Any]) -> None:
+    """No line may mean a wrong name; one of a profile that is gone from the config is none."""
+    profile = call.value("profile")
+    if not profile or body["events"]:
+        return
+    names = [each["profile"] for each in _rows(call.link.call("GET", "/v1/profiles"), "profiles")]
+    if profile not in names:
+        import difflib
+
+        close = [typed(each) for each in difflib.get_close_matches(brief(profile), names, n=3)]
+        meant = f" Did you mean {', '.join(close)}?" if close else ""
+        call.say(
+            f"no line is about {clean(brief(profile))}, and no profile has that name.{meant} Type `vault-client list`"
+        )
 
 
 def _audit(call: Call, *, most: int | None = None) -> str:

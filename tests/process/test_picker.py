@@ -110,6 +110,17 @@ def test_near_misses(home: Home, line: str, meant: str) -> None:
     assert home.link("GET", "/v1/grants")["grants"] == []
 
 
+def test_a_log_of_nobody(home: Home, emulator: Emulator) -> None:
+    """The log of a name that no line and no profile has says so, and the nearest; one that is unused is just silent."""
+    home.use("web-admin", emulator)
+    wrong, right, unused = (home.client("log", "--profile", name) for name in ("web-admim", "web-admin", "audit"))
+
+    assert (wrong.status, wrong.out) == (0, "")
+    assert "no profile has that name. Did you mean web-admin?" in wrong.err
+    assert (right.err, unused.err) == ("", "")
+    assert "grant.create" in right.out
+
+
 def test_a_near_grant(home: Home, emulator: Emulator) -> None:
     """Grants are found by their ids alone: a cut one is refused, and the way to the list is named."""
     grant = home.use("web-admin", emulator)["VAULTD_GRANT"]
