@@ -220,6 +220,29 @@ async def test_remove_while_the_key_is_made(person: Person) -> None:
     assert person.home.index.load() == ()
 
 
+async def test_a_key_that_is_stored_while_the_name_is_removed(person: Person, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The new key gets its line while `remove` waits for the keyring: it goes with the rest of the name."""
+    keyring, gate, waiting = person.home.keyring, asyncio.Event(), asyncio.Event()
+    assert keyring is not None
+    drop = keyring.drop
+
+    async def slow(item: str) -> None:
+        waiting.set()
+        await gate.wait()
+        await drop(item)
+
+    await person.step()
+    monkeypatch.setattr(keyring, "drop", slow)
+    removing = asyncio.ensure_future(person.keeper.remove("franklin"))
+    await waiting.wait()
+    assert (await person.step()).did == "pending"
+    gate.set()
+    await removing
+
+    assert person.stored() == []
+    assert person.home.index.load() == ()
+
+
 async def test_another_key_while_the_new_one_is_made(person: Person) -> None:
     """`add --replace` overtakes the rotation: its key goes at AWS, and the line of the other key says nothing of it."""
     await person.step()

@@ -23,7 +23,6 @@ from vaultd.keeper import codec
 from vaultd.model import limits
 from vaultd.model.credentials import Identity, IdentityKey
 from vaultd.model.partitions import Endpoint, parse_arn
-from vaultd.model.rotation import Rotation
 from vaultd.model.text import nearest, shown, typed
 
 log = logging.getLogger(__name__)
@@ -163,95 +162,58 @@ class Identities:
         """Drop key, then line; those of a rotation that is under way, too."""
         self._entry(name)
         store = self._open_store()
-        for entry in self._lines(name):
-            await store.drop(_item(entry.uuid))
-            self._keys.pop(entry.uuid, None)
+        dropped: set[str] = set()
+        while left := [entry for entry in self.lines(name) if entry.uuid not in dropped]:  # a step may add one
+            for entry in left:
+                await store.drop(_item(entry.uuid))
+                self._keys.pop(entry.uuid, None)
+                dropped.add(entry.uuid)
         self._save(tuple(each for each in self._entries if each.identity.name != name))
 
     async def detect(self, name: str, *, endpoint: Endpoint) -> Sequence[str]:
         """The usable serials of `name`'s user."""
         return await self._devices(await self.key(name), endpoint=endpoint)
 
-    # ---- for a rotation ----
+    # ---- for a rotation (exchange.py) ----
 
     def holds(self, asked: Identity) -> bool:
         """Is the key that `asked` had when a call began still one of that name, in use or just rotated out of it?"""
         mine = (asked.user_arn, asked.key_ending, asked.created)
-        lines = (each.identity for each in self._lines(asked.name))
+        lines = (each.identity for each in self.lines(asked.name))
         return any((each.user_arn, each.key_ending, each.created) == mine for each in lines)
 
     def note(self, name: str, **changes: Any) -> Identity:
         """One replace of the index: what is said of the active key's identity (`rotation`, `key_created`)."""
         entry = self._entry(name)
         identity = replace(entry.identity, **changes)
-        self._put(name, (self._line(entry, identity), *(each for each in self._lines(name) if each is not entry)))
+        self.put(name, (self.line(entry, identity), *(each for each in self.lines(name) if each is not entry)))
         return identity
 
     async def stored(self, name: str, uuid: str) -> IdentityKey | None:
         """The key under an item that no line may name yet."""
-        item = await self._store_or_locked().load(_item(uuid))
+        item = await self.open_store().load(_item(uuid))
         return None if item is None else codec.stored_key(item, name=name, uuid=uuid)
-
-    async def stored_id(self, name: str) -> str:
-        """The id of the key in use; empty where the store has none that is good."""
-        try:
-            return (await self.key(name)).access_key_id
-        except IdentityBroken:
-            return ""
 
     async def keep(self, key: IdentityKey, *, uuid: str) -> None:
         """Store a key that no line names yet; read back by the store."""
-        await self._store_or_locked().save(_item(uuid), codec.key_item(key, uuid=uuid))
+        await self.open_store().save(_item(uuid), codec.key_item(key, uuid=uuid))
 
     async def forget(self, uuid: str) -> None:
         """Drop the item of a key."""
         self._keys.pop(uuid, None)
-        await self._store_or_locked().drop(_item(uuid))
+        await self.open_store().drop(_item(uuid))
 
-    def begin_swap(self, name: str, key_id: str, *, created: datetime, rotation: Rotation) -> Identity:
-        """One replace: the new key, stored under `rotation.item`, is a pending line beside the active one."""
-        active, store = self._entry(name), self._store_or_locked()
-        fresh = replace(
-            active.identity,
-            key_ending=key_id[-4:],
-            created=self._clock.now().replace(microsecond=0),
-            key_created=created,
-            rotation=None,
-        )
-        identity = replace(active.identity, rotation=rotation)
-        pending = self._make_entry(fresh, rotation.item, store.backend, generation=store.generation, state="pending")
-        self._put(name, (self._line(active, identity), pending))
-        return identity
+    def active(self, name: str) -> Entry:
+        """The line of the key in use. Raises UnknownIdentity."""
+        return self._entry(name)
 
-    def swap(self, name: str, rotation: Rotation) -> Identity:
-        """One replace: the pending key is the active one, and the other way round."""
-        active = self._entry(name)
-        pending = next(each for each in self._lines(name) if each.state == "pending")
-        identity = replace(pending.identity, mfa_serial=active.identity.mfa_serial, rotation=rotation)
-        old = replace(active.identity, rotation=None)
-        self._put(name, (self._line(pending, identity, "active"), self._line(active, old, "retired")))
-        return identity
-
-    async def end_rotation(self, name: str) -> Identity:
-        """One replace: only the active line is left. Every other key of the name is dropped first: a kill in between
-        leaves a line without a key, never a key without a line.
-        """
-        active = self._entry(name)
-        for each in self._lines(name):
-            if each is not active:
-                await self.forget(each.uuid)
-        active = self._entry(name)
-        identity = replace(active.identity, rotation=None)
-        self._put(name, (self._line(active, identity),))
-        return identity
-
-    def _store_or_locked(self) -> IdentityStore:
+    def open_store(self) -> IdentityStore:
         """A rotation's step goes on after whoever asked for it has gone, and a lock may come in between."""
         if self.store is None:
             raise Locked("vaultd is locked; run `vault-client unlock`")
         return self.store
 
-    def _line(
+    def line(
         self, entry: Entry, identity: Identity, state: Literal["active", "pending", "retired"] | None = None
     ) -> Entry:
         """A line with another identity or state over the same item."""
@@ -259,10 +221,17 @@ class Identities:
             identity, entry.uuid, entry.backend, generation=entry.generation, state=state or entry.state
         )
 
-    def _lines(self, name: str) -> tuple[Entry, ...]:
+    def pending(self, identity: Identity, uuid: str) -> Entry:
+        """A line of a key that was just stored under `uuid`, and is not in use."""
+        store = self.open_store()
+        return self._make_entry(identity, uuid, store.backend, generation=store.generation, state="pending")
+
+    def lines(self, name: str) -> tuple[Entry, ...]:
+        """All of a name's."""
         return tuple(each for each in self._entries if each.identity.name == name)
 
-    def _put(self, name: str, lines: tuple[Entry, ...]) -> None:
+    def put(self, name: str, lines: tuple[Entry, ...]) -> None:
+        """One replace of the index: those are the name's lines."""
         self._save((*(each for each in self._entries if each.identity.name != name), *lines))
 
     # ---- adding ----
@@ -280,8 +249,8 @@ class Identities:
         await store.save(_item(uuid), codec.key_item(key, uuid=uuid))
         try:
             self._replaceable(identity.name, replace=replace)  # again: another `add` may have come first
-            before = self._lines(identity.name)
-            self._put(identity.name, (self._make_entry(identity, uuid, store.backend, generation=store.generation),))
+            before = self.lines(identity.name)
+            self.put(identity.name, (self._make_entry(identity, uuid, store.backend, generation=store.generation),))
         except VaultdError:
             await store.drop(_item(uuid))
             raise

@@ -26,6 +26,7 @@ from vaultd.errors import (
     VaultdError,
 )
 from vaultd.keeper.custody import Identities
+from vaultd.keeper.exchange import Exchange
 from vaultd.keeper.user_keys import MINUTE, Order, UserKeys, denied, did, own, two_keys
 from vaultd.model.credentials import IdentityKey
 from vaultd.model.rotation import GRACE, USABLE_WITHIN, Rotation
@@ -40,8 +41,9 @@ log = logging.getLogger(__name__)
 class Making:
     """Intent → create → stored. It remembers only what may be forgotten: for which intents AWS was not asked yet."""
 
-    def __init__(self, *, identities: Identities, keys: UserKeys) -> None:
+    def __init__(self, *, identities: Identities, exchange: Exchange, keys: UserKeys) -> None:
         self._identities = identities
+        self._exchange = exchange
         self._keys = keys
         #: Items of intents for which no key can have been made.
         self._unasked: set[str] = set()
@@ -70,7 +72,7 @@ class Making:
         for each in self._identities.all():
             if each.name == name or (each.user_arn, each.key_ending) != (mine.user_arn, key_id[-4:]):
                 continue
-            other = await self._identities.stored_id(each.name)
+            other = await self._exchange.stored_id(each.name)
             if other == key_id:
                 raise RotationStopped(
                     f"the key of {shown(name)} is stored as {shown(each.name)}, too, which would be left with a dead "
@@ -153,7 +155,7 @@ class Making:
 
     def _pend(self, order: Order, rotation: Rotation, key_id: str, made: NewKey | ListedKey) -> Rotated:
         rotation = replace(rotation, stage="pending", since=self._keys.now(), new=key_id)
-        identity = self._identities.begin_swap(order.name, key_id, created=made.created, rotation=rotation)
+        identity = self._exchange.begin_swap(order.name, key_id, created=made.created, rotation=rotation)
         return did("pending", identity, rotation)
 
     # ---- what became of it ----

@@ -19,6 +19,7 @@ from datetime import datetime
 from vaultd.engine.seams import Clock, Iam, ListedKey, Rotated, Sts
 from vaultd.errors import IdentityBroken, RoleDenied, RotationStopped, StsUnavailable
 from vaultd.keeper.custody import Identities
+from vaultd.keeper.exchange import Exchange
 from vaultd.keeper.making import Making
 from vaultd.keeper.user_keys import Order, UserKeys, denied, did, no_such_key
 from vaultd.model.credentials import Identity, IdentityKey, MfaSession
@@ -38,7 +39,8 @@ class KeyRotation:
         self._iam = iam
         self._clock = clock
         self._keys = UserKeys(identities=identities, sts=sts, iam=iam, clock=clock)
-        self._making = Making(identities=identities, keys=self._keys)
+        self._exchange = Exchange(identities, clock)
+        self._making = Making(identities=identities, exchange=self._exchange, keys=self._keys)
         #: Item → (successes in a row, boottime of the first look).
         self._looks: dict[str, tuple[int, float]] = {}
 
@@ -126,7 +128,7 @@ class KeyRotation:
 
     def _swap(self, order: Order, rotation: Rotation) -> Rotated:
         rotation = replace(rotation, stage="swapped", since=self._keys.now())
-        identity = self._identities.swap(order.name, rotation)
+        identity = self._exchange.swap(order.name, rotation)
         self._looks.pop(rotation.item, None)
         log.info("swap key identity=%s key=%s", shown(order.name), identity.key_ending)
         return did("swapped", identity, rotation)
@@ -190,7 +192,7 @@ class KeyRotation:
     async def _finished(self, order: Order, rotation: Rotation) -> Rotated:
         order.still()
         self._keys.current(order, rotation)
-        identity = await self._identities.end_rotation(order.name)
+        identity = await self._exchange.end_rotation(order.name)
         log.info("delete key identity=%s key=%s", shown(order.name), rotation.old[-4:])
         return did("deleted", identity, rotation)
 
@@ -233,7 +235,7 @@ class KeyRotation:
         self._keys.current(order, rotation)
         await self._identities.forget(rotation.item)
         self._looks.pop(rotation.item, None)
-        return did("abandoned", await self._identities.end_rotation(order.name), rotation)
+        return did("abandoned", await self._exchange.end_rotation(order.name), rotation)
 
     async def _made(
         self, order: Order, rotation: Rotation, listed: tuple[ListedKey, ...], kept: IdentityKey | None
