@@ -6,6 +6,7 @@ given an address of ours, which leads to the real one.
 Rules
 - The real URL is told once, to a socket of this user (the kernel's table says whose it is), for the exact path; then,
   or after `seconds`, nobody listens any more. Any other request gets 404 and learns nothing.
+- Others may read the address, too: their connections end before a byte is read, and take no browser's place.
 - Nothing is written to a disk: a file would be closed to the browsers of snap and flatpak, and would stay after a kill.
 """
 
@@ -77,6 +78,9 @@ class Redirect:
         """A browser opens connections ahead and leaves them empty, so each is read when it says something."""
         with suppress(OSError):
             came, _ = self._listener.accept()
+            if not self._ours(came):
+                came.close()
+                return
             came.setblocking(False)
             if len(self._open) >= _MOST:
                 self._end(next(iter(self._open)))
@@ -91,9 +95,10 @@ class Redirect:
         except OSError:
             piece = b""
         heard += piece
-        if piece and b"\r\n\r\n" not in heard and len(heard) <= _LONGEST:
+        whole = b"\r\n\r\n" in heard
+        if piece and not whole and len(heard) <= _LONGEST:
             return False
-        told = self._wanted(came, bytes(heard))
+        told = whole and self._wanted(came, bytes(heard))
         if told:  # before the answer goes out: nobody comes second
             self._listener.close()
         with suppress(OSError):
@@ -115,7 +120,14 @@ class Redirect:
         asked = len(words) == 3 and words[0] == "GET" and secrets.compare_digest(words[1].encode(), self._path.encode())
         if not asked or hosts != [f"127.0.0.1:{self._port}"]:  # by another name: a page that was rebound to us
             return False
-        return self._whoever or owner_of(came.getpeername()[1], self._port) in {None, os.getuid()}
+        return self._ours(came)
+
+    def _ours(self, came: socket.socket) -> bool:
+        """At accept, and once more before the URL is told (security.md §1 T1)."""
+        try:
+            return self._whoever or owner_of(came.getpeername()[1], self._port) in {None, os.getuid()}
+        except OSError:  # he has reset it: nobody is there
+            return False
 
     def _found(self) -> bytes:
         fields = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import struct
 import threading
 from collections.abc import Iterator
 from contextlib import closing
@@ -108,8 +109,13 @@ def test_nobody_comes() -> None:
 
 def test_another_users_socket_is_refused(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     """He may read the address from argv; the kernel says whose socket it is."""
-    monkeypatch.setattr(os, "getuid", lambda: 4711)
-    assert served.ask().startswith(b"HTTP/1.1 404")
+    with closing(socket.create_connection(("127.0.0.1", served.port), 10)) as before:
+        assert b"404" in served.ask("GET / HTTP/1.1")  # the first was accepted by now, as one of ours
+        monkeypatch.setattr(os, "getuid", lambda: 4711)
+        before.sendall(f"GET {served.path} HTTP/1.1\r\nHost: 127.0.0.1:{served.port}\r\n\r\n".encode())
+        assert before.recv(4096).startswith(b"HTTP/1.1 404")
+    with closing(socket.create_connection(("127.0.0.1", served.port), 10)) as after:
+        assert after.recv(4096) == b""
     monkeypatch.undo()
     assert b"303" in served.ask()
 
@@ -138,3 +144,38 @@ def test_a_browser_on_an_ipv6_socket() -> None:
         theirs.connect(("::ffff:127.0.0.1", ours))
         assert owner_of(theirs.getsockname()[1], ours) == os.getuid()
         assert owner_of(theirs.getsockname()[1], ours, tables=("/proc/net/tcp",)) == -1  # control
+
+
+def test_one_who_breaks_off_ends_nothing(served: Served) -> None:
+    """A request without its end is none, however it ends: anybody may read the address from argv, and reset his
+    connection before its owner was looked up.
+    """
+    begun = f"GET {served.path} HTTP/1.1\r\nHost: 127.0.0.1:{served.port}".encode()
+    reset = socket.create_connection(("127.0.0.1", served.port), 10)
+    reset.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    reset.sendall(begun)
+    assert b"404" in served.ask("GET / HTTP/1.1")  # the first has been read by now
+    reset.close()
+    with closing(socket.create_connection(("127.0.0.1", served.port), 10)) as half:
+        half.sendall(begun)
+        half.shutdown(socket.SHUT_WR)
+        assert half.recv(4096) == b""
+    assert b"303" in served.ask()
+    assert served.end() is True
+
+
+def test_other_users_make_no_browser_lose_its_place(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their connections end as they come, before a byte is read, so that none of ours has to make room."""
+    foreign: set[int] = set()
+    monkeypatch.setattr("vault_client.redirect.owner_of", lambda theirs, _: 4711 if theirs in foreign else os.getuid())
+    with closing(socket.create_connection(("127.0.0.1", served.port), 10)) as ours:
+        ours.sendall(f"GET {served.path} HTTP/1.1\r\n".encode())
+        for _ in range(40):
+            with closing(socket.socket()) as theirs:
+                theirs.settimeout(10)
+                theirs.bind(("127.0.0.1", 0))
+                foreign.add(theirs.getsockname()[1])
+                theirs.connect(("127.0.0.1", served.port))
+                assert theirs.recv(1) == b""
+        ours.sendall(f"Host: 127.0.0.1:{served.port}\r\n\r\n".encode())
+        assert ours.recv(4096).startswith(b"HTTP/1.1 303")
