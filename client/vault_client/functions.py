@@ -116,7 +116,7 @@ _BASH = r"""function vault-client {
   *": vaultd print") \builtin printf '%s\n' "$_vc_lines" ;;
   "false;") \builtin [ "${BASHPID:-$$}" = "$$" ] || \builtin [ -t 1 ] || \builtin printf '%s\n' "$_vc_lines" ;;
   esac
-  if \builtin [ -n "$_vc_trap" ]; then \builtin eval "$_vc_trap"; else \builtin trap - INT; fi
+  if \builtin [ -n "$_vc_trap" ]; then \builtin eval "\builtin $_vc_trap"; else \builtin trap - INT; fi
   \builtin return "$_vc_status"
 }
 """

@@ -111,7 +111,7 @@ MODES = {
         "debugger": "set -ET; trap 'echo $BASH_COMMAND >&2' DEBUG RETURN; trap 'echo failed >&2' ERR",
         "keyword": "set -k",
         "glob": "shopt -s failglob nocasematch extglob lastpipe; GLOBIGNORE='*'",
-        "functions": "".join(f"{each}() {{ echo {each}; }};" for each in FUNCTIONS),
+        "functions": "trap 'echo int' INT;" + "".join(f"{each}() {{ echo {each}; }};" for each in FUNCTIONS),
         "memory": "_vaultd_last='a b' _vaultd_before='$(touch PWNED)'",
     },
     "zsh": {

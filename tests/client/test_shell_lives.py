@@ -65,6 +65,18 @@ def test_a_substitution_ends_no_grant_of_the_shell(name: str, stub: Stub) -> Non
 
 
 @pytest.mark.parametrize("name", POSIX)
+def test_a_substitution_of_its_own(name: str, stub: Stub) -> None:
+    """As docs/shell.md says it: the grant is bound to the brackets, and x is what was asked."""
+    counted(stub)
+    script = 'vault-client use a; x=$(vault-client use b >/dev/null; echo "$VAULTD_PROFILE"); echo "$x $VAULTD_PROFILE"'
+    ended = spoken(name, script, stub)
+
+    assert ended.out == "b a\n"
+    assert len({each["pid"] for each in made(stub)}) == 2
+    assert revoked(stub) == []
+
+
+@pytest.mark.parametrize("name", POSIX)
 def test_verbose(name: str, stub: Stub) -> None:
     """`set -v` shows what the shell reads, and no token."""
     counted(stub)
