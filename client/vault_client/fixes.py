@@ -3,11 +3,10 @@
 Rules
 - Safe is what nobody can miss: modes of vaultd's own files, tokens of grants that have ended, and variables of a shell,
   which only that shell can unset: their line goes to stdout for its eval. No byte of ~/.aws is changed.
-- Each change is shown before it is made, and looked at again as it is made: a path may have come to mean another file.
+- Each change is shown before it is made, and looked at again as it is made: a path may have come to mean another file,
+  so what is changed is the very file that was seen (device and inode), by no link, and with no other name.
 """
 
-# pathlib may not load at start-up (architecture.md §2), so os.path it is.
-# ruff: noqa: PTH108
 from __future__ import annotations
 
 import os
@@ -45,12 +44,13 @@ _YES = frozenset({"y", "yes"})
 
 
 class Mode:
-    """A file or directory that others may read or write."""
+    """A file or directory that others may read or write. `found`: as it was seen."""
 
-    __slots__ = ("before", "path", "wanted")
+    __slots__ = ("before", "path", "seen", "wanted")
 
-    def __init__(self, path: str, before: int, wanted: int) -> None:
-        self.path, self.before, self.wanted = path, before, wanted
+    def __init__(self, path: str, found: os.stat_result, wanted: int) -> None:
+        self.path, self.wanted = path, wanted
+        self.before, self.seen = stat.S_IMODE(found.st_mode), _same(found)
 
     @property
     def line(self) -> str:
@@ -58,14 +58,14 @@ class Mode:
         return f"chmod {self.wanted:03o} {typed(self.path)}    (mode {self.before:03o} → {self.wanted:03o})"
 
     def apply(self, call: Call) -> str:  # noqa: ARG002 - the file tells all
-        """By descriptor: what is changed is what was looked at, and no link is followed."""
+        """By descriptor: what is changed is what was looked at."""
         try:
             number = os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError as exc:
             return str(exc.strerror)
         try:
             found = os.fstat(number)
-            if found.st_uid != os.getuid() or not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
+            if not ours(found) or _same(found) != self.seen:
                 return "it is another file now"
             os.fchmod(number, stat.S_IMODE(found.st_mode) & self.wanted)
         except OSError as exc:
@@ -76,12 +76,12 @@ class Mode:
 
 
 class Stale:
-    """The token file of a grant that has ended."""
+    """The token file of a grant that has ended. `found`: as it was seen."""
 
-    __slots__ = ("path",)
+    __slots__ = ("path", "seen")
 
-    def __init__(self, path: str) -> None:
-        self.path = path
+    def __init__(self, path: str, found: os.stat_result) -> None:
+        self.path, self.seen = path, _same(found)
 
     @property
     def line(self) -> str:
@@ -90,18 +90,39 @@ class Stale:
 
     def apply(self, call: Call) -> str:
         """Asked once more: no grant of that name lives."""
-        name = self.path.rpartition("/")[2].removesuffix(".token")
+        folder, _, name = self.path.rpartition("/")
         try:
-            if any(each.get("id") == name for each in call.link.call("GET", "/v1/grants")["grants"]):
+            if any(f"{each.get('id')}.token" == name for each in call.link.call("GET", "/v1/grants")["grants"]):
                 return "its grant lives"
-            os.unlink(self.path)
+            return self._remove(folder, name)
         except FileNotFoundError:
             return ""
         except OSError as exc:
             return str(exc.strerror)
         except Stop as stop:
             return stop.message
+
+    def _remove(self, folder: str, name: str) -> str:
+        """By the directory's descriptor: it may have become a link to another one."""
+        number = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            if _same(os.stat(name, dir_fd=number, follow_symlinks=False)) != self.seen:
+                return "it is another file now"
+            os.unlink(name, dir_fd=number)
+        finally:
+            os.close(number)
         return ""
+
+
+def ours(found: os.stat_result) -> bool:
+    """A directory of this user's, or a file of his with no other name: another may be anybody's (interface.md §1)."""
+    if found.st_uid != os.getuid():
+        return False
+    return stat.S_ISDIR(found.st_mode) or (stat.S_ISREG(found.st_mode) and found.st_nlink == 1)
+
+
+def _same(found: os.stat_result) -> tuple[int, int]:
+    return found.st_dev, found.st_ino
 
 
 def mend(call: Call, found: list[Finding], shell: shells.Dialect, listed: str) -> int:

@@ -3,18 +3,19 @@ sits on the port while vaultd is away.
 
 Rules (interface.md §1)
 - Directories are 0700 and files 0600. What a person writes himself (`config.toml`) may be read by others, not written.
-- Links, sockets and what belongs to others are not ours to judge here: the daemon refuses those by name.
+- Links (hard ones, too), what is behind one, sockets and what belongs to others are not ours to judge here: the daemon
+  refuses those by name.
 """
 
 # pathlib may not load at start-up (architecture.md §2), so os.path it is.
-# ruff: noqa: PTH112, PTH120, PTH123, PTH208
+# ruff: noqa: PTH112, PTH114, PTH120, PTH123, PTH208
 from __future__ import annotations
 
 import os
 import stat
 from contextlib import suppress
 
-from vault_client.fixes import Mode, Stale
+from vault_client.fixes import Mode, Stale, ours
 from vault_client.link import listeners
 from vault_client.shadows import Finding
 from vault_client.tables import typed
@@ -47,20 +48,21 @@ def checks(places: Places, environ: Mapping[str, str], remote: Remote) -> list[F
 # ---- modes ----
 
 
-def _modes(places: Places, environ: Mapping[str, str]) -> Iterator[tuple[str, int, int]]:
-    """Path, mode, and the bits of it that must go."""
+def _modes(places: Places, environ: Mapping[str, str]) -> Iterator[tuple[str, os.stat_result, int]]:
+    """Path, what is there, and the bits of its mode that must go."""
     own = dict.fromkeys([places.run, f"{places.run}/grants", places.state, places.data])
     for folder, bits in [*((each, _OURS) for each in own), (_config(places, environ), _HIS)]:
         for path in [folder, *_inside(folder)]:
             with suppress(OSError):
                 found = os.lstat(path)
-                mine = found.st_uid == os.getuid() and (stat.S_ISDIR(found.st_mode) or stat.S_ISREG(found.st_mode))
-                if mine and found.st_mode & bits:
-                    yield path, stat.S_IMODE(found.st_mode), bits
+                if ours(found) and found.st_mode & bits:
+                    yield path, found, bits
 
 
 def _inside(folder: str) -> list[str]:
     """Its files; what else there is was not made by us, or is in the list of its own."""
+    if os.path.islink(folder):
+        return []
     try:
         names = sorted(os.listdir(folder))[:_MOST]
     except OSError:
@@ -75,10 +77,11 @@ def _config(places: Places, environ: Mapping[str, str]) -> str:
     return (base.rstrip("/") if base.startswith("/") else f"{environ.get('HOME', '').rstrip('/')}/.config") + "/vaultd"
 
 
-def _loose(path: str, mode: int, bits: int) -> Finding:
+def _loose(path: str, seen: os.stat_result, bits: int) -> Finding:
+    mode = stat.S_IMODE(seen.st_mode)
     wanted = mode & ~bits
     said = f"{path} may be {'written' if mode & _HIS else 'read'} by other users (mode {mode:03o})"
-    return Finding("permissions", said, f"type chmod {wanted:03o} {typed(path)}", fix=Mode(path, mode, wanted))
+    return Finding("permissions", said, f"type chmod {wanted:03o} {typed(path)}", fix=Mode(path, seen, wanted))
 
 
 # ---- tokens ----
@@ -93,9 +96,12 @@ def _stale(remote: Remote) -> Iterator[Finding]:
     """The daemon removes a token's file with its grant; what it could not is good for nothing, and looks like more."""
     live = {str(each.get("id")) for each in remote.served.grants or []}
     for path in remote.tokens:
-        if path.rpartition("/")[2].removesuffix(_TOKEN) not in live and os.path.lexists(path):
+        if path.rpartition("/")[2].removesuffix(_TOKEN) in live:
+            continue
+        with suppress(FileNotFoundError):
+            found = os.lstat(path)
             said = f"{path} is the token of a grant that has ended"
-            yield Finding("tokens", said, f"type rm {typed(path)}", fix=Stale(path))
+            yield Finding("tokens", said, f"type rm {typed(path)}", fix=Stale(path, found))
 
 
 # ---- the port ----

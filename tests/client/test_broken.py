@@ -15,7 +15,7 @@ from tests.client.conftest import CLIENT
 from tests.client.stub import GRANT_ROW, TOKEN, Stub, environment
 from tests.client.terminal import OnTerminal
 from vault_client.cli import Call
-from vault_client.fixes import Mode
+from vault_client.fixes import Mode, Stale
 
 Terminal = Callable[..., OnTerminal]
 IDS = [each.title.replace(" ", "-") for each in CASES]
@@ -144,20 +144,86 @@ def test_in_a_shell(stub: Stub) -> None:
     assert ended.stdout == "gone\n"
 
 
-def test_a_path_that_means_another_file_now(tmp_path: Path) -> None:
-    """A link that was put there between the look and the change is not followed. Control: a file is changed."""
+@pytest.mark.parametrize("how", ["link", "hard link", "another file"])
+def test_a_path_that_means_another_file_now(tmp_path: Path, how: str) -> None:
+    """What was put there between the look and the change is left alone. Control: the file that was seen is changed."""
     file, other = tmp_path / "file", tmp_path / "other"
     for each in (file, other):
         each.write_text("x")
         each.chmod(0o644)
     call = Call(operands=[], tail=[], options={}, environ={})
-    assert Mode(str(file), 0o644, 0o600).apply(call) == ""
+    fix = Mode(str(file), file.lstat(), 0o600)
+    assert fix.apply(call) == ""
     assert file.stat().st_mode & 0o777 == 0o600
-    file.unlink()
-    file.symlink_to(other)
+    file.rename(tmp_path / "seen")  # its inode is given to nobody else
+    if how == "link":
+        file.symlink_to(other)
+    elif how == "hard link":
+        file.hardlink_to(other)
+    else:
+        other.rename(file)
+        other = file
 
-    assert Mode(str(file), 0o644, 0o600).apply(call) != ""
+    assert fix.apply(call) != ""
     assert other.stat().st_mode & 0o777 == 0o644
+
+
+def test_a_file_with_another_name(stub: Stub) -> None:
+    """The other one may be anybody's, so its mode is neither told nor changed. Control: without it, it is."""
+    environ = broken.open_file(stub, well(stub))
+    file, name = stub.home / "state" / "sessions.sealed", stub.home.parent / "elsewhere"
+    seen = file.lstat()
+    name.hardlink_to(file)
+    call = Call(operands=[], tail=[], options={}, environ={})
+    assert bad(stub, environ) == []
+    assert Mode(str(file), seen, 0o600).apply(call) != ""
+    assert file.stat().st_mode & 0o777 == 0o644
+    name.unlink()
+    assert [each["name"] for each in bad(stub, environ)] == ["permissions"]
+
+
+@pytest.mark.parametrize("folder", ["state", "config", "run/grants"])
+def test_what_is_behind_a_link(stub: Stub, tmp_path: Path, folder: str) -> None:
+    """A directory that is a link leads to files of something else (a repository of dotfiles, a shared disk): none of
+    them is told, changed or removed.
+    """
+    environ = well(stub)
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    for name in ("gone.token", "notes"):
+        (theirs / name).write_text("")
+        (theirs / name).chmod(0o666)
+    ours = stub.home / folder
+    if ours.exists():
+        ours.rename(tmp_path / "before")
+    ours.symlink_to(theirs)
+    before = tree(theirs)
+    ended = doctor(stub, environ, "--fix", "--yes")
+
+    assert "theirs" not in ended.stderr
+    assert not {"permissions", "tokens"} & {each["name"] for each in bad(stub, environ)}
+    assert tree(theirs) == before
+
+
+def test_a_directory_that_means_another_one_now(stub: Stub, tmp_path: Path) -> None:
+    """A token is removed where it was seen. Control: there it is."""
+    broken.old_token(stub, well(stub))
+    grants, theirs = stub.run / "grants", tmp_path / "theirs"
+    theirs.mkdir()
+    (theirs / "gone.token").write_text("")
+    call = Call(operands=[], tail=[], options={}, environ=stub.environ)
+    fix = Stale(str(grants / "gone.token"), (grants / "gone.token").lstat())
+    grants.rename(stub.run / "before")
+    grants.symlink_to(theirs)
+    assert fix.apply(call) != ""
+    grants.unlink()
+    theirs.rename(grants)
+    assert fix.apply(call) == "it is another file now"
+    assert (grants / "gone.token").exists()
+    grants.rename(theirs)
+    (stub.run / "before").rename(grants)
+    assert fix.apply(call) == ""
+    assert not (grants / "gone.token").exists()
 
 
 def test_what_a_person_writes_may_be_read(stub: Stub, tmp_path: Path) -> None:
