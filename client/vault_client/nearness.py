@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 _STATES = {"mfa_required": "needs a code", "none": "no session"}
 #: Without these no letter of a word is its first.
 _APART = {ord(char): " " for char in "-_.:/@+=,~#()[]{}|\\'\"!?&*<>$%^`;"}
+_FOREVER = 1e9
 _WHOLE, _BEGINS, _WORD, _INITIALS, _INSIDE, _BESIDE, _SCATTERED = range(7)
 
 
@@ -31,7 +32,7 @@ class Row:
         self.role = clean(str(profile.get("role_arn") or "").rpartition("/")[2])
         self.state = clean(profile.get("state"))
         seconds = profile.get("seconds_left")
-        self.left = float(seconds) if isinstance(seconds, (int, float)) and seconds > 0 else 0.0
+        self.left = float(seconds) if isinstance(seconds, (int, float)) and 0 < seconds < _FOREVER else 0.0
         self.used = used
         self.folded = folded(self.name)
         self._initials: str | None = None

@@ -64,7 +64,11 @@ def _rows(call: Call, purpose: str) -> list[Row]:
     """What can be chosen, most used first, then as in `list`."""
     body = call.link.call("GET", "/v1/profiles")
     used = habits.scores(call.environ)
-    rows = [Row(each, used.get(str(each["profile"]), 0.0)) for each in body["profiles"]]
+    try:
+        rows = [Row(each, used.get(str(each["profile"]), 0.0)) for each in body["profiles"]]
+    except (TypeError, KeyError, AttributeError):
+        raise Stop("vaultd sent a list that is none of profiles: look who answers with `vaultd status`, or type "
+                   "`vaultd restart`") from None  # fmt: skip
     # The command line takes no other name, either.
     rows = [row for row in rows if clean(row.name) == row.name and 0 < len(row.name) <= _LONGEST_NAME]
     if not rows:

@@ -8,8 +8,11 @@ import pytest
 
 from tests.client.conftest import Run
 from tests.client.shells import ALL, revoked, spoken
-from tests.client.stub import PROFILE, Stub
+from tests.client.stub import PROFILE, Stub, environment
 from tests.client.test_shell import variables
+from vault_client import picker
+from vault_client.cli import Call
+from vault_client.errors import Stop
 
 HOSTILE: list[dict[str, Any]] = [
     {"PROMPT_COMMAND": "touch PWNED"},
@@ -84,3 +87,27 @@ def test_what_stands_beside_a_name(role: str, stub: Stub, run: Run) -> None:
 
     assert said.count("\n") == said.count("\t") == 1
     assert said.rstrip("\n").replace("\t", "").isprintable()
+
+
+@pytest.mark.parametrize(
+    "body", [[], {}, {"profiles": 5}, {"profiles": [5]}, {"profiles": [{}]}, {"profiles": ["ab"]}, {"profiles": []}]
+)
+def test_a_list_that_is_none(body: Any, stub: Stub) -> None:
+    """Nothing is offered of it, and a sentence says so."""
+    stub.answers["GET", "/v1/profiles"] = (200, body)
+    with pytest.raises(Stop, match="type `va") as told:
+        picker._rows(Call(operands=[], tail=[], options={}, environ=environment(stub)), "use")
+    assert told.value.exit_status == 1
+
+
+@pytest.mark.parametrize(
+    "changes", [{"seconds_left": float("inf")}, {"seconds_left": 1e300}, {"seconds_left": []}, {"state": ["x"]},
+                {"account_id": {"a": "\x1b[2J"}}, {"role_arn": 5}, {"profile": 5}]
+)  # fmt: skip
+def test_a_row_of_other_kinds(changes: dict[str, Any], stub: Stub) -> None:
+    """Shown as well as it can be; no escape of it gets through."""
+    stub.answers["GET", "/v1/profiles"] = (200, {"profiles": [{**PROFILE, **changes}]})
+    (row,) = picker._rows(Call(operands=[], tail=[], options={}, environ=environment(stub)), "use")
+
+    shown = (row.name, row.account, row.role, row.session)
+    assert "".join(shown).isprintable()
