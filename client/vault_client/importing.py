@@ -139,15 +139,20 @@ def _again(call: Call) -> str:
 
 def _brought(call: Call, source: Source, rows: list[Row], *, delete: bool) -> list[dict[str, Any]]:
     outcomes: list[dict[str, Any]] = []
+    under_way = ""
     try:
         for row in rows:
+            under_way = row.name
             outcome = _one(call, source, row, delete=delete)
             outcomes.append(outcome)
+            under_way = ""
             call.say(f"{clean(row.name)}: {outcome['message']}")
     except KeyboardInterrupt:
         done = [each["name"] for each in outcomes if each["outcome"] == "stored"]
         stored = f"stored so far: {', '.join(map(clean, done))}" if done else "nothing was stored"
-        call.say(f"stopped: {stored}; to go on, type `{_again(call)}`")
+        # what the daemon has begun it ends, whoever has gone
+        maybe = f"; {clean(under_way)} was under way and may be done, too" if under_way else ""
+        call.say(f"stopped: {stored}{maybe}; to go on, type `{_again(call)}`")
         raise
     return outcomes
 

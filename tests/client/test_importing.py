@@ -144,7 +144,10 @@ def test_ctrl_c_between_two_keys(terminal: Callable[..., OnTerminal], stub: Stub
     ended = asking.end()
 
     assert ended.status == 130
-    assert "stopped: stored so far: identity; to go on, type `vault-client import aws-vault`" in ended.err
+    assert (
+        "stopped: stored so far: identity; second was under way and may be done, too; to go on, type `vault-client "
+        "import aws-vault`"
+    ) in ended.err
 
 
 @pytest.mark.parametrize("question", ["Passphrase of ", "import 1 key? [y/N] "])

@@ -128,7 +128,8 @@ class Making:
 
     async def _take_back(self, order: Order, rotation: Rotation, key_id: str, why: VaultdError) -> None:
         """Raises, of the class of `why`. A write that was given up may land later, so its item is dropped."""
-        name, reason = typed(order.name), why.message.rstrip(".")
+        name = typed(order.name)
+        reason = why.message.rstrip(".")
         try:
             await self._keys.gone(order, key_id)
         except VaultdError as exc:
@@ -208,7 +209,8 @@ class Making:
                 await self._keys.set(order, each.id, active=False)
         self._keys.current(order, rotation)
         self._identities.note(order.name, rotation=replace(rotation, stray=tuple(each.id for each in strays)))
-        ids, name = ", ".join(each.id for each in strays), typed(order.name)
+        name = typed(order.name)
+        ids = ", ".join(each.id for each in strays)
         raise RotationStopped(
             f"an earlier rotation of {shown(order.name)} was cut off before the secret of its new key {ids} came, so "
             f"nobody has that; it is Inactive now, and the old key is in use; to delete it, type "
