@@ -19,8 +19,9 @@ from vaultd.checks import Check, Live
 from vaultd.engine.audit_chain import line_of
 from vaultd.engine.seams import Head
 from vaultd.errors import FileRefused
-from vaultd.files import Files, Layout
+from vaultd.files import Files
 from vaultd.host.peers import Peers, PeerSocket
+from vaultd.layout import Layout
 from vaultd.lifecycle.holding import Hold
 from vaultd.model.credentials import Identity
 from vaultd.store.identities import IdentityIndex, IndexEntry

@@ -1,4 +1,4 @@
-"""vaultd/files.py: every path, hostile layouts, atomic writes, full disks, locks."""
+"""vaultd/files.py, layout.py and flock.py: every path, hostile layouts, atomic writes, full disks, locks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ import pytest
 
 from tests.store.dying import every_death
 from vaultd.errors import FileRefused, Misconfigured, Unwritable, VaultdError
-from vaultd.files import Fault, Files, Layout, check_runtime_dir, check_socket_path
+from vaultd.files import Fault, Files
+from vaultd.layout import Layout, check_runtime_dir, check_socket_path
 
 NOBODY = 65534
 as_root = pytest.mark.needs("root")

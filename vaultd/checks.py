@@ -24,9 +24,10 @@ from vaultd.config import Settings, load_for
 from vaultd.engine import audit_proof
 from vaultd.engine.seams import Head, Residence
 from vaultd.errors import FileRefused, VaultdError
-from vaultd.files import Files, Layout, check_runtime_dir
+from vaultd.files import Files
 from vaultd.host import sockets
 from vaultd.host.peers import Peers
+from vaultd.layout import Layout, check_runtime_dir
 from vaultd.lifecycle.holding import Holder, holder_of, running_json, state_lock
 from vaultd.lifecycle.passphrase import PassphraseFile
 from vaultd.model.profiles import parse

@@ -456,7 +456,8 @@ def check(options: argparse.Namespace) -> int:
         found = None
     if found is None:
         from vaultd import checks
-        from vaultd.files import Files, Layout
+        from vaultd.files import Files
+        from vaultd.layout import Layout
 
         layout = Layout.find(os.environ)
         found = [each.wire() for each in checks.run(layout, Files(), os.environ)]

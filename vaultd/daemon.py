@@ -27,11 +27,11 @@ from vaultd.engine.grants import Grants
 from vaultd.engine.refresher import Refresher
 from vaultd.engine.seams import IdentityStore, Outlook
 from vaultd.errors import VaultdError
-from vaultd.files import Layout
 from vaultd.host import processes, sockets
 from vaultd.host.peers import Peers
 from vaultd.keeper.keeper import DaemonKeeper
 from vaultd.keeper.remote import RemoteKeeper
+from vaultd.layout import Layout
 from vaultd.lifecycle import keeping
 from vaultd.lifecycle.clients import Clients, policies_of
 from vaultd.lifecycle.listening import Listening

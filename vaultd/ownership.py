@@ -17,6 +17,9 @@ from pathlib import Path
 
 from vaultd.errors import FileRefused, Unwritable, VaultdError
 
+#: How a file of ours is opened. O_NONBLOCK: a FIFO in its place must not hang the daemon before fstat unmasks it.
+SAFE = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+
 _OTHERS = 0o077
 _OTHERS_WRITE = 0o022
 _LINK_DEPTH = 16

@@ -21,7 +21,7 @@ from vault_client import cli, link
 from vault_client.errors import Refusal, Stop
 from vault_client.link import Link, check_listener, quoted
 from vault_client.places import Places
-from vaultd.files import Layout
+from vaultd.layout import Layout
 
 BASE = {"HOME": "/home/alice"}
 
@@ -46,7 +46,7 @@ BASE = {"HOME": "/home/alice"}
     ],
 )
 def test_places_are_the_daemons(environ: dict[str, str], platform: str) -> None:
-    """The client's own paths are those of vaultd.files.Layout, which it may not import."""
+    """The client's own paths are those of vaultd.layout.Layout, which it may not import."""
     ours, theirs = Places(environ, platform=platform), Layout.find(environ, platform=platform)
 
     assert Path(ours.socket) == theirs.control_sock

@@ -17,10 +17,11 @@ from pathlib import Path
 import pytest
 
 from tests.process.harness import PASSPHRASE, SERIAL, Emulator, Home, Ran, alive, stop, until
-from vaultd.files import Files, Layout
+from vaultd.files import Files
 from vaultd.host.clock import SystemClock
 from vaultd.host.hardening import KEPT
 from vaultd.keeper.codec import data_key_of
+from vaultd.layout import Layout
 from vaultd.model.secret import Secret
 from vaultd.store.sealed_file import SealedFile
 

@@ -36,9 +36,10 @@ from vaultd.engine.grant_records import Door, Grant
 from vaultd.engine.sightings import Sighting
 from vaultd.engine.states import ProfileState
 from vaultd.errors import MfaRequired, VaultdError
-from vaultd.files import Files, Layout
+from vaultd.files import Files
 from vaultd.keeper.keeper import DaemonKeeper
 from vaultd.keeper.remote import RemoteKeeper
+from vaultd.layout import Layout
 from vaultd.lifecycle.keeping import Here
 from vaultd.lifecycle.surroundings import make_keeper
 from vaultd.model.credentials import Identity, IdentityKey, RoleSession

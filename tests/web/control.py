@@ -17,7 +17,8 @@ from tests.fakes import FakeClock, FakeIam, FakeStore, FakeSts
 from vaultd.config import Settings, load_settings
 from vaultd.daemon import Amazon, Daemon, Surroundings, build
 from vaultd.engine.seams import Clock, IdentityStore
-from vaultd.files import Files, Layout
+from vaultd.files import Files
+from vaultd.layout import Layout
 
 SERIAL = "arn:aws:iam::123456789012:mfa/franklin"
 ROLE = "arn:aws:iam::234567890123:role/WebAdmin"

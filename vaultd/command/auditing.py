@@ -17,7 +17,8 @@ from vault_client.link import Link
 from vaultd.command import running
 from vaultd.engine.audit_proof import Proof, examine
 from vaultd.engine.seams import Head
-from vaultd.files import Files, Layout
+from vaultd.files import Files
+from vaultd.layout import Layout
 
 #: The daemon flushes, and reads what it checks.
 _SECONDS = 60

@@ -19,7 +19,8 @@ from vault_client.link import Link
 from vaultd.command import own_unit, running
 from vaultd.command.own_unit import OwnUnit
 from vaultd.errors import Misconfigured, VaultdError
-from vaultd.files import Files, Layout
+from vaultd.files import Files
+from vaultd.layout import Layout
 from vaultd.lifecycle.surroundings import read_settings
 
 _ONCE = ("debug", "accept-rollback")

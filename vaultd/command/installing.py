@@ -20,9 +20,10 @@ from vaultd import ownership
 from vaultd.command import own_unit, running
 from vaultd.command.service import Machine
 from vaultd.errors import FileRefused, Misconfigured, Unwritable
-from vaultd.files import Files, Layout, check_runtime_dir, check_socket_path
+from vaultd.files import Files
 from vaultd.host import units
 from vaultd.host.supervisors import DAEMON, Run, Supervisor
+from vaultd.layout import Layout, check_runtime_dir, check_socket_path
 from vaultd.lifecycle.passphrase import PassphraseFile
 from vaultd.lifecycle.surroundings import read_settings
 

@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from vaultd.errors import Unwritable
-from vaultd.files import Files, Layout, check_runtime_dir
+from vaultd.files import Files
 from vaultd.host import hardening
+from vaultd.layout import Layout, check_runtime_dir
 from vaultd.lifecycle.holding import holder_of
 from vaultd.lifecycle.listening import listen_on
 from vaultd.lifecycle.passphrase import PassphraseFile

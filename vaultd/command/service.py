@@ -21,10 +21,11 @@ from pathlib import Path
 
 from vaultd.catalog import CatalogWatch
 from vaultd.errors import Misconfigured, Unwritable
-from vaultd.files import Files, Layout
+from vaultd.files import Files
 from vaultd.host import units
 from vaultd.host.clock import SystemClock
 from vaultd.host.link_local import ECS, IMDS, PLACES, LinkLocal, cloud
+from vaultd.layout import Layout
 from vaultd.lifecycle.surroundings import read_settings
 
 USAGE = 2

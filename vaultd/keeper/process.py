@@ -25,10 +25,12 @@ from typing import Any, Protocol
 from vaultd import __version__, logs
 from vaultd.engine.seams import Custody, Keeper, Outlook
 from vaultd.errors import VaultdError
-from vaultd.files import Files, Layout, Lock
+from vaultd.files import Files
+from vaultd.flock import Lock
 from vaultd.host import hardening
 from vaultd.keeper import wire
 from vaultd.keeper.line import Line
+from vaultd.layout import Layout
 
 #: How long an older keeper may take to end; the daemon has killed it by then.
 LOCK_SECONDS = 10.0

@@ -19,9 +19,10 @@ from typing import Any
 from vaultd import logs
 from vaultd.daemon import Daemon, Surroundings, build
 from vaultd.errors import VaultdError
-from vaultd.files import Files, Layout, check_runtime_dir
+from vaultd.files import Files
 from vaultd.host import hardening, sockets
 from vaultd.host.clock import SystemClock
+from vaultd.layout import Layout, check_runtime_dir
 from vaultd.lifecycle.holding import Hold
 from vaultd.lifecycle.surroundings import read_settings, spawn_keeper
 

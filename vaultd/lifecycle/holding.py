@@ -17,8 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vaultd.errors import Unwritable
-from vaultd.files import Files, Layout, Lock
+from vaultd.files import Files
+from vaultd.flock import Lock
 from vaultd.host import processes
+from vaultd.layout import Layout
 
 
 def state_lock(layout: Layout) -> Path:

@@ -24,11 +24,12 @@ from vaultd.aws.iam import BotoIam
 from vaultd.aws.sts import BotoSts
 from vaultd.aws.threads import Threads
 from vaultd.engine.seams import Clock, Iam, IdentityStore, Residence, Sts
-from vaultd.files import Files, Layout
+from vaultd.files import Files
 from vaultd.host import hardening
 from vaultd.keeper.keeper import DaemonKeeper
 from vaultd.keeper.opening import Stores
 from vaultd.keeper.wire import Setup, framed, packed
+from vaultd.layout import Layout
 from vaultd.store.identities import IdentityIndex, IndexEntry
 from vaultd.store.os_keyring import allowed, first_of
 from vaultd.store.sealed_file import SealedFile
