@@ -14,7 +14,7 @@ SDK_TOOLS    := go cargo node npm javac mvn git
 SDK_SYSTEM   := awscli curl procps gcc libc6-dev
 export SDK_CACHE ?= $(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME),$(HOME)/.cache)/vaultd-sdk
 
-.PHONY: setup system aws-v2 demo test sdk test-sdk test-adversary soak freshness fuzz crash lint fmt bench clean
+.PHONY: setup system aws-v2 demo test sdk test-sdk test-adversary soak freshness fuzz crash promises lint fmt bench clean
 
 setup: $(STAMP)
 
@@ -79,6 +79,11 @@ fuzz: setup
 # Every write of every piece of work, killed and failed once: the crash table. Fails when anything was torn or lost.
 crash: setup
 	$(BIN)/python -m tests.crash
+
+# Every control that SECURITY.md promises is taken away once, in a copy of HEAD, and each test that is named for it must
+# fail then: `make promises`, `make promises NAME=T4`. As root, since some are attacks by a second user.
+promises: setup system
+	$(BIN)/python -m tests.promises $(NAME)
 
 # How often each SDK asks again, measured anew: about 5 minutes.
 freshness: sdk
