@@ -111,6 +111,24 @@ def test_the_callers_secrets_are_not_given_to_the_daemon(home: Home) -> None:
 
 
 @pytest.mark.process
+@pytest.mark.needs("root")
+def test_the_background_daemon_is_isolated(home: Home, tmp_path: Path) -> None:
+    """security.md §2.2 item 20: `python -I`, away from the directory where it was started, with no stream of the
+    caller's. Control: the caller was there, and had streams.
+    """
+    home.inside = ("sh", "-c", 'cd "$0" && exec "$@"', str(tmp_path))
+    assert home.run("pwd").out == f"{tmp_path}\n"
+    with home.daemon():
+        place = Path(f"/proc/{home.pid()}")
+        words = place.joinpath("cmdline").read_bytes().split(b"\0")
+        streams = {str(place.joinpath("fd", name).readlink()) for name in "012"}
+        where = place.joinpath("cwd").readlink()
+
+    assert words[1:5] == [b"-I", b"-m", b"vaultd", b"start"]
+    assert (where, streams) == (Path("/"), {os.devnull})
+
+
+@pytest.mark.process
 @pytest.mark.parametrize(("arguments", "variables"), [(["--debug"], {}), ([], {"VAULTD_LOG": "debug"}), ([], {})])
 def test_debug_by_flag_or_variable(home: Home, arguments: list[str], variables: dict[str, str]) -> None:
     """`VAULTD_LOG=debug` = `--debug`; control: without either no debug line is written."""

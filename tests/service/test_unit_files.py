@@ -6,11 +6,13 @@ import os
 import plistlib
 import re
 import subprocess
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
 from tests.process.harness import ROOT
+from tests.service import probes
 from vaultd.errors import Misconfigured
 from vaultd.host import units
 
@@ -74,6 +76,21 @@ def test_families_keep_the_one_that_tells_whose_a_client_is() -> None:
     found = re.search(r"^RestrictAddressFamilies=(.*)$", text("vaultd.service"), re.MULTILINE)
     assert found is not None
     assert set(found[1].split()) == {"AF_UNIX", "AF_INET", "AF_INET6", "AF_NETLINK"}
+
+
+def missing(content: str, probed: Iterable[str]) -> set[str]:
+    """The lines of a unit that a probe shows to be enforced, and that this unit does not have."""
+    lines = {line for each in probed for line in each.splitlines()} - {"RestrictAddressFamilies=AF_UNIX"}
+    shipped = re.sub(r"^ReadWritePaths=.*$", "ReadWritePaths=@HERE@", content, flags=re.MULTILINE).splitlines()
+    return lines - set(shipped)
+
+
+def test_every_directive_that_was_probed_is_shipped() -> None:
+    """What the probes show to work is worth nothing in a file where it is not. Controls: one line of each gone."""
+    service, strict = text("vaultd.service"), text(STRICT)
+    assert missing(service, probes.PLAIN) == missing(strict, ["PrivateUsers=yes", *probes.STRICT]) == set()
+    assert missing(service.replace("NoNewPrivileges=yes\n", ""), probes.PLAIN) == {"NoNewPrivileges=yes"}
+    assert missing(strict.replace("ProtectHome=", "#ProtectHome="), probes.STRICT) == {"ProtectHome=read-only"}
 
 
 def test_the_life_of_the_unit() -> None:
