@@ -14,7 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from vaultd.host import holders as holders_module
 from vaultd.host.holders import MOST_PINNED, Holders, file_id, program_of
+from vaultd.model.programs import Program
 
 BOB = 65534
 
@@ -111,6 +113,26 @@ def test_a_scan_finds_the_holder_and_what_it_runs(holders: Holders, listener: in
     changed.write_text("2")
     os.utime(changed, ns=(0, 0))
     assert file_id(str(changed)) != before
+
+
+def test_what_was_read_counts_for_who_holds_the_socket_afterwards(
+    holders: Holders, listener: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its holder gives the socket up while it is read (it ends, or its pid is another's): nobody is named. Control: one
+    that keeps it is.
+    """
+    with calling(listener) as caller:
+        read = holders_module._read
+
+        def read_late(pid: int, directory: int) -> Program | None:
+            found = read(pid, directory)
+            caller.does("x")
+            return found
+
+        kept = caller.does("c")
+        assert found_pid(holders, kept) == caller.pid
+        monkeypatch.setattr(holders_module, "_read", read_late)
+        assert found_pid(Holders(), kept) is None
 
 
 def test_who_called_before_is_found_where_it_was(holders: Holders, listener: int) -> None:

@@ -124,6 +124,17 @@ def test_another_start_time_is_another_process() -> None:
     assert not processes.alive(os.getpid(), own - 1)
 
 
+def test_a_pid_that_changes_hands_while_it_is_read_is_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """security.md §5, race rules: what was read of two processes is told of neither. Control: of one it is told."""
+    times = [7, 7, 7, 8]
+    monkeypatch.setattr(processes, "start_time", lambda _: times.pop(0))
+
+    one = processes.look(os.getpid())
+    assert one is not None
+    assert one.started == 7
+    assert processes.look(os.getpid()) is None
+
+
 def test_look_tells_exe_and_argv0_and_nothing_else_of_the_command_line() -> None:
     """An argument may be a token code or a key: only argv[0] is read (interface.md §8, peer)."""
     with child("", "--token-code", "canary-123456") as process:

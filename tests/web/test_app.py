@@ -342,6 +342,29 @@ async def test_nothing_of_a_malformed_request_comes_back(
         assert rig.token not in caplog.text
 
 
+@pytest.mark.parametrize("name", _MALFORMED)
+async def test_nothing_comes_back_from_behind_a_request_that_waits(
+    name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The same where aiohttp's own loop has the connection, and its own answer to a parse error lies near: the one that
+    waits is served, then the constant.
+    """
+    release = asyncio.Event()
+    async with running(tmp_path, broker=StandInBroker(later=session(), release=release)) as rig:
+        reader, writer = await rig.connect()
+        with caplog.at_level(logging.DEBUG):
+            writer.write(rig.request())
+            await rig.broker.was_asked(1)
+            writer.write(rig.request().removesuffix(b"\r\n") + _MALFORMED[name] + b"\r\n")
+            release.set()
+            assert (await read_reply(reader)).status == 200
+            reply = await read_reply(reader)
+        check_error(reply, 400, "BadRequest")
+        assert b"CANARY" not in reply.raw
+        assert "CANARY" not in caplog.text
+        writer.close()
+
+
 async def test_duplicate_host_is_400(tmp_path: Path) -> None:
     """Two Host fields, even equal ones."""
     async with running(tmp_path) as rig:
