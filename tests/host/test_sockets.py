@@ -284,6 +284,22 @@ def test_what_is_no_socket_is_refused_by_name(run_dir: Path, kind: str) -> None:
     assert os.path.lexists(path)
 
 
+@as_root
+def test_a_socket_of_another_user_is_refused_by_name(run_dir: Path) -> None:
+    """He planted it where ours belongs: neither removed nor asked, though we hold the lock; ours, left behind, is."""
+    path = run_dir / "control.sock"
+    for uid, refused in ((BOB, True), (os.geteuid(), False)):
+        with socket.socket(socket.AF_UNIX) as planted:
+            planted.bind(str(path))
+        os.chown(path, uid, uid)
+        if refused:
+            with pytest.raises(FileRefused, match="not a socket of yours"):
+                sockets.listen_unix(path, locked=True)
+            path.unlink()
+        else:
+            sockets.listen_unix(path, locked=True).close()
+
+
 def test_a_directory_that_others_may_enter_is_refused(run_dir: Path) -> None:
     """Item 1: 0700, ours."""
     run_dir.chmod(0o755)
