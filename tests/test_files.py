@@ -611,6 +611,35 @@ def test_replace_is_synced_before_and_after_the_rename(tmp_path: Path) -> None:
     assert seen == ["open", "write", "fsync", "rename", "fsync_dir"]
 
 
+WRITES = [
+    pytest.param(lambda files, path: files.replace(path, b"new"), ["file", "directory"], id="replace"),
+    pytest.param(lambda files, path: files.append(path, b"new", sync=True), ["file"], id="append"),
+    pytest.param(
+        lambda files, path: files.append(path.with_name("g"), b"new", sync=True), ["file", "directory"], id="create"
+    ),
+    pytest.param(lambda files, path: files.cut(path, 1), ["file"], id="cut"),
+    pytest.param(lambda files, path: files.rename(path, path.with_name("g")), ["directory"], id="rename"),
+    pytest.param(lambda files, path: files.append(path, b"new", sync=False), [], id="control-unsynced"),
+]
+
+
+@pytest.mark.parametrize(("write", "synced"), WRITES)
+def test_what_is_told_as_durable_was_synced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Callable[[Files, Path], object], synced: list[str]
+) -> None:
+    """security.md §2.2 item 25, by the system call itself: the descriptor is of the file, or of its directory."""
+    path = tmp_path / "f"
+    Files().replace(path, b"old")
+    seen: list[str] = []
+    directory = tmp_path.stat().st_ino
+    monkeypatch.setattr(
+        os, "fsync", lambda each: seen.append("directory" if os.fstat(each).st_ino == directory else "file")
+    )
+    write(Files(), path)
+
+    assert seen == synced
+
+
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_a_kill_at_any_call_leaves_old_or_new(tmp_path: Path) -> None:
     """security.md §2.2 item 25: never torn, and the next starter clears what was left behind."""

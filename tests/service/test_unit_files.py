@@ -99,6 +99,8 @@ def test_the_life_of_the_unit() -> None:
 
     for line in ("Type=notify", "NotifyAccess=main", "WatchdogSec=30", "Restart=on-failure", "RestartSec=1"):
         assert f"\n{line}\n" in service
+    assert "\nStartLimitIntervalSec=0\n" in service  # at either limit systemd closes the socket: the port is anybody's
+    assert "\nTriggerLimitIntervalSec=0\n" in socket
     for line in ("SocketMode=0600", "DirectoryMode=0700", "ListenStream=127.0.0.1:@PORT@", "BindToDevice=lo"):
         assert f"\n{line}\n" in socket
     assert socket.index("127.0.0.1") < socket.index("@CONTROL@")  # a port that is taken leaves the control socket alone
