@@ -611,7 +611,7 @@ def test_replace_is_synced_before_and_after_the_rename(tmp_path: Path) -> None:
     assert seen == ["open", "write", "fsync", "rename", "fsync_dir"]
 
 
-WRITES = [
+DURABLE = [
     pytest.param(lambda files, path: files.replace(path, b"new"), ["file", "directory"], id="replace"),
     pytest.param(lambda files, path: files.append(path, b"new", sync=True), ["file"], id="append"),
     pytest.param(
@@ -623,7 +623,7 @@ WRITES = [
 ]
 
 
-@pytest.mark.parametrize(("write", "synced"), WRITES)
+@pytest.mark.parametrize(("write", "synced"), DURABLE)
 def test_what_is_told_as_durable_was_synced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Callable[[Files, Path], object], synced: list[str]
 ) -> None:
