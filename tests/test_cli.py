@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from vaultd import __version__, cli
+from vaultd import __version__
 from vaultd.cli import main
-from vaultd.command import running, usage
+from vaultd.command import following, running, spawning, starting, usage
 
 Capture = pytest.CaptureFixture[str]
 
@@ -130,13 +130,13 @@ def test_a_rotated_log_is_followed(tmp_path: Path, capsys: Capture) -> None:
     path.write_text("first\n")
     file = path.open()
     file.read()
-    assert cli._reopened(file, path) is file
+    assert following.reopened(file, path) is file
     with path.open("a") as more:
         more.write("last of the old\n")
     path.rename(tmp_path / "vaultd.log.1")
-    assert cli._reopened(file, path) is file
+    assert following.reopened(file, path) is file
     path.write_text("first of the new\n")
-    new = cli._reopened(file, path)
+    new = following.reopened(file, path)
 
     assert file.closed
     assert capsys.readouterr().out == "last of the old\n"
@@ -187,7 +187,7 @@ def _told(code: str) -> dict[str, object]:
     with subprocess.Popen([sys.executable, "-c", code], stdout=writing) as process:
         os.close(writing)
         try:
-            return cli._first_line(reading, process)
+            return spawning.first_line(reading, process)
         finally:
             process.returncode = None  # `start` lets go of the daemon; a test waits for its child
             os.close(reading)
@@ -225,7 +225,7 @@ def test_the_end_of_a_process_is_seen(watch: Callable[[int, float], bool] | None
 )
 def test_what_start_prints(told: dict[str, object], lines: list[str], capsys: Capture) -> None:
     """Endpoint, store in use, warnings, and the next step."""
-    cli._introduce({"version": "1", "port": 9169, "pid": 7, "store": "keyring", **told})
+    starting.introduce({"version": "1", "port": 9169, "pid": 7, "store": "keyring", **told})
     first, *rest = capsys.readouterr().out.splitlines()
 
     assert first == "vaultd 1 serves on http://127.0.0.1:9169 (pid 7)"
