@@ -80,9 +80,9 @@ _T6: Final = (
     Promise(
         "T6-hidden-told",
         "A client that is not dumpable is told by its name, as a possibility.",
-        "vaultd/host/holders.py: _descriptors",
+        "vaultd/host/holders.py: _bounded",
         ("tests/host/test_holders.py::test_what_hides_is_told_by_name_as_a_possibility",),
-        (Break(_HOLDERS, "            barred.append(pid)\n", "            continue\n"),),
+        (Break(_HOLDERS, "                unseen.add(name)\n", "                continue\n"),),
     ),
     Promise(
         "T6-attested-on-the-endpoint",
