@@ -175,6 +175,45 @@ async def test_epochs_grow_with_every_close_over_every_process(home: Home, wired
     assert await keeper.close(None, lock=False) == 2
 
 
+async def test_a_lock_is_done_though_its_caller_gives_up(home: Home) -> None:
+    """Said is said: who locked may leave (an interrupted command), and neither keys nor marker depend on him."""
+    keeper = await franklins(home)
+    lock = asyncio.ensure_future(keeper.close(None))
+    await asyncio.sleep(0)
+    lock.cancel()
+    await turned(home.marker.exists)
+
+    assert home.within(keeper)._store is None
+    assert (await keeper.open()).locked
+
+
+async def test_an_unlock_is_not_said_again_after_a_lock(home: Home, wired: Wired) -> None:
+    """The keeper dies of an unlock that a lock has overtaken: the next one keeps the marker, and opens nothing."""
+    keeper = await franklins(home)
+    await keeper.close(None)
+    assert home.keyring is not None
+    opens = home.keyring.open
+    held = asyncio.Event()
+
+    async def slow(*args: object, **options: object) -> None:
+        held.set()
+        await asyncio.Event().wait()
+
+    home.keyring.open = slow  # type: ignore[method-assign]
+    unlock = asyncio.ensure_future(keeper.open(unlock=True))
+    await held.wait()
+    await keeper.close(None)
+    home.keyring.open = opens  # type: ignore[method-assign]
+    wired.die()
+    opened = await unlock
+
+    assert opened.locked
+    assert home.marker.exists()
+    assert home.within(keeper)._store is None
+    assert not (await keeper.open(unlock=True)).locked, "control: a person's next one opens it"
+    assert not home.marker.exists()
+
+
 # ---- death ----
 
 

@@ -302,7 +302,10 @@ def error_of(value: Any) -> VaultdError:
     known = _tree().get(kind) if isinstance(kind, str) else None
     if known is None or not isinstance(message, str) or not isinstance(details, dict):
         raise Malformed
-    return known(message, **details)
+    try:
+        return known(message, **details)
+    except TypeError as exc:  # a detail that is called as a parameter is
+        raise Malformed from exc
 
 
 _ERROR = ("kind", "message", "details")
