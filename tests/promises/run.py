@@ -204,7 +204,7 @@ def outcome(test: str, status: int, cases: Sequence[Case], said: str) -> Outcome
 
 
 def _judged(word: str, message: str) -> Outcome:
-    line = " ".join(message.split())[:160]
+    line = next(iter(message.splitlines()), "").strip()[:160]
     if word == "failed" and line.startswith(_BROKEN):
         return Outcome("broke the program", line)
     return Outcome(word, line)
