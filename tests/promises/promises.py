@@ -5,12 +5,10 @@ Rule: SECURITY.md holds `markdown()` byte for byte (test_promises.py); `python -
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from tests.promises import rows_host, rows_people, rows_state
 from tests.promises.promise import Promise
 
 ROOT: Final = Path(__file__).parents[2]
@@ -41,17 +39,13 @@ THREADS: Final = {
 }
 
 
-def _rows() -> Iterator[Promise]:
-    for name in ("rows_people", "rows_host", "rows_state"):
-        if importlib.util.find_spec(f"tests.promises.{name}"):
-            yield from importlib.import_module(f"tests.promises.{name}").PROMISES
-
-
 def _place(promise: Promise) -> int:
     return list(THREADS).index(promise.threat)
 
 
-PROMISES: Final[tuple[Promise, ...]] = tuple(sorted(_rows(), key=_place))
+PROMISES: Final[tuple[Promise, ...]] = tuple(
+    sorted((*rows_people.PROMISES, *rows_host.PROMISES, *rows_state.PROMISES), key=_place)
+)
 
 
 def chosen(names: tuple[str, ...]) -> tuple[Promise, ...]:
