@@ -35,6 +35,8 @@ _CLEAR = "\r\x1b[K"
 _ASK = "MFA code: "
 _ALLOW = "allow it until a lock, or for 8 hours? [y/N] "
 _YES = frozenset({"y", "yes"})
+#: A no counts as long as any cancel: how long that is only the daemon's settings say.
+_AFTER_A_NO = "to be asked once more, run the program again after `[prompt] cancel_cooldown` (120 s, unless you set it)"
 _LINE_LIMIT = 64 * 1024
 _LOCAL_FLAGS = 3
 #: The longest session of a role that is assumed from the MFA session (aws-facts §1.1).
@@ -312,8 +314,13 @@ def over(prompt: dict[str, Any], outcome: object) -> Stop:
         return Stop(f"vaultd was stopped, so the question for {about} is over: type `vaultd start`", UNREACHABLE)
     if consents(prompt):
         if outcome == "cancelled":
-            return Stop(f"the use of {about} was denied elsewhere: run the program again to be asked once more")
-        return Stop(f"nobody allowed the use of {about} in time: type {_mfa(prompt)}", NEEDS_PERSON)
+            return Stop(f"the use of {about} was denied elsewhere: {_AFTER_A_NO}")
+        # By then no question is open: `mfa` alone would find none.
+        return Stop(
+            f"nobody allowed {clean(prompt.get('requester'))} the use of {about} in time: run it again, and type "
+            f"{_mfa(prompt)} meanwhile",
+            NEEDS_PERSON,
+        )
     if outcome == "cancelled":
         return Stop(f"the question for {identity} was cancelled elsewhere: wait 30 s, then type {_mfa(prompt)}")
     return Stop(f"nobody answered the question for {identity} in time: type {_mfa(prompt)}", NEEDS_PERSON)
@@ -354,7 +361,7 @@ def _decided(link: Link, terminal: Terminal, prompt: dict[str, Any]) -> bool:
 def denied(prompt: dict[str, Any]) -> Stop:
     """A person's no."""
     about, who = clean(prompt.get("profile")), clean(prompt.get("requester"))
-    return Stop(f"{about} was not given to {who}: run it again in two minutes to be asked once more")
+    return Stop(f"{about} was not given to {who}: {_AFTER_A_NO}")
 
 
 def _again(refusal: Refusal) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from contextlib import suppress
 
 from vault_client.ask import Terminal, ask, consents, post, settled
 from vault_client.cli import Call
@@ -28,17 +29,31 @@ def mfa(call: Call) -> int:
     prompt = _opened(call, body)
     if "id" not in prompt:
         until = f" until {local(prompt['expiration'])}" if prompt.get("expiration") else ""
-        call.say(f"the MFA session {'lives already' if prompt.get('live') else 'is open'}{until}")
+        if prompt.get("live"):  # who comes too late for a program's wish did not come for the session
+            about = f" about {clean(call.operands[0])}" if call.operands else ""
+            call.say(f"no question{about} is open, and the MFA session lives already{until}")
+        else:
+            call.say(f"the MFA session is open{until}")
         return 0
     if token_code is not None:
         post(call.link, prompt, token_code)
     else:
         ask(call.link, prompt)
     if consents(prompt):
-        call.say(f"{clean(prompt.get('profile'))} is allowed: run the program again, if it has given up")
-        return 0
-    call.say(f"the MFA session of {prompt['identity']} is open: its profiles need no code for now")
+        who = clean(prompt.get("requester"))
+        call.say(f"{clean(prompt.get('profile'))} is allowed to {who}: run it again, if it has given up")
+    else:
+        call.say(f"the MFA session of {prompt['identity']} is open: its profiles need no code for now")
+    _next(call)
     return 0
+
+
+def _next(call: Call) -> None:
+    """The oldest question comes first, so the one that somebody came for may be open still."""
+    with suppress(Stop):  # that one was answered, whatever becomes of this
+        if left := call.link.call("GET", "/v1/prompts")["prompts"]:
+            about = clean(left[0].get("profile") or left[0].get("identity"))
+            call.say(f"another question is open, for {about}: type `vault-client mfa`")
 
 
 def _opened(call: Call, body: dict[str, Any]) -> dict[str, Any]:

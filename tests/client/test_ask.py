@@ -498,8 +498,41 @@ def test_a_code_is_no_consent(stub: Stub, process: Run) -> None:
     assert stub.asked("DELETE", "/v1/prompts/q1?leave") == []
 
 
+#: What a no costs is a setting of the daemon's: its default is named as such.
+LATER = "to be asked once more, run the program again after `[prompt] cancel_cooldown` (120 s, unless you set it)"
+
+MEANWHILE = "run it again, and type `vault-client mfa identity` meanwhile"
+
+
+def test_a_no_says_when_it_is_asked_again(stub: Stub, terminal: Start) -> None:
+    """Which program, and until when the no holds."""
+    needs_consent(stub)
+    shell = terminal("export", "web-admin", piped=True)
+    shell.until("[y/N] ")
+    stub.attending.acquire(timeout=10)
+    shell.type("n\n")
+
+    assert f"web-admin was not given to zsh (pid 4711, /usr/bin/zsh): {LATER}" in shell.end().err
+
+
+def test_mfa_names_the_program_that_it_let_in(stub: Stub, terminal: Start) -> None:
+    """The oldest wish may be another program's than the one that somebody came for."""
+    stub.answers["POST", "/v1/prompts"] = (201, {**PROMPT, **WISH})
+    shell = terminal("mfa")
+    shell.until("[y/N] ")
+    stub.attending.acquire(timeout=10)
+    shell.type("y\n")
+    ended = shell.end()
+
+    assert ended.status == 0
+    said = "web-admin is allowed to zsh (pid 4711, /usr/bin/zsh): run it again, if it has given up"
+    assert said in ended.err
+
+
 @pytest.mark.parametrize(("outcome", "said", "status"), [
-    ("answered", "", 0), ("cancelled", "was denied elsewhere", 1), ("expired", "nobody allowed the use", 3),
+    ("answered", "", 0),
+    ("cancelled", f"the use of web-admin was denied elsewhere: {LATER}", 1),
+    ("expired", f"nobody allowed zsh (pid 4711, /usr/bin/zsh) the use of web-admin in time: {MEANWHILE}", 3),
 ])  # fmt: skip
 def test_a_wish_that_is_over_elsewhere(stub: Stub, terminal: Start, outcome: str, said: str, status: int) -> None:
     """The line is cleared, and the command goes on or says why not."""

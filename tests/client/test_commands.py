@@ -395,8 +395,10 @@ def test_mfa_when_the_session_lives(run: Run, stub: Stub) -> None:
     stub.answers["POST", "/v1/prompts"] = (200, {"live": True})
     ended = run("mfa", "identity")
 
-    assert (ended.status, ended.err) == (0, "vault-client: the MFA session lives already\n")
+    said = "vault-client: no question about identity is open, and the MFA session lives already\n"
+    assert (ended.status, ended.err) == (0, said)
     assert stub.asked("POST", "/v1/prompts") == [{"identity": "identity"}]
+    assert run("mfa").err == "vault-client: no question is open, and the MFA session lives already\n"
 
 
 def test_mfa_of_several_identities(run: Run, stub: Stub) -> None:
@@ -419,6 +421,19 @@ def test_mfa_with_a_code(run: Run, stub: Stub) -> None:
     assert second.err == "vault-client: the MFA session of identity is open: its profiles need no code for now\n"
     assert stub.asked("POST", "/v1/prompts") == [{"token_code": "123456"}] * 2
     assert stub.asked("POST", "/v1/prompts/q1") == [{"token_code": "123456"}]
+
+
+def test_mfa_tells_of_the_next_question(run: Run, stub: Stub) -> None:
+    """The oldest is answered first: whoever came for another one is told that it waits. Control: none is open."""
+    stub.answers["POST", "/v1/prompts"] = (201, PROMPT)
+    wish = {**PROMPT, "id": "q2", "kind": "consent", "profile": "oth\x1ber"}
+    stub.answers["GET", "/v1/prompts"] = [(200, {"prompts": [wish]}), (200, {"prompts": []})]
+    opened = "vault-client: the MFA session of identity is open: its profiles need no code for now\n"
+    first, last = run("mfa", "--token-code", "123456"), run("mfa", "--token-code", "123456")
+
+    assert (first.status, last.status) == (0, 0)
+    assert first.err == f"{opened}vault-client: another question is open, for oth?er: type `vault-client mfa`\n"
+    assert last.err == opened
 
 
 def test_mfa_with_a_wrong_code(run: Run, stub: Stub) -> None:
