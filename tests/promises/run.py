@@ -31,7 +31,7 @@ SECONDS: Final = 180
 #: A test that fails by one of these shows a broken program, not a missed promise.
 _BROKEN: Final = ("ImportError", "ModuleNotFoundError", "SyntaxError", "IndentationError", "NameError")
 #: Whoever brings up networks and users of the machine, one at a time.
-_ALONE: Final = ("tests/adversary/", "tests/link_local/")
+_ALONE: Final = ("tests/adversary/", "tests/link_local/", "tests/service/")
 
 
 T = TypeVar("T")
@@ -87,6 +87,9 @@ class Run:
             intact: dict[str, Outcome] = {}
             files = _by_file([test for each in promises for test in each.tests])
             self._shared(free, files, lambda copy, tests: intact.update(self._tested(copy, tests)))
+            for test, found in intact.items():
+                if found.word != "passed":
+                    self.said(f"OPEN {test} · intact: {found.told}")
             self.said(f"intact: {sum(each.word == 'passed' for each in intact.values())} of {len(intact)} tests pass")
             self._shared(free, promises, lambda copy, each: self._broken(copy, each, intact))
         return self.rows
