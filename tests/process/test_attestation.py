@@ -152,6 +152,12 @@ def test_listed_programs_alone(house: Home, programs: Path) -> None:
         f"Profile long-ops is not given to {programs}/fetch: to allow it add that path to allow_executables under "
         "[profiles.long-ops] in config.toml, then type `vaultd restart`."
     )
+    (programs / "elsewhere").mkdir()
+    for name, content in (("listed", programs / "listed"), ("listed.py", programs / "listed.py")):
+        (programs / "elsewhere" / name).write_bytes(content.read_bytes())
+        (programs / "elsewhere" / name).chmod(0o755)
+    assert fetched(house, programs / "elsewhere/listed", "long-ops", token)[0] == 403  # a file's name is not its path
+    assert scripted(house, programs / "elsewhere/listed.py", "long-ops", token) == 403
     exported = house.client("export", "long-ops")
     assert (exported.status, exported.out) == (1, "")
     assert "allow_executables" in exported.err
