@@ -748,7 +748,22 @@ _T10: Final = (
         "T10-foreign-loggers",
         "botocore, urllib3, aiohttp and asyncio say nothing below WARNING, also with --debug.",
         "vaultd/logs.py: _own_or_warning, PINNED",
-        ("tests/test_logs.py::test_only_our_own_loggers_speak_below_warning", f"{_LEAKS}test_a_log_does_not_tell"),
+        (f"{_LEAKS}test_a_log_does_not_tell",),
+        (
+            Break(_LOGS, "    destination.addFilter(_own_or_warning)\n", ""),
+            Break(
+                _LOGS,
+                "        logging.getLogger(name).setLevel(logging.WARNING)\n",
+                "        logging.getLogger(name)\n",
+            ),
+        ),
+        "Said twice, and each of the two has a row of its own.",
+    ),
+    Promise(
+        "T10-loggers-of-ours",
+        "Of loggers that are nobody's we know nothing is taken below WARNING either.",
+        "vaultd/logs.py: _own_or_warning",
+        ("tests/test_logs.py::test_only_our_own_loggers_speak_below_warning",),
         (Break(_LOGS, "    destination.addFilter(_own_or_warning)\n", ""),),
     ),
     Promise(
@@ -843,8 +858,10 @@ _T10: Final = (
                 "        except HttpProcessingError:\n"
                 "            self._finish(Reply(self._gate.malformed, keep=False, linger=True))\n",
                 "        except HttpProcessingError as exc:\n"
-                '            said = f"HTTP/1.1 400 Bad Request\\r\\n\\r\\n{exc.message}"\n'
-                '            self._finish(Reply(said.encode("utf-8", "replace"), keep=False, linger=True))\n',
+                "            from vaultd.errors import BadRequest\n"
+                "            from vaultd.model.dialects import closing, ecs_error\n"
+                "            said = closing(ecs_error(BadRequest(exc.message)))\n"
+                "            self._finish(Reply(said, keep=False, linger=True))\n",
             ),
         ),
     ),
@@ -857,22 +874,31 @@ _T10: Final = (
             Break(
                 "vaultd/web/connection.py",
                 "            return Reply(self._gate.malformed, keep=False)\n        self.log",
-                "            return super().handle_error(request, status, exc, message)\n        self.log",
+                "            from vaultd.errors import BadRequest\n"
+                "            from vaultd.model.dialects import closing, ecs_error\n"
+                '            return Reply(closing(ecs_error(BadRequest(message or ""))), keep=False)\n        self.log',
             ),
         ),
     ),
     Promise(
         "T10-constant-500",
         "A failure of ours is answered without detail.",
-        "vaultd/web/app.py: SdkSide.answer_now; vaultd/web/connection.py: Connection.handle_error",
-        ("tests/web/test_app.py::test_internal_error_is_constant",),
+        "vaultd/web/app.py: SdkSide.answer_now; vaultd/model/dialects.py: seen",
+        (
+            "tests/web/test_app.py::test_internal_error_is_constant",
+            "tests/model/test_dialects.py::test_internal_error_says_nothing",
+        ),
         (
             Break(
                 "vaultd/web/app.py",
                 "            return Reply(_INTERNAL, keep=False)\n",
                 "            return Reply(closing(ecs_error(VaultdError(str(exc)))), keep=False)\n",
             ),
+            Break(
+                "vaultd/model/dialects.py", "VaultdError.code, _HIDDEN", "VaultdError.code, error.message or _HIDDEN"
+            ),
         ),
+        "Two edits: what makes the bytes hides the text of such an error once more.",
     ),
     Promise(
         "T10-private-files",
