@@ -131,6 +131,8 @@ def test_a_daemon_without_units_is_handed_over(login: Login) -> None:
     status = login.said(login.run("vaultd", "status"))[1]
     assert status.endswith(", without vaultd.socket: type `vaultd restart`\n")
 
+    assert login.shown("vaultd.socket", "UnitFileState") == "enabled", "from the next login on they are held anyhow"
+
     assert login.run("vaultd", "restart").status == 0
     assert login.runs()
     assert login.said(login.run("vaultd", "status"))[1].endswith(", run by systemd\n")
@@ -183,6 +185,26 @@ def test_the_service_managers_credential_opens_the_store(login: Login) -> None:
 
     login.ran_by_unit(other_than=first)
     assert "unlocked" in login.run("vaultd", "status").out
+
+
+def test_a_passphrase_file_that_is_gone_starts_it_locked(login: Login) -> None:
+    """interface.md §2: a stick that was pulled out is no reason to start the daemon in a circle for ever."""
+    passphrase = login.directory / "passphrase"
+    login.install(VAULTD_PASSPHRASE_FILE=str(passphrase))
+    passphrase.rename(aside := passphrase.with_name("aside"))
+    started = login.run("vaultd", "start")
+
+    assert started.status == 0, (started, login.log())
+    said = login.client("status", "--json").json()
+    assert (said["locked"], login.shown("vaultd.service", "NRestarts")) == (True, "0")
+    assert "LoadCredential=" in said["locked_reason"]
+    assert login.client("unlock", "--stdin", stdin=PASSPHRASE + "\n").status == 0
+    aside.rename(passphrase)
+    assert login.run("vaultd", "restart").status == 0
+    assert login.said(login.run("vaultd", "status"))[1].endswith(", unlocked, run by systemd\n"), "control"
+    passphrase.chmod(0)  # nor does one that cannot be read, where systemd has nothing to put in its place
+    assert login.run("vaultd", "restart").status == 1
+    assert login.shown("vaultd.service", "ActiveState") == "failed", "it waits for the next use"
 
 
 def _asked(port: int, times: int) -> int:

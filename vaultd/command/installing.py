@@ -123,9 +123,7 @@ def _systemd(wanted: Wanted, layout: Layout, port: int, more: list[str]) -> Iter
         "PORT": str(port),
         "CONTROL": units.path(str(layout.control_sock)),
         "ENVIRONMENT": units.environment(_environment(machine)),
-        "CREDENTIAL": f"LoadCredential=vaultd-passphrase:{units.path(os.path.abspath(passphrase))}"  # noqa: PTH100
-        if passphrase
-        else "",
+        "CREDENTIAL": _CREDENTIAL + units.path(os.path.abspath(passphrase)) if passphrase else "",  # noqa: PTH100
         "VAULTD": units.program(command),
         "RUNTIME": _RUNTIME if layout.run == Path(machine.environ.get("XDG_RUNTIME_DIR", ""), "vaultd") else "",
         "WRITABLE": " ".join(units.word(str(each)) for each in layout.directories),
@@ -137,6 +135,8 @@ def _systemd(wanted: Wanted, layout: Layout, port: int, more: list[str]) -> Iter
         yield name, units.filled(units.template("systemd", source), words)
 
 
+#: An empty line where the file is not there: the daemon then starts locked and says so, where systemd would refuse.
+_CREDENTIAL = "SetCredential=vaultd-passphrase:\\n\nLoadCredential=vaultd-passphrase:"
 #: Tokens in it outlive the daemon (architecture.md §7).
 _RUNTIME = "RuntimeDirectory=vaultd\nRuntimeDirectoryMode=0700\nRuntimeDirectoryPreserve=yes"
 
@@ -235,7 +235,7 @@ def _take(wanted: Wanted, found: Mapping[str, object] | None, *, changed: bool) 
         print("  vaultd restart" if wanted.machine.platform == "darwin" else _BY_HAND)
         return
     if found is not None and supervisor.pid() != found["pid"]:  # its sockets are not the service manager's yet
-        supervisor.reload()
+        supervisor.enable(now=False)
         print(f"vaultd (pid {found['pid']}) still runs without its units: type `vaultd restart`")
         return
     supervisor.enable()

@@ -67,8 +67,8 @@ class Supervisor(Protocol):
     def stop(self) -> None:
         """The sockets first, so that nobody starts it again."""
 
-    def enable(self) -> None:
-        """Take the units as they are on disk now, and hold the sockets from each login on."""
+    def enable(self, *, now: bool = True) -> None:
+        """Take the units as they are on disk now, and hold the sockets from each login on; `now`: at once, too."""
 
     def forget(self) -> None:
         """Stop everything, and do not begin again at the next login."""
@@ -134,11 +134,11 @@ class Systemd:
         """Raises Unwritable."""
         self._must("stop", SOCKET, DAEMON)
 
-    def enable(self) -> None:
+    def enable(self, *, now: bool = True) -> None:
         """The socket alone: the first use starts the daemon. Raises Unwritable."""
         self._must("daemon-reload")
         self._must("enable", SOCKET)
-        if self.pid() is None:  # a socket cannot be opened anew under a daemon that has it
+        if now and self.pid() is None:  # a socket cannot be opened anew under a daemon that has it
             self._must("restart", SOCKET)
 
     def forget(self) -> None:
@@ -243,9 +243,9 @@ class Launchd:
         if self.listens():
             self._must("bootout", self._target)
 
-    def enable(self) -> None:
-        """Raises Unwritable."""
-        if self.pid() is None:
+    def enable(self, *, now: bool = True) -> None:
+        """Raises Unwritable. What is in ~/Library/LaunchAgents is loaded at each login."""
+        if now and self.pid() is None:
             self.stop()
             self._must("bootstrap", self._domain, str(self.plist))
 
