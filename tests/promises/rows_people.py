@@ -752,7 +752,7 @@ _T5: Final = (
         name="T5-no-socket-here",
         says="A client of which this network namespace has no socket is refused: LAN, containers, DNAT.",
         control=f"{_LINE}: Connection._attested",
-        tests=(f"{_LIMIT_TESTS}::test_peer_is_looked_up_again_before_the_bytes", _case("T5-dnat-from-loopback")),
+        tests=(f"{_LIMIT_TESTS}::test_peer_is_looked_up_again_before_the_bytes",),
         breaks=(
             Break(
                 _LINE,
