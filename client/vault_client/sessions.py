@@ -12,12 +12,15 @@ from contextlib import suppress
 from vault_client.ask import Terminal, ask, consents, post, settled
 from vault_client.cli import Call
 from vault_client.errors import NEEDS_PERSON, USAGE, Refusal, Stop
-from vault_client.link import quoted
+from vault_client.link import LOOK, quoted
 from vault_client.tables import clean, local
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+#: In characters; the daemon takes 64 KiB of JSON.
+_LINE_LIMIT = 10_000
 
 
 def mfa(call: Call) -> int:
@@ -97,7 +100,7 @@ def lock(call: Call) -> int:
 
 def unlock(call: Call) -> int:
     """Open the store: with the passphrase of the file store, else by asking the OS keyring."""
-    status = call.link.call("GET", "/v1/status")
+    status = call.link.call("GET", "/v1/status", seconds=LOOK)
     body: dict[str, str] = {}
     if call.flag("stdin"):
         body["passphrase"] = _stdin_line()
@@ -117,7 +120,13 @@ def unlock(call: Call) -> int:
 
 
 def _stdin_line() -> str:
-    line = sys.stdin.readline(64 * 1024)
+    try:
+        line = sys.stdin.readline(_LINE_LIMIT)
+        line.encode()  # in some locales what is no UTF-8 is read as half a character
+    except UnicodeError:
+        raise Stop("what stdin gave is not UTF-8 text: give the passphrase as one line", USAGE) from None
+    if len(line) == _LINE_LIMIT:
+        raise Stop("what stdin gave is too long for a passphrase: give the passphrase as one line", USAGE)
     passphrase = line.removesuffix("\n")
     if not passphrase:
         raise Stop("stdin is empty: give the passphrase as one line", USAGE)

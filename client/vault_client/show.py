@@ -9,7 +9,7 @@ import time
 
 from vault_client.cli import Call
 from vault_client.errors import MISCONFIGURED, Stop
-from vault_client.link import quoted
+from vault_client.link import LOOK, quoted
 from vault_client.tables import Ink, ago, clean, epoch, local, peer_text, skew, span, table, typed
 
 TYPE_CHECKING = False
@@ -33,7 +33,7 @@ def _ink() -> Ink:
 
 def list_profiles(call: Call) -> int:
     """Every profile of the AWS config file."""
-    body = call.link.call("GET", "/v1/profiles")
+    body = call.link.call("GET", "/v1/profiles", seconds=LOOK)
     if call.flag("json"):
         call.json(body)
     elif body["profiles"]:
@@ -65,7 +65,7 @@ def _left(profile: dict[str, Any]) -> str:
 
 def grants(call: Call) -> int:
     """Who holds a token."""
-    body = call.link.call("GET", "/v1/grants")
+    body = call.link.call("GET", "/v1/grants", seconds=LOOK)
     if call.flag("json"):
         call.json(body)
     elif not body["grants"]:
@@ -113,7 +113,7 @@ def status(call: Call) -> int:
     """The daemon at a glance; --watch redraws when something happens, and once a second on a terminal."""
     if call.flag("watch"):
         return _watch(call)
-    body = call.link.call("GET", "/v1/status")
+    body = call.link.call("GET", "/v1/status", seconds=LOOK)
     if call.flag("json"):
         call.json(body)
     else:
@@ -128,7 +128,7 @@ def _watch(call: Call) -> int:
     try:
         stream.events()
         while True:
-            body = call.link.call("GET", "/v1/status")
+            body = call.link.call("GET", "/v1/status", seconds=LOOK)
             shown = _line_of(body) if call.flag("json") else status_text(body, _ink())
             if shown != last:
                 call.out((_CLEAR_SCREEN if terminal and not call.flag("json") else "") + shown)

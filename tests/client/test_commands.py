@@ -6,13 +6,14 @@ import json
 import os
 import re
 import subprocess
+import threading
 import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.client.conftest import Run
+from tests.client.conftest import CLIENT, Run
 from tests.client.stub import (
     GRANT_ROW,
     IDENTITY,
@@ -24,10 +25,11 @@ from tests.client.stub import (
     STATUS,
     Answer,
     Stub,
+    environment,
     error,
     mfa_required,
 )
-from vault_client import __version__
+from vault_client import __version__, sessions, show
 from vault_client.cli import COMMANDS, LATER
 
 ROOT = Path(__file__).parents[2]
@@ -503,6 +505,42 @@ def test_unlock_with_nothing_on_stdin(process: Run, stub: Stub) -> None:
 
     assert (ended.status, ended.err) == (2, "vault-client: stdin is empty: give the passphrase as one line\n")
     assert stub.asked("POST", "/v1/unlock") == []
+
+
+@pytest.mark.parametrize(("given", "said"), [
+    (b"\xff\xfe\n", "not UTF-8 text"), (b"a" * 10_000 + b"\n", "too long for a passphrase"),
+])  # fmt: skip
+@pytest.mark.parametrize("locale", ["C.UTF-8", "C"])
+def test_unlock_with_what_is_no_passphrase(stub: Stub, given: bytes, said: str, locale: str) -> None:
+    """Said of stdin, not of the JSON that would have been made of it; nothing is sent, whatever the locale reads."""
+    command = [*CLIENT, "unlock", "--stdin"]
+    seen = environment(stub, LC_ALL=locale)
+    ended = subprocess.run(command, input=given, env=seen, capture_output=True, check=False)
+
+    assert ended.returncode == 2
+    assert ended.stderr.decode() == f"vault-client: what stdin gave is {said}: give the passphrase as one line\n"
+    assert stub.asked("POST", "/v1/unlock") == []
+
+
+@pytest.mark.parametrize("command", ["status", "grants", "list", "unlock"])
+def test_a_look_at_a_daemon_that_hangs(run: Run, stub: Stub, monkeypatch: pytest.MonkeyPatch, command: str) -> None:
+    """It needs nobody but the daemon, so it does not wait as long as for AWS. Control: one that answers."""
+    assert run(command).status == 0
+    monkeypatch.setattr(show, "LOOK", 0.05)
+    monkeypatch.setattr(sessions, "LOOK", 0.05)
+    over = threading.Event()
+
+    def hang(_: object) -> Answer:
+        over.wait(20)
+        return 200, STATUS
+
+    for path in ("/v1/status", "/v1/grants", "/v1/profiles"):
+        stub.answers["GET", path] = hang
+    ended = run(command)
+    over.set()
+
+    assert ended.status == 69
+    assert "vaultd does not answer" in ended.err
 
 
 def test_unlock_without_terminal(process: Run, stub: Stub) -> None:
