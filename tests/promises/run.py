@@ -65,6 +65,10 @@ class Row:
         return f"{mark} {self.promise.name} · {self.test} · intact: {self.intact.told} · broken: {self.broken.told}"
 
 
+class Stopped(Exception):
+    """The run was interrupted: what was under way shows nothing."""
+
+
 @dataclass
 class Run:
     """One run over some promises: the copies, the programs that it started, and what was found."""
@@ -75,6 +79,7 @@ class Run:
     rows: list[Row] = field(default_factory=list)
     _programs: set[subprocess.Popen[str]] = field(default_factory=set)
     _alone: threading.Lock = field(default_factory=threading.Lock)
+    _starting: threading.Lock = field(default_factory=threading.Lock)
     _stopped: bool = False
 
     def over(self, promises: Sequence[Promise]) -> list[Row]:
@@ -98,8 +103,7 @@ class Run:
         def one(each: T) -> None:
             copy = free.get()
             try:
-                if not self._stopped:
-                    act(copy, each)
+                act(copy, each)
             finally:
                 free.put(copy)
 
@@ -107,13 +111,15 @@ class Run:
             try:
                 for done in [threads.submit(one, each) for each in work]:
                     done.result()
-            finally:
-                self._stopped = self._stopped or sys.exc_info()[0] is not None
-                self._end()
+            except BaseException:
+                self._stop()
+                raise
 
-    def _end(self) -> None:
-        for each in list(self._programs):
-            each.terminate()
+    def _stop(self) -> None:
+        with self._starting:
+            self._stopped = True
+            for each in self._programs:
+                each.terminate()
 
     def _broken(self, copy: Copy, promise: Promise, intact: dict[str, Outcome]) -> None:
         for test in promise.tests:
@@ -145,19 +151,29 @@ class Run:
 
     def _ended(self, command: list[str], copy: Copy) -> tuple[int, str]:
         """The reaper is a file of our tree, the rest happens in the copy; what is missing on the machine fails (CI)."""
-        with subprocess.Popen(
-            command,
-            cwd=copy.root,
-            env={**os.environ, "CI": "1"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-        ) as program:
-            self._programs.add(program)
+        with self._started(command, copy) as program:
             said = program.communicate()[0]
+        with self._starting:
             self._programs.discard(program)
+        if self._stopped:
+            raise Stopped
         return program.returncode, said
+
+    def _started(self, command: list[str], copy: Copy) -> subprocess.Popen[str]:
+        with self._starting:
+            if self._stopped:
+                raise Stopped
+            program = subprocess.Popen(
+                command,
+                cwd=copy.root,
+                env={**os.environ, "CI": "1"},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                errors="replace",
+            )
+            self._programs.add(program)
+        return program
 
 
 def _by_file(tests: Sequence[str]) -> list[tuple[str, ...]]:
