@@ -273,7 +273,7 @@ async def test_damage_that_is_found_late_is_told(tmp_path: Path, caplog: pytest.
     store.broken = StoreDamaged("secrets.sealed is damaged: restore it from a backup.")
     store.answers.set()
     await soon(lambda: daemon.unlocking.reason.startswith("secrets.sealed"))
-    assert daemon.status()["trouble"] == ["secrets.sealed is damaged: restore it from a backup."]
+    assert daemon.commands.status()["trouble"] == ["secrets.sealed is damaged: restore it from a backup."]
     assert "open store failed error=StoreDamaged" in caplog.text
     daemon.stop()
     await running

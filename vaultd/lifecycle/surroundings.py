@@ -20,7 +20,7 @@ from vaultd.keeper.remote import RemoteKeeper
 from vaultd.keeper.wire import Said, Setup
 from vaultd.layout import Layout
 from vaultd.lifecycle import keeping
-from vaultd.lifecycle.keeping import Amazon as Amazon  # noqa: PLC0414 (tests and the daemon take it from here)
+from vaultd.lifecycle.keeping import Amazon
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
