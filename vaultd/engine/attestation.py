@@ -3,9 +3,11 @@
 Rules
 - Once for each connection and grant, after the token was good and before the session is looked at: who has no token
   costs no look-up. A connection that was cleared costs one comparison.
-- By default a relay is refused, everything else of this user is served: also one that cannot be told (not dumpable, or
-  not found within 50 ms), unless a process that may be it has a relay's name. With `allow_executables` or `protected`
-  who cannot be told is refused.
+- By default a relay is refused, everything else of this user is served: also one that cannot be told (not dumpable),
+  unless a process that may be it has a relay's name. With `allow_executables` or `protected` who cannot be told is
+  refused.
+- A look-up that is late (whoever stands behind a relay can keep the machine busy) is 503 for this request and goes on
+  for the next. One that hangs, or fails, finds nobody: it must not be the end of everybody's work.
 - `protected`: each new program is confirmed by a person once, by an explicit yes; a no counts for the cool-down.
 - Scans run in a thread, one at a time for all who wait.
 """
@@ -22,14 +24,17 @@ from vaultd.engine.flights import within
 from vaultd.engine.renewals import Recorder
 from vaultd.engine.seams import Clock
 from vaultd.engine.sightings import Seat, Sighting
-from vaultd.errors import ConsentRequired, ForbiddenPeer, TooManyAttempts
+from vaultd.errors import ConsentRequired, ForbiddenPeer, StsUnavailable, TooManyAttempts
 from vaultd.model.peer import Peer
 from vaultd.model.plan import Plan
 from vaultd.model.programs import Found, Policy, Program, table_of
 from vaultd.model.text import shown, typed
 
-#: A request waits so long for the look-up (2 ms as a rule).
-LONGEST: Final = 0.05
+#: A request waits so long for the look-up (2 ms as a rule), and at most as long again for one that was under way: in
+#: all less than the 0.5 s that Go gives a metadata service.
+LONGEST: Final = 0.15
+#: A look-up takes no longer, on whatever machine: it hangs, as on a network file system that is away.
+HANGS: Final = 3.0
 _OPEN: Final = Policy()
 _NOBODY: Final = Found()
 
@@ -113,21 +118,21 @@ class Attestation:
         return not policy.protected or self._desk.consents.hold((profile, badge.program.key))
 
     async def admit(self, grant_id: str, plan: Plan, sighting: Sighting) -> None:
-        """The same with a look-up of at most 50 ms, and with a question where a person has to confirm.
+        """The same with a look-up, and with a question where a person has to confirm.
 
-        Raises ForbiddenPeer, and ConsentRequired with the question.
+        Raises ForbiddenPeer, ConsentRequired with the question, and StsUnavailable for a look-up that is late.
         """
         badge = sighting.badge
         if badge.cleared == grant_id or self.clears(grant_id, plan.profile, sighting):
             return
         policy = self._policies.get(plan.profile, _OPEN)
         found = await self._find(sighting)
-        if found is not None and found.program is not None:
+        if found is None:
+            raise _late(plan.profile)
+        if found.program is not None:
             badge.program = found.program  # for the audit line, also of a denial
             self._seated(sighting)
-        await self._judge(policy, plan, found or _NOBODY, stays=True)
-        if found is None:  # not found in time: this request is served, and the next one looks again
-            return
+        await self._judge(policy, plan, found, stays=True)
         if policy.strict:
             badge.passed = grant_id
         else:
@@ -194,9 +199,9 @@ class Attestation:
     # ---- look-ups ----
 
     async def _find(self, sighting: Sighting) -> Found | None:
-        """None: not in time, or there is no socket to look for."""
+        """None: not in time."""
         if sighting.inode is None:
-            return None
+            return _NOBODY
         future = self._wanted.get(sighting.inode)
         if future is None:
             future = self._wanted[sighting.inode] = asyncio.get_running_loop().create_future()
@@ -206,12 +211,14 @@ class Attestation:
         return future.result()
 
     async def _look(self) -> None:
-        """Scan for all who wait, until nobody does. Nobody waits longer than LONGEST for one scan."""
+        """Scan for all who wait, until nobody does. One timer for all: who came since it rang hears at the next."""
         try:
             while batch := tuple(self._wanted):
-                scan = asyncio.ensure_future(self._programs.look(batch))
+                scan, waited, waiting = asyncio.ensure_future(self._programs.look(batch)), 0.0, batch
                 while not await within(self._clock, {scan}, LONGEST):
-                    self._tell(tuple(self._wanted), None)
+                    waited += LONGEST
+                    self._tell(waiting, None if waited < HANGS else {})
+                    waiting = tuple(self._wanted)
                 self._tell(batch, _result_of(scan))
         finally:
             self._scan = None
@@ -245,6 +252,14 @@ def _unlisted(profile: str, program: Program) -> ForbiddenPeer:
     return ForbiddenPeer(
         f"Profile {shown(profile)} is not given to {program.path}: to allow it add that path to allow_executables "
         f"under {table_of(profile)} in config.toml, then type `vaultd restart`."
+    )
+
+
+def _late(profile: str) -> StsUnavailable:
+    return StsUnavailable(
+        f"Profile {shown(profile)} waits until it is known which program asks, for which this machine was too busy: "
+        "run the same again.",
+        under_way=True,
     )
 
 

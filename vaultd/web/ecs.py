@@ -72,9 +72,9 @@ class Credentials:
 
     async def made(self, grant: Grant, plan: Plan, sighting: Sighting) -> Served:
         """The same within PATIENCE; raises whatever keeps a session from being made, or this program from it."""
-        await self._serving.admitted(grant, plan, sighting)
-        ready = None if self.locked else self._serving.ready(grant, plan, self._rendered, patience=PATIENCE)
-        return ready or await self._serving.made(grant, plan, sighting, self._rendered, patience=PATIENCE)
+        left = PATIENCE - await self._serving.admitted(grant, plan, sighting)
+        ready = None if self.locked else self._serving.ready(grant, plan, self._rendered, patience=left)
+        return ready or await self._serving.made(grant, plan, sighting, self._rendered, patience=left)
 
     @property
     def locked(self) -> bool:

@@ -121,10 +121,12 @@ class Serving:
             return True
         return self._attestation.clears(grant.id, grant.profile, sighting)
 
-    async def admitted(self, grant: Grant, plan: Plan, sighting: Sighting) -> None:
-        """Returns when it may. Raises ForbiddenPeer, and ConsentRequired with the question."""
+    async def admitted(self, grant: Grant, plan: Plan, sighting: Sighting) -> float:
+        """Returns when it may, and how many seconds that took. Raises what `Attestation.admit` does."""
+        began = self._clock.boottime()
         if self._attestation is not None and not self._broker.locked:  # locked: nobody is asked, and nothing is served
             await self._attestation.admit(grant.id, plan, sighting)
+        return self._clock.boottime() - began
 
     def still_admitted(self, grant: Grant, sighting: Sighting) -> bool:
         """For a request that was admitted: does it still hold? A consent may have ended meanwhile."""
