@@ -378,12 +378,12 @@ LOCKS = (
     Promise(
         name="L-sigusr1",
         says="SIGUSR1 locks.",
-        control="vaultd/daemon.py: Daemon._catch_signals",
+        control="vaultd/lifecycle/permanent.py: catch_signals",
         tests=("tests/presence/test_locking.py::test_sigusr1_drops_all",),
         breaks=(
             Break(
-                "vaultd/daemon.py",
-                'loop.add_signal_handler(signal.SIGUSR1, lambda: self.locking.begin("signal"))',
+                "vaultd/lifecycle/permanent.py",
+                "loop.add_signal_handler(signal.SIGUSR1, lock)",
                 "loop.add_signal_handler(signal.SIGUSR1, lambda: None)",
             ),
         ),
