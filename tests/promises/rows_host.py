@@ -113,8 +113,8 @@ _T6: Final = (
         (
             Break(
                 "vaultd/web/ecs.py",
-                "        await self._serving.admitted(grant, plan, sighting)\n        ready",
-                "        ready",
+                "        left = PATIENCE - await self._serving.admitted(grant, plan, sighting)\n",
+                "        left = PATIENCE\n",
             ),
         ),
     ),
@@ -123,7 +123,13 @@ _T6: Final = (
         "The same at a metadata door, whose token says nothing of the program.",
         "vaultd/web/imds.py: DoorSide._made",
         (f"{_REAL}test_a_door_refuses_relays_where_keys_are",),
-        (Break(_IMDS, "        await serving.admitted(self._grant, plan, sighting)\n", ""),),
+        (
+            Break(
+                _IMDS,
+                "        left = PATIENCE - await serving.admitted(self._grant, plan, sighting)\n",
+                "        left = PATIENCE\n",
+            ),
+        ),
     ),
     Promise(
         "T6-attested-on-the-control-socket",
