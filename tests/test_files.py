@@ -676,8 +676,9 @@ def test_a_kill_within_an_append_keeps_what_was_there(tmp_path: Path) -> None:
     assert max(sizes) == 646
 
 
+REPLACING = ["open", "write", "fsync", "rename"]
 WRITES: list[tuple[str, Callable[[Files, Path], object], list[str]]] = [
-    ("replace", lambda files, path: files.replace(path, b"new" * 100), ["open", "write", "fsync", "rename"]),
+    ("replace", lambda files, path: files.replace(path, b"new" * 100), [*REPLACING, "fsync_dir"]),
     ("append", lambda files, path: files.append(path, b"new" * 100, sync=True), ["open", "write", "fsync"]),
     ("cut", lambda files, path: files.cut(path, 0), ["truncate"]),
     ("remove", lambda files, path: files.remove(path), ["unlink"]),

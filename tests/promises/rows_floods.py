@@ -126,7 +126,7 @@ FLOODS = (
     ),
     Promise(
         name="F-fields",
-        says="So is a request with more than 64 fields.",
+        says="A request with more than 64 fields is a 400.",
         control=f"{_CONNECTION}: Connection.__init__",
         tests=("tests/web/test_guard.py::test_sizes",),
         breaks=(Break(_CONNECTION, "max_headers=FIELDS_LIMIT,", "max_headers=32768,"),),
@@ -163,7 +163,8 @@ FLOODS = (
         name="F-few-a-turn",
         says="Where asyncio's own loop serves, no flood takes the last descriptor: it accepts few in one turn.",
         control="vaultd/host/sockets.py: a_turn",
-        tests=("tests/process/test_floods.py::test_the_loop_of_asyncio_keeps_its_descriptors",),
+        tests=("tests/host/test_sockets.py::test_no_turn_of_a_loop_takes_the_last_descriptor",),
+        note="On a real loop: tests/process/test_floods.py::test_the_loop_of_asyncio_keeps_its_descriptors.",
         breaks=(Break("vaultd/host/sockets.py", "min(100, max(8, soft // 32))", "BACKLOG"),),
     ),
     Promise(

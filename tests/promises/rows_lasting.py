@@ -55,7 +55,7 @@ CRASH = (
     ),
     Promise(
         name="C-synced-name",
-        says="So is the name: its directory is synced as well.",
+        says="The name of a file that is told as written is on disk, too: its directory is synced.",
         control=f"{_FILES}: Files._sync_dir",
         tests=("tests/test_files.py::test_what_is_told_as_durable_was_synced",),
         breaks=(
@@ -151,10 +151,7 @@ CRASH = (
         name="C-code-written-first",
         says="A code is written down as sent before it is sent: after a kill in flight it is not sent again.",
         control=f"{_CODES}: Codes._write",
-        tests=(
-            "tests/keeper/test_codes.py::test_a_code_is_refused_after_a_restart_too",
-            "tests/keeper/test_mint.py::test_a_code_in_flight_at_a_kill_counts_as_sent",
-        ),
+        tests=("tests/keeper/test_codes.py::test_a_code_is_refused_after_a_restart_too",),
         breaks=(
             Break(
                 _CODES,
@@ -250,7 +247,7 @@ KEEPER = (
     ),
     Promise(
         name="K-by-default",
-        says="That is the default.",
+        says="The keeper is a process of its own unless `[keeper] process = false`.",
         control="vaultd/config.py: KeeperProcess",
         tests=("tests/test_config.py::test_an_absent_file_means_the_contracts_defaults",),
         breaks=(Break("vaultd/config.py", "    process: bool = True\n", "    process: bool = False\n"),),
@@ -286,7 +283,7 @@ KEEPER = (
     ),
     Promise(
         name="K-declared-types",
-        says="It takes them in exactly their declared types.",
+        says="The keeper takes its calls in exactly their declared types.",
         control=f"{_WIRE}: unpacked",
         tests=("tests/keeper/test_wire.py::test_what_no_seam_declares_is_refused",),
         breaks=(Break(_WIRE, "return _checked(value, ok=type(value) in _PLAIN[kind])", "return value"),),
@@ -385,7 +382,7 @@ KEEPER = (
     ),
     Promise(
         name="K-nonsense-is-killed",
-        says="So is one whose answers are none that a seam declares.",
+        says="A keeper whose answers are none that a seam declares is killed and replaced.",
         control="vaultd/keeper/line.py: Line._readable",
         tests=("tests/keeper/test_remote.py::test_one_that_talks_nonsense_is_replaced",),
         breaks=(Break("vaultd/keeper/line.py", "            self._end(nonsense=True)\n", "            pass\n"),),
@@ -402,7 +399,7 @@ AUDIT = (
     ),
     Promise(
         name="A-deleted",
-        says="It names a line that was deleted, over rotated files as well.",
+        says="`vaultd check --audit` names a line that was deleted, over rotated files as well.",
         control=f"{_PROOF}: _jump",
         tests=("tests/engine/test_audit_proof.py::test_each_tampering_is_named[a line deleted]",),
         breaks=(
@@ -417,7 +414,7 @@ AUDIT = (
     ),
     Promise(
         name="A-reordered",
-        says="It names lines that were moved or repeated.",
+        says="`vaultd check --audit` names lines that were moved or repeated.",
         control=f"{_PROOF}: _jump",
         tests=(
             "tests/engine/test_audit_proof.py::test_each_tampering_is_named[two lines swapped]",
@@ -427,7 +424,7 @@ AUDIT = (
     ),
     Promise(
         name="A-cut",
-        says="It names a tail that was cut, which the sealed end of the log shows.",
+        says="`vaultd check --audit` names a tail that was cut, which the sealed end of the log shows.",
         control=f"{_PROOF}: _end",
         tests=(
             "tests/engine/test_audit_proof.py::test_each_tampering_is_named[the tail cut]",
@@ -437,7 +434,7 @@ AUDIT = (
     ),
     Promise(
         name="A-last-line",
-        says="It names an edited last line, which nothing follows.",
+        says="`vaultd check --audit` names an edited last line, which nothing follows.",
         control=f"{_PROOF}: _end",
         tests=("tests/engine/test_audit_proof.py::test_each_tampering_is_named[the very last line edited]",),
         breaks=(Break(_PROOF, "if line.seq == head.seq and line.digest != head.digest:", "if False:"),),
@@ -529,28 +526,28 @@ AUDIT = (
 UNITS = (
     Promise(
         name="S-no-new-privileges",
-        says="The unit ships each directive that its probe shows to be enforced: NoNewPrivileges,",
+        says="The unit takes the way to more privileges: every directive that a probe shows to be enforced is shipped.",
         control=_SERVICE,
         tests=(f"{_UNITS}::test_every_directive_that_was_probed_is_shipped",),
         breaks=(Break(_SERVICE, "NoNewPrivileges=yes\n", ""),),
     ),
     Promise(
         name="S-system-calls",
-        says="the filter of system calls,",
+        says="The unit filters system calls.",
         control=_SERVICE,
         tests=(f"{_UNITS}::test_every_directive_that_was_probed_is_shipped",),
         breaks=(Break(_SERVICE, "SystemCallFilter=~@privileged @debug @resources\n", ""),),
     ),
     Promise(
         name="S-no-writable-code",
-        says="no memory that is writable and executable,",
+        says="The unit allows no memory that is writable and executable.",
         control=_SERVICE,
         tests=(f"{_UNITS}::test_every_directive_that_was_probed_is_shipped",),
         breaks=(Break(_SERVICE, "MemoryDenyWriteExecute=yes\n", ""),),
     ),
     Promise(
         name="S-no-core",
-        says="and no core; the others are held by the same test.",
+        says="The unit allows no core.",
         control=_SERVICE,
         tests=(f"{_UNITS}::test_every_directive_that_was_probed_is_shipped",),
         breaks=(Break(_SERVICE, "LimitCORE=0\n", ""),),
@@ -668,7 +665,7 @@ UNITS = (
     ),
     Promise(
         name="S-watchdog-refresher",
-        says="Nor does a daemon whose refresher is overdue.",
+        says="A daemon whose refresher is overdue does not feed the watchdog.",
         control="vaultd/lifecycle/watchdog.py: Watchdog._turned",
         tests=("tests/service/test_watchdog.py::test_an_overdue_refresher_starves_it",),
         breaks=(Break("vaultd/lifecycle/watchdog.py", "elif self._overdue() and not self._in_grace:", "elif False:"),),

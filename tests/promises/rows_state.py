@@ -78,7 +78,7 @@ T11 = (
     ),
     Promise(
         name="T11-endpoint-of-the-environment",
-        says="So is an AWS_ENDPOINT_URL in the environment of `vaultd start`.",
+        says="An AWS_ENDPOINT_URL in the environment of `vaultd start` is refused likewise.",
         control=f"{_ENDPOINTS}: environment_override",
         tests=("tests/model/test_partitions.py::test_a_foreign_override_is_refused_by_name",),
         breaks=(Break(_ENDPOINTS, "if not endpoint_allowed(url, allow):", "if False:"),),
@@ -215,7 +215,7 @@ T12 = (
     ),
     Promise(
         name="T12-isolated-keeper",
-        says="The keeper is a `python -I` as well.",
+        says="The keeper is a `python -I`.",
         control="vaultd/lifecycle/keeping.py: Process",
         tests=("tests/process/test_keeper.py::test_it_gets_nothing_but_its_socket_and_what_it_needs",),
         breaks=(Break("vaultd/lifecycle/keeping.py", '"-I", "-m", "vaultd.keeper"', '"-P", "-m", "vaultd.keeper"'),),
@@ -372,7 +372,7 @@ T13 = (
     ),
     Promise(
         name="T13-user-pinned",
-        says="So is one without a role that has come to mean another identity, or another IAM user or account.",
+        says="A profile without a role that has come to mean another identity or IAM user is refused, not followed.",
         control="vaultd/web/serving.py: _other_meaning",
         tests=("tests/web/test_app.py::test_profile_without_role_that_means_somebody_else",),
         breaks=(
