@@ -46,6 +46,7 @@ from vaultd.files import Files
 from vaultd.keeper import codec
 from vaultd.keeper.codes import Codes, Sent, six_digits
 from vaultd.keeper.custody import Identities, Index, MakeEntry
+from vaultd.keeper.index_seal import IndexSeal
 from vaultd.keeper.notes import living_notes, seal_head, seal_note
 from vaultd.keeper.opening import Kind, Shut, Stores
 from vaultd.keeper.records import Records
@@ -90,7 +91,9 @@ class DaemonKeeper:
         self._records = Records(sealed_log)
         self._codes = Codes(records=self._records, clock=clock)
         self._sessions = MfaSessions(records=self._records, clock=clock, persist=persist)
-        self._identities = Identities(index=index, make_entry=make_entry, sts=sts, iam=iam, clock=clock)
+        self._identities = Identities(
+            index=index, seal=IndexSeal(self._records), make_entry=make_entry, sts=sts, iam=iam, clock=clock
+        )
         self._store: IdentityStore | None = None
         self._opening: asyncio.Future[None] | None = None
         self._epoch = 0
@@ -163,7 +166,7 @@ class DaemonKeeper:
         notes, head = living_notes(self._records, living, now=self._clock.now(), persist=self._persist)
         warnings = self._unmark() if unlock else []
         warnings += _log_warnings(damaged=self._records.damaged, known=known)
-        warnings += _index_warnings(unlisted)
+        warnings += _index_warnings(unlisted, newest=self._identities.newest(living))
         log.info("open store kind=%s sessions=%d", store.kind, len(self._sessions.handles))
         return Opened(
             self._epoch,
@@ -408,10 +411,15 @@ class DaemonKeeper:
             )
 
 
-def _index_warnings(unlisted: int) -> builtins.list[str]:
-    """An index that was lost, over a store that was not: it lists nothing, and looks like a new home."""
-    if not unlisted:
+def _index_warnings(unlisted: int, *, newest: bool) -> builtins.list[str]:
+    """An index that was lost, over a store that was not: it lists nothing, and looks like a new home. Or one that is
+    not as it was written: it may list fewer keys, or another state of one.
+    """
+    if not unlisted and newest:
         return []
+    if not unlisted:
+        said = "identities.json is not the one that sessions.sealed knows, so one of them is older or was changed"
+        return [f"{said}; see what it lists with `vault-client identities`"]
     keys = "a key" if unlisted == 1 else f"{unlisted} keys"
     lost = f"the store holds {keys} and identities.json lists none; if that file was lost, restore it from a backup and"
     return [f"{lost} run `vaultd restart`, else run `vault-client add IDENTITY`"]
