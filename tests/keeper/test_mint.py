@@ -313,6 +313,23 @@ async def test_what_lands_after_a_lock_is_dropped(home: Home) -> None:
         await keeper.mint(with_code())
 
 
+@pytest.mark.parametrize("reopened", [False, True])
+async def test_a_role_session_that_lands_after_a_lock_is_dropped(home: Home, reopened: bool) -> None:
+    """Nothing of it is sealed, so that only the epoch tells: an `unlock` in between does not make it welcome."""
+    keeper = await home.with_franklin()
+    handle = handle_of(await keeper.mint(with_code()))
+    home.sts.hold()
+    flight = asyncio.create_task(keeper.mint(from_handle(handle)))
+    await home.clock.settle()
+    await keeper.close(None)
+    if reopened:
+        await keeper.open(unlock=True)
+    home.sts.release()
+
+    with pytest.raises(Locked):
+        await flight
+
+
 @pytest.mark.parametrize("how", ["removed", "removed and added", "replaced", "neither"])
 @pytest.mark.parametrize("order", [with_code(), DIRECT], ids=["mfa", "direct"])
 async def test_what_lands_after_a_remove_goes_with_the_identity(
