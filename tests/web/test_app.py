@@ -209,6 +209,21 @@ async def test_revoked_and_expired_tokens(tmp_path: Path) -> None:
         assert (await rig.get()).status == 401
 
 
+async def test_a_grant_that_ends_while_its_session_is_made(tmp_path: Path) -> None:
+    """Once `revoke` has returned, nothing goes out for that grant, not to who was waiting either. Control: another's."""
+    broker = StandInBroker(later=session(), release=asyncio.Event())
+    assert broker.release is not None
+    async with running(tmp_path, broker=broker) as rig:
+        revoked, kept = rig.another_token("web-admin"), rig.another_token("web-admin")
+        asked = [asyncio.ensure_future(rig.get(Authorization=token)) for token in (revoked, kept)]
+        await broker.was_asked(2)
+        rig.grants.revoke(rig.grants.list()[1].id, reason="test")
+        broker.release.set()
+        check_error(await asked[0], 401, "InvalidToken")
+        assert (await asked[1]).status == 200
+        assert rig.audit.denials[-1][:2] == ("InvalidToken", "web-admin")
+
+
 async def test_profile_that_means_another_role(tmp_path: Path) -> None:
     """A profile that has since come to mean another role is refused, not followed (architecture.md §4)."""
     async with running(tmp_path) as rig:
