@@ -284,6 +284,26 @@ def test_uninstall_leaves_nothing(login: Login) -> None:
     assert login.run("vaultd", "stop").status == 0
 
 
+@pytest.mark.parametrize("name", ["vaultd.socket", "vaultd.service"])
+def test_uninstall_goes_on_from_a_unit_that_was_edited_and_removed(login: Login, name: str) -> None:
+    """What is said to type leads to the end: nothing runs, nothing is enabled, nothing of ours is there."""
+    login.install()
+    assert login.run("vaultd", "start").status == 0
+    pid, path = login.pid(), login.units / name
+    path.write_text(path.read_text() + "# mine\n")
+    refused = login.run("vaultd", "service", "uninstall")
+    assert (refused.status, f"run `rm {path}`, then type the same again" in refused.err) == (78, True), refused
+    assert alive(pid)
+    path.unlink()
+    gone = login.run("vaultd", "service", "uninstall")
+
+    assert gone.status == 0, gone
+    assert not alive(pid)
+    assert [each for each in login.units.rglob("*") if not each.is_dir()] == []
+    assert as_other(login.port) == 0
+    assert login.run("vaultd", "service", "uninstall").out == "no units of vaultd are installed\n"
+
+
 @pytest.mark.parametrize("credential", [True, False])
 def test_the_strict_drop_in_runs_the_daemon(credential: bool) -> None:
     """It serves from inside a user namespace: files, locks, sockets and the peer check work. Which program a client is,
