@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Final
@@ -17,7 +18,7 @@ from tests.promises import reaped
 from tests.promises.copies import Copy, Misfit
 from tests.promises.promise import Break, Promise
 from tests.promises.promises import BEGIN, END, PROMISES, ROOT, SECURITY, THREADS, chosen, written
-from tests.promises.run import SECONDS, Case, outcome
+from tests.promises.run import SECONDS, Case, Run, outcome
 
 _ONE: Final = Promise("T1-one", "It is so.", "a.py: a", ("tests/test_a.py::test_a",), (Break("a.py", "yes", "no"),))
 _TEST: Final = "tests/web/test_a.py::test_b"
@@ -167,8 +168,34 @@ def test_a_break_that_does_not_fit_is_told(tmp_path: Path, old: str) -> None:
         pass
 
 
-def _tree(directory: Path) -> Copy:
-    (directory / "a.py").write_text("yes\n")
+_TESTS: Final = """
+import a
+def test_sees_it(): assert a.SAID == "yes"
+def test_sees_nothing(): assert a.SAID
+def test_needs_more(): from a import More
+"""
+
+
+def test_a_survivor_is_found(tmp_path: Path) -> None:
+    """The whole way of one promise: of two tests that pass, one notices; and one that never passed proves nothing."""
+    copy = _tree(tmp_path, 'SAID = "yes"\n')
+    (tmp_path / ".venv").symlink_to(sys.prefix)
+    (tmp_path / "test_a.py").write_text(_TESTS)
+    names = ("test_a.py::test_sees_it", "test_a.py::test_sees_nothing", "test_a.py::test_needs_more")
+    said: list[str] = []
+    run = Run(tmp_path, 1, said.append)
+    run._broken(copy, replace(_ONE, tests=names), run._tested(copy, names))
+
+    assert [each.proven for each in run.rows] == [True, False, False]
+    assert [(each.intact.word, each.broken.word) for each in run.rows] == [
+        ("passed", "failed"), ("passed", "passed"), ("broke the program", "broke the program"),
+    ]  # fmt: skip
+    assert said[0].startswith("ok   T1-one · test_a.py::test_sees_it · intact: passed · broken: failed: AssertionError")
+    assert said[1] == "OPEN T1-one · test_a.py::test_sees_nothing · intact: passed · broken: passed"
+
+
+def _tree(directory: Path, text: str = "yes\n") -> Copy:
+    (directory / "a.py").write_text(text)
     (directory / "__pycache__").mkdir()
     (directory / "__pycache__/a.cpython-311.pyc").write_text("of the whole one")
     who = ["-c", "user.name=a", "-c", "user.email=a@example.invalid"]
