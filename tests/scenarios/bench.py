@@ -31,8 +31,8 @@ from vaultd.aws.sts import BotoSts
 from vaultd.aws.threads import Threads
 from vaultd.config import load_settings
 from vaultd.daemon import Daemon, build
-from vaultd.engine.desk import Question
 from vaultd.engine.grant_records import Door, Grant
+from vaultd.engine.questions import Question
 from vaultd.engine.sightings import Sighting
 from vaultd.engine.states import ProfileState
 from vaultd.errors import MfaRequired, VaultdError
