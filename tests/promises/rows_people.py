@@ -99,7 +99,10 @@ _T1: Final = (
         name="T1-before-keys",
         says="The client is looked up again between the last wait and the bytes of the keys.",
         control=f"{_LINE}: Connection._send",
-        tests=(f"{_LIMIT_TESTS}::test_peer_is_looked_up_again_before_the_bytes",),
+        tests=(
+            f"{_LIMIT_TESTS}::test_peer_is_looked_up_again_before_the_bytes",
+            "tests/web/test_hold.py::test_the_peer_is_looked_up_before_the_head_and_before_the_keys",
+        ),
         breaks=(Break(_LINE, "if reply.sent is not None and self._attested() is None:", "if False:"),),
     ),
     Promise(
@@ -207,11 +210,13 @@ _T1: Final = (
         breaks=(Break(_GRANTS, 'return None if self._alive(bound) else "process ended"', "return None"),),
     ),
     Promise(
-        name="T1-token-one-profile",
-        says="A token opens one profile: with another one's path it is refused.",
-        control="vaultd/web/ecs.py: Credentials.plan",
-        tests=(f"{_APP_TESTS}::test_order_of_checks",),
-        breaks=(Break("vaultd/web/ecs.py", "if path != CREDENTIALS_PATH + grant.slug:", "if False:"),),
+        name="T1-door-closes",
+        says="Who is connected to an IMDS door is cut off in the turn in which its grant ends.",
+        control="vaultd/web/imds.py: DoorSide.close",
+        tests=("tests/web/test_doors.py::test_a_port_is_freed_with_its_grant",),
+        breaks=(
+            Break("vaultd/web/imds.py", "                each.abort()  # type", "                each.busy  # type"),
+        ),
     ),
     Promise(
         name="T1-door-has-no-token",
@@ -235,17 +240,6 @@ _T2: Final = (
         control=f"{_SOCKETS}: _check_private",
         tests=(f"{_SOCKET_TESTS}::test_a_directory_that_others_may_enter_is_refused",),
         breaks=(Break(_SOCKETS, " or found.st_mode & 0o077:", ":"),),
-    ),
-    Promise(
-        name="T2-directories",
-        says="Every directory of ours is made 0700, whatever the umask.",
-        control="vaultd/files.py: Files._make_dir",
-        tests=(f"{_FILE_TESTS}::test_make_dirs_creates_private_directories",),
-        breaks=(
-            Break("vaultd/files.py", "os.mkdir(each, 0o700)", "os.mkdir(each, 0o755)"),
-            Break("vaultd/files.py", "            os.fchmod(descriptor, 0o700)\n", "            pass\n"),
-        ),
-        note="two edits: made private, and tightened where it is not",
     ),
     Promise(
         name="T2-directory-others-write",
@@ -352,13 +346,6 @@ _T2: Final = (
                 "if not stat.S_ISSOCK(found.st_mode):",
             ),
         ),
-    ),
-    Promise(
-        name="T2-one-daemon",
-        says="Of two daemons of one home one gets the lock, and the sockets with it.",
-        control="vaultd/flock.py: take",
-        tests=(f"{_FILE_TESTS}::test_one_lock_at_a_time",),
-        breaks=(Break("vaultd/flock.py", "        _flock(descriptor, path)\n    except", "        pass\n    except"),),
     ),
     Promise(
         name="T2-token-file",
@@ -697,13 +684,6 @@ _T4: Final = (
         ),
     ),
     Promise(
-        name="T4-path",
-        says="The path is compared byte for byte: no query, escape or dot segment reaches anything.",
-        control=f"{_APP}: _is_credentials",
-        tests=(f"{_APP_TESTS}::test_path_is_compared_byte_for_byte",),
-        breaks=(Break(_APP, "bool(_SLUG.fullmatch(slug))", "bool(_SLUG.match(slug))"),),
-    ),
-    Promise(
         name="T4-one-authorization",
         says="Two Authorization fields are none.",
         control=f"{_GUARD}: bare_token",
@@ -714,15 +694,6 @@ _T4: Final = (
                 '    if len(found) != 1:\n        return b""\n    token',
                 '    if not found:\n        return b""\n    token',
             ),
-        ),
-    ),
-    Promise(
-        name="T4-no-body",
-        says="A request that announces a body is refused: nothing is smuggled behind it.",
-        control=f"{_GUARD}: Guard.refusal",
-        tests=(f"{_GUARD_TESTS}::test_bodies_are_refused",),
-        breaks=(
-            Break(_GUARD, 'elif name == _TRANSFER or (name == _LENGTH and value.strip(b"0")):', 'elif name == b"":'),
         ),
     ),
 )
@@ -779,19 +750,6 @@ _T5: Final = (
             ),
         ),
         note="two edits: device and peer look-up stand behind each other; each alone has a row of its own",
-    ),
-    Promise(
-        name="T5-activated-address",
-        says="A socket on another address than 127.0.0.1 is refused from the service manager, too.",
-        control="vaultd/lifecycle/listening.py: Listening._activated",
-        tests=("tests/test_daemon.py::test_an_activated_socket_on_the_network_is_refused",),
-        breaks=(
-            Break(
-                "vaultd/lifecycle/listening.py",
-                'if tcp is not None and (address := tcp.getsockname()[0]) != "127.0.0.1":',
-                'if tcp is not None and (address := tcp.getsockname()[0]) == "":',
-            ),
-        ),
     ),
     Promise(
         name="T5-unit-device",
