@@ -460,19 +460,6 @@ _T8: Final = (
         ),
     ),
     Promise(
-        "T8-keeper-hardened",
-        "So does the keeper, since exec makes a process dumpable again.",
-        "vaultd/keeper/process.py: main",
-        ("tests/process/test_keeper.py::test_neither_may_be_read_and_neither_leaves_a_core",),
-        (
-            Break(
-                "vaultd/keeper/process.py",
-                "hardened = hardening.harden()",
-                "hardened = hardening.Hardened(hardening.captured(os.environ), ())",
-            ),
-        ),
-    ),
-    Promise(
         "T8-every-serve-has-a-line",
         "Keys that go out are in the audit log, with pid, executable and start time of who got them.",
         "vaultd/web/serving.py: Serving._sent",
@@ -601,19 +588,6 @@ _T9: Final = (
                 "            self._sessions.drop(lambda handle: handle.identity == note.cell)\n"
                 "            self._records.compact()\n",
                 "            self._sessions.drop(lambda handle: handle.identity == note.cell)\n",
-            ),
-        ),
-    ),
-    Promise(
-        "T9-passphrase-file",
-        "A passphrase file that others may read is not taken.",
-        "vaultd/ownership.py: check_secret",
-        ("tests/test_daemon.py::test_a_passphrase_that_others_may_read_is_not_taken",),
-        (
-            Break(
-                "vaultd/ownership.py",
-                "    if found.st_mode & (_OTHERS & ~stat.S_IRGRP if delivered else _OTHERS):\n",
-                "    if False:\n",
             ),
         ),
     ),
@@ -918,26 +892,6 @@ _T10: Final = (
         "vaultd/files.py: Files.make_dirs",
         ("tests/test_files.py::test_make_dirs_creates_private_directories",),
         (Break(_FILES, "os.mkdir(each, 0o700)", "os.mkdir(each, 0o755)"),),
-    ),
-    Promise(
-        "T10-tokens-hashed",
-        "Of a grant's token `grants.json` has the SHA-256 alone.",
-        "vaultd/engine/grants.py: Grants.create",
-        ("tests/engine/test_grants.py::test_only_the_hash_of_a_token_is_kept",),
-        (Break("vaultd/engine/grants.py", "digest=sha256(token.encode()).digest(),", "digest=token.encode()[:32],"),),
-    ),
-    Promise(
-        "T10-codes-hashed",
-        "A token code that was sent is remembered as a keyed hash.",
-        "vaultd/keeper/codes.py: Codes._mac",
-        ("tests/keeper/test_codes.py::test_the_code_itself_is_nowhere",),
-        (
-            Break(
-                "vaultd/keeper/codes.py",
-                'hmac.new(self._data_key.reveal_bytes(), message, "sha256").hexdigest()',
-                "code.reveal()",
-            ),
-        ),
     ),
     Promise(
         "T10-audit-lines",
