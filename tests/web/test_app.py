@@ -210,7 +210,7 @@ async def test_revoked_and_expired_tokens(tmp_path: Path) -> None:
 
 
 async def test_a_grant_that_ends_while_its_session_is_made(tmp_path: Path) -> None:
-    """Once `revoke` has returned, nothing goes out for that grant, not to who was waiting either. Control: another's."""
+    """Once `revoke` has returned, nothing goes out for that grant, not to who was waiting. Control: another's."""
     broker = StandInBroker(later=session(), release=asyncio.Event())
     assert broker.release is not None
     async with running(tmp_path, broker=broker) as rig:
