@@ -31,7 +31,9 @@ _T8: Final = (
         (f"{_WEB}test_the_table_of_policies", f"{_REAL}test_a_person_confirms_each_program_once"),
         (
             Break(
-                _ATTESTATION, "            await self._ask(plan, found.program, stays=stays)\n", "            return\n"
+                _ATTESTATION,
+                "            await self._ask(plan, found.program, stays=stays, locks=locks)\n",
+                "            return\n",
             ),
         ),
     ),

@@ -376,6 +376,22 @@ async def test_nobody_is_asked_while_locked(tmp_path: Path) -> None:
         assert made.desk.open_questions() == ()
 
 
+async def test_a_lock_while_it_is_looked_who_asks(tmp_path: Path) -> None:
+    """No question is opened behind it, which a yes could answer while nothing is served. Control: else one is."""
+    for number, locked in enumerate((True, False)):
+        (folder := tmp_path / str(number)).mkdir()
+        async with house(folder, PROTECTED) as made:
+            made.system.gate = asyncio.Event()
+            asked = asyncio.ensure_future(made.status())
+            await soon(lambda made=made: made.system.looks)  # type: ignore[misc]
+            if locked:
+                made.desk.lock()
+            made.system.gate.set()
+            assert (await asked)[0] == 403
+            assert len(made.desk.open_questions()) == (0 if locked else 1)
+            assert made.book.events == ([] if locked else [("consent.ask", None)])
+
+
 async def test_held_while_a_person_is_at_the_question(tmp_path: Path) -> None:
     """A client that bears it waits with blanks, and has its keys after the yes."""
     async with house(tmp_path, PROTECTED, held=True) as made:

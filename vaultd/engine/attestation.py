@@ -24,7 +24,7 @@ from vaultd.engine.flights import within
 from vaultd.engine.renewals import Recorder
 from vaultd.engine.seams import Clock
 from vaultd.engine.sightings import Seat, Sighting
-from vaultd.errors import ConsentRequired, ForbiddenPeer, StsUnavailable, TooManyAttempts
+from vaultd.errors import ConsentRequired, ForbiddenPeer, Locked, StsUnavailable, TooManyAttempts
 from vaultd.model.peer import Peer
 from vaultd.model.plan import Plan
 from vaultd.model.programs import Found, Policy, Program, table_of
@@ -125,14 +125,14 @@ class Attestation:
         badge = sighting.badge
         if badge.cleared == grant_id or self.clears(grant_id, plan.profile, sighting):
             return
-        policy = self._policies.get(plan.profile, _OPEN)
+        policy, locks = self._policies.get(plan.profile, _OPEN), self._desk.locks
         found = await self._find(sighting)
         if found is None:
             raise _late(plan.profile)
         if found.program is not None:
             badge.program = found.program  # for the audit line, also of a denial
             self._seated(sighting)
-        await self._judge(policy, plan, found, stays=True)
+        await self._judge(policy, plan, found, stays=True, locks=locks)
         if policy.strict:
             badge.passed = grant_id
         else:
@@ -147,12 +147,12 @@ class Attestation:
 
     async def admit_caller(self, plan: Plan, peer: Peer) -> None:
         """For keys that go out over the control socket: the same rules for the process at its other end."""
-        policy = self._policies.get(plan.profile, _OPEN)
-        await self._judge(policy, plan, await self._programs.behind(peer), stays=False)
+        policy, locks = self._policies.get(plan.profile, _OPEN), self._desk.locks
+        await self._judge(policy, plan, await self._programs.behind(peer), stays=False, locks=locks)
 
     # ---- the policies ----
 
-    async def _judge(self, policy: Policy, plan: Plan, found: Found, *, stays: bool) -> None:
+    async def _judge(self, policy: Policy, plan: Plan, found: Found, *, stays: bool, locks: int) -> None:
         self._refuse_relay(policy, plan.profile, found)
         if not policy.strict:
             return
@@ -161,16 +161,20 @@ class Attestation:
         if policy.allow is not None and not await self._programs.listed(found.program, policy.allow):
             raise _unlisted(plan.profile, found.program)
         if policy.protected and not self._desk.consents.hold((plan.profile, found.program.key)):
-            await self._ask(plan, found.program, stays=stays)
+            await self._ask(plan, found.program, stays=stays, locks=locks)
 
     def _refuse_relay(self, policy: Policy, profile: str, found: Found) -> None:
         family = policy.refused_relay(found)
         if family is not None:
             raise _relayed(profile, family, sure=found.program is not None)
 
-    async def _ask(self, plan: Plan, program: Program, *, stays: bool) -> None:
-        """Raises ConsentRequired with the open question, or ForbiddenPeer after a no."""
+    async def _ask(self, plan: Plan, program: Program, *, stays: bool, locks: int) -> None:
+        """Raises ConsentRequired with the open question, or ForbiddenPeer after a no. `locks`: of the desk, before
+        anything was waited for.
+        """
         requester = await self._programs.describe_peer(program.peer)
+        if self._desk.locks != locks:  # else a question would be open, and a yes be given, while nothing is served
+            raise Locked("vaultd was locked meanwhile: type `vault-client unlock`.")
         subject = (plan.profile, program.key)
         opened = self._desk.asked(subject) is None
         try:

@@ -65,6 +65,8 @@ class Desk:
         self._landings: set[asyncio.Task[VaultdError | None]] = set()
         #: Why every question was ended at once; None once another is asked.
         self.shut: Literal["locked", "stopped"] | None = None
+        #: How often every question was ended: who began to ask before that is not to go on.
+        self.locks = 0
 
     # ---- opening and finding ----
 
@@ -316,6 +318,7 @@ class Desk:
     def lock(self, *, why: Literal["locked", "stopped"] = "locked") -> None:
         """End every question and consent; one turn. Cool-downs stay: a lock is no way around them."""
         self.shut = why
+        self.locks += 1
         self.consents.drop()
         for found in list(self._open.values()):
             self._end(found, "cancelled")
