@@ -96,7 +96,11 @@ async def test_what_is_asked_without_waiting_is_known_when_the_call_returns(home
     assert (keeper.list(), keeper.skew()) == ((), None)
 
     wired.outlook.skewed = 3.0
-    identity = await add_franklin(keeper)
+    home.sts.hold()  # what was told when the call came is not what it changed
+    adding = asyncio.ensure_future(add_franklin(keeper))
+    await turned(lambda: home.sts.calls)
+    home.sts.release()
+    identity = await adding
     assert (keeper.list(), keeper.skew()) == ((identity,), 3.0)
     await keeper.remove("franklin")
     assert keeper.list() == ()

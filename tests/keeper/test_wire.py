@@ -171,6 +171,8 @@ WRONG: list[wire.Message] = [
         "with": {"order": {"!": "MintServed", "handle": {**wire.packed(HANDLE), "issued": "2026-11-22T12:00:00"}}},
     },
     {"call": "close", "id": 1, "with": {"head": {"!": "Head", "seq": 1.5, "digest": ""}, "lock": True}},
+    {"call": "close", "id": 1, "with": {"head": {"!": "Head", "seq": True, "digest": ""}, "lock": True}},
+    {"call": "note", "id": 1, "with": {"note": {**wire.packed(Note("limit")), "seconds": False}}},
     {"call": "note", "id": 1, "with": {"note": {**wire.packed(Note("limit")), "kind": "anything"}}},
     {"call": "note", "id": 1, "with": {"note": {**wire.packed(Note("limit")), "kind": ["limit"]}}},
     {

@@ -172,6 +172,7 @@ def test_what_the_daemon_would_have_read_of_the_shell_is_in_the_unit(place: Plac
         "AWS_ENDPOINT_URL_STS": "http://127.0.0.1:1",
         "AWS_SECRET_ACCESS_KEY": "canary-key",
         "HTTPS_PROXY": "http://me:canary-password@proxy:1",
+        "AWS_ENDPOINT_URL": "http://canary-token@127.0.0.1:1",
         "NO_PROXY": "localhost",
         "VAULTD_PASSPHRASE_FILE": str(passphrase),
         "PYTHONPATH": "/canary-path",
@@ -187,6 +188,27 @@ def test_what_the_daemon_would_have_read_of_the_shell_is_in_the_unit(place: Plac
     assert "canary" not in text + said
     assert "s3cret" not in text + said
     assert "warning: HTTPS_PROXY holds a password and was not written into a unit" in said
+
+
+def test_nothing_is_made_where_others_may_write(place: Place) -> None:
+    """A home whose ~/.config another user may change is refused before a directory is made in it; a umask of 0 opens
+    none of those that are.
+    """
+    config = place.path / "home/.config"
+    place.extra["VAULTD_HOME"] = str(place.path / "own")
+    config.mkdir()
+    config.chmod(0o777)
+    with pytest.raises(FileRefused, match="may be written to by others"):
+        installing.install(place.wanted())
+    assert list(config.iterdir()) == []
+
+    config.chmod(0o755)
+    before = os.umask(0)
+    try:
+        assert installing.install(place.wanted()) == 0
+    finally:
+        os.umask(before)
+    assert {stat.S_IMODE(each.stat().st_mode) for each in config.rglob("*") if each.is_dir()} == {0o700}
 
 
 def test_what_would_keep_the_daemon_from_starting_is_told_before_anything_is_written(place: Place) -> None:

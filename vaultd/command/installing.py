@@ -183,7 +183,7 @@ def _left_out(environ: Mapping[str, str]) -> list[str]:
 
 def _has_password(text: str) -> bool:
     try:
-        return "://" in text and urlsplit(text).password is not None
+        return "://" in text and urlsplit(text).username is not None  # a token may stand alone there
     except ValueError:
         return True  # nobody can say
 
@@ -218,13 +218,19 @@ def _write(wanted: Wanted, files: Files, made: Mapping[str, str], before: Mappin
     changed = {name: text for name, text in made.items() if before.get(name) != text}
     for name, text in changed.items():
         path = wanted.folder / name
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        ownership.check_ancestors(path)
+        _make_folder(path)
         files.replace(path, text.encode())
     for name in before.keys() - made.keys():
         files.remove(wanted.folder / name)
         print(f"removed {wanted.folder / name}, which nobody asked for this time")
     return bool(changed) or bool(before.keys() - made.keys())
+
+
+def _make_folder(path: Path) -> None:
+    """What is missing above `path`, 0700 whatever the umask; nothing below what others may change."""
+    ownership.check_ancestors(path)
+    for each in [parent for parent in reversed(path.parents) if not parent.exists()]:
+        each.mkdir(mode=0o700)
 
 
 def _take(wanted: Wanted, found: Mapping[str, object] | None, *, changed: bool) -> None:
