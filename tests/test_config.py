@@ -66,9 +66,10 @@ def message(text: str) -> str:
 
 
 def test_an_absent_file_means_the_contracts_defaults() -> None:
-    """interface.md §7."""
+    """interface.md §7; and keys are in a process of their own, as long as its price is what issue 5 allows."""
     found = load_settings("", path="config.toml")
     assert found == Settings()
+    assert found.keeper.process
     assert found.listen.port == 9169
     assert found.aws.endpoint_allow == ()
     assert found.sessions.mfa_duration == timedelta(hours=12)
