@@ -423,7 +423,8 @@ AUDIT = (
         breaks=(
             Break(
                 _PROOF,
-                "        elif line.seq != before.seq + 1:\n            yield from _jump(line, line.seq, before.seq, counts)\n",
+                "        elif line.seq != before.seq + 1:\n"
+                "            yield from _jump(line, line.seq, before.seq, counts)\n",
                 "",
             ),
         ),

@@ -332,7 +332,14 @@ T12 = (
         says="A lost `identities.json` is told where the file store holds keys.",
         control="vaultd/keeper/custody.py: Identities.unlisted",
         tests=("tests/crash/test_swapped.py::test_a_missing_index_over_a_store_forgets_no_key_silently",),
-        breaks=(Break("vaultd/keeper/keeper.py", "    if not unlisted:\n        return []", "    return []"),),
+        breaks=(Break("vaultd/keeper/keeper.py", "unlisted = self._identities.unlisted(store)", "unlisted = 0"),),
+    ),
+    Promise(
+        name="T12-older-index",
+        says="An older `identities.json`, put back, is told: its digest is sealed with the sessions.",
+        control="vaultd/keeper/index_seal.py: IndexSeal",
+        tests=("tests/crash/test_swapped.py::test_an_older_index_is_told",),
+        breaks=(Break("vaultd/keeper/index_seal.py", "return not known or digest in known", "return True"),),
     ),
     Promise(
         name="T12-pinned-install",
