@@ -169,19 +169,23 @@ def consents(prompt: dict[str, Any]) -> bool:
     return prompt.get("kind") == "consent"
 
 
-def post(link: Link, prompt: dict[str, Any], token_code: str) -> None:
-    """Answer a question with the code of --token-code; a wrong one is exit 1 (interface.md §3)."""
+def post(link: Link, prompt: dict[str, Any], token_code: str) -> bool:
+    """Answer a question with the code of --token-code; a wrong one is exit 1 (interface.md §3). As `ask`, False is of a
+    question that is over, nobody says how.
+    """
     try:
         link.call("POST", f"/v1/prompts/{prompt['id']}", {"token_code": token_code})
     except Refusal as refusal:
         if refusal.status != 404:  # 404: answered elsewhere meanwhile, so the call will do
             leave(link, prompt)
             raise Stop(refusal.message, 1 if refusal.status < 500 else refusal.exit_status) from None
+        return False
+    return True
 
 
-def ask(link: Link, prompt: dict[str, Any], body: dict[str, Any] | None = None) -> None:
-    """Returns when the question is answered, here or elsewhere; raises Stop when it is not. `body`: of the call that
-    the question stands before.
+def ask(link: Link, prompt: dict[str, Any], body: dict[str, Any] | None = None) -> bool:
+    """True when the question is answered, here or elsewhere; raises Stop when it is not. False: it is over, and only
+    the call that is repeated tells how. `body`: of the call that the question stands before.
     """
     when = "to answer it" if consents(prompt) else "when the code is at hand"
     terminal = Terminal.find(f"{_mfa(prompt)} {when}")
@@ -190,7 +194,7 @@ def ask(link: Link, prompt: dict[str, Any], body: dict[str, Any] | None = None) 
             leave(link, prompt)
         raise _nobody(link, prompt, body)
     with terminal:
-        _converse(link, terminal, prompt)
+        return _converse(link, terminal, prompt)
 
 
 def leave(link: Link, prompt: dict[str, Any]) -> None:
@@ -262,11 +266,11 @@ def headline(prompt: dict[str, Any]) -> str:
     return (text if len(text) <= room else text[: room - 1] + "…") + ending
 
 
-def _converse(link: Link, terminal: Terminal, prompt: dict[str, Any]) -> None:
+def _converse(link: Link, terminal: Terminal, prompt: dict[str, Any]) -> bool:
     watch = link.open("GET", f"/v1/prompts/{prompt['id']}?wait&attend")
     try:
         terminal.write(headline(prompt) + "\n" + (_ALLOW if consents(prompt) else _ASK))
-        _listen(link, terminal, prompt, watch)
+        return _listen(link, terminal, prompt, watch)
     except KeyboardInterrupt:
         # Before `watch` closes: an asker who leaves closes the question without the cool-down that a cancel starts.
         raise _cancelled(link, terminal, prompt) from None
@@ -274,28 +278,28 @@ def _converse(link: Link, terminal: Terminal, prompt: dict[str, Any]) -> None:
         watch.close()
 
 
-def _listen(link: Link, terminal: Terminal, prompt: dict[str, Any], watch: Connection) -> None:
+def _listen(link: Link, terminal: Terminal, prompt: dict[str, Any], watch: Connection) -> bool:
     sources: list[Terminal | Connection] = [terminal, watch]
     while True:
         ready, _, _ = select.select(sources, [], [])
         if watch in ready:
             terminal.write(_CLEAR)
-            _over(watch, prompt, terminal)
-            return
-        if (_decided if consents(prompt) else _typed)(link, terminal, prompt):
-            return
+            return _over(watch, prompt, terminal)
+        ended = (_decided if consents(prompt) else _typed)(link, terminal, prompt)
+        if ended is not None:
+            return ended
 
 
-def _over(watch: Connection, prompt: dict[str, Any], terminal: Terminal) -> None:
+def _over(watch: Connection, prompt: dict[str, Any], terminal: Terminal) -> bool:
     try:
         outcome = _outcome(watch.reply())
     except Refusal as refusal:
         if refusal.status != 404:
             raise
-        outcome = "answered"  # over before we came; the repeated call tells how
+        return False  # over before we came
     if outcome == "answered":
         terminal.write("answered elsewhere\n")
-        return
+        return True
     raise over(prompt, outcome)
 
 
@@ -326,20 +330,20 @@ def over(prompt: dict[str, Any], outcome: object) -> Stop:
     return Stop(f"nobody answered the question for {identity} in time: type {_mfa(prompt)}", NEEDS_PERSON)
 
 
-def _typed(link: Link, terminal: Terminal, prompt: dict[str, Any]) -> bool:
-    """True when the line that was typed ended the question."""
+def _typed(link: Link, terminal: Terminal, prompt: dict[str, Any]) -> bool | None:
+    """True when the line that was typed ended the question, False when something else had, None when it goes on."""
     code = six_digits(terminal.line())
     terminal.write("\n")
     if code is None:
         terminal.write(f"a code is six digits, so nothing was sent: type the one that the device shows\n{_ASK}")
-        return False
+        return None
     try:
         link.call("POST", f"/v1/prompts/{prompt['id']}", {"token_code": code})
     except Refusal as refusal:
         if refusal.status == 404:
-            return True
+            return False
         terminal.write(_again(refusal) + "\n" + _ASK)
-        return False
+        return None
     return True
 
 
@@ -352,7 +356,7 @@ def _decided(link: Link, terminal: Terminal, prompt: dict[str, Any]) -> bool:
     except Refusal as refusal:
         if refusal.status != 404:
             raise
-        return True  # answered elsewhere meanwhile: the repeated call tells how
+        return False
     if not allow:
         raise denied(prompt)
     return True

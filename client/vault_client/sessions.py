@@ -9,7 +9,7 @@ import sys
 import time
 from contextlib import suppress
 
-from vault_client.ask import Terminal, ask, consents, post, settled
+from vault_client.ask import ROUNDS, Terminal, ask, consents, post, settled
 from vault_client.cli import Call
 from vault_client.errors import NEEDS_PERSON, USAGE, Refusal, Stop
 from vault_client.link import LOOK, quoted
@@ -29,19 +29,26 @@ def mfa(call: Call) -> int:
     body: dict[str, Any] = {"identity": call.operands[0]} if call.operands else {}
     if token_code is not None:
         body["token_code"] = token_code
-    prompt = _opened(call, body)
-    if "id" not in prompt:
-        until = f" until {local(prompt['expiration'])}" if prompt.get("expiration") else ""
-        if prompt.get("live"):  # who comes too late for a program's wish did not come for the session
-            about = f" about {clean(call.operands[0])}" if call.operands else ""
-            call.say(f"no question{about} is open, and the MFA session lives already{until}")
-        else:
-            call.say(f"the MFA session is open{until}")
-        return 0
-    if token_code is not None:
-        post(call.link, prompt, token_code)
+    for _ in range(ROUNDS):  # what is over before it is answered here may have ended by a lock as well
+        prompt = _opened(call, body)
+        if "id" not in prompt:
+            return _lives(call, prompt)
+        if ask(call.link, prompt) if token_code is None else post(call.link, prompt, token_code):
+            return _answered(call, prompt)
+    raise Stop("questions end before they can be answered here: look at `vault-client status`")
+
+
+def _lives(call: Call, prompt: dict[str, Any]) -> int:
+    until = f" until {local(prompt['expiration'])}" if prompt.get("expiration") else ""
+    if prompt.get("live"):  # who comes too late for a program's wish did not come for the session
+        about = f" about {clean(call.operands[0])}" if call.operands else ""
+        call.say(f"no question{about} is open, and the MFA session lives already{until}")
     else:
-        ask(call.link, prompt)
+        call.say(f"the MFA session is open{until}")
+    return 0
+
+
+def _answered(call: Call, prompt: dict[str, Any]) -> int:
     if consents(prompt):
         who = clean(prompt.get("requester"))
         call.say(f"{clean(prompt.get('profile'))} is allowed to {who}: run it again, if it has given up")

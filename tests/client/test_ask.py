@@ -7,6 +7,7 @@ import sys
 import termios
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -133,7 +134,7 @@ def test_gone_before_we_attend(stub: Stub, terminal: Start) -> None:
     ended = terminal("use", "web-admin", "--shell", "sh", piped=True).end()
 
     assert ended.status == 0
-    assert "answered elsewhere" in ended.err
+    assert "answered elsewhere" not in ended.err, "nobody said so"
 
 
 def test_answered_elsewhere_while_posting(stub: Stub, terminal: Start) -> None:
@@ -527,6 +528,32 @@ def test_mfa_names_the_program_that_it_let_in(stub: Stub, terminal: Start) -> No
     assert ended.status == 0
     said = "web-admin is allowed to zsh (pid 4711, /usr/bin/zsh): run it again, if it has given up"
     assert said in ended.err
+
+
+GONE = error(404, "UnknownPrompt", "no such question: type `vault-client mfa`", 1)
+
+
+@pytest.mark.parametrize("wish", [{}, WISH])
+@pytest.mark.parametrize("late", ["before it was shown", "when it was answered", "with a code"])
+def test_mfa_claims_nothing_of_a_question_that_is_gone(
+    stub: Stub, terminal: Start, wish: dict[str, Any], late: str
+) -> None:
+    """A lock may have ended it: the daemon is asked again, and what it says then is said. Control: the tests above."""
+    said = "vaultd is locked: type `vault-client unlock`"
+    stub.answers["POST", "/v1/prompts"] = [(201, {**PROMPT, **wish}), error(403, "Locked", said, 1)]
+    stub.answers["POST", "/v1/prompts/q1"] = GONE
+    if late == "before it was shown":
+        stub.answers["GET", "/v1/prompts/q1?wait&attend"] = GONE
+    shell = terminal("mfa", *(["--token-code", "123456"] if late == "with a code" else []))
+    if late == "when it was answered":
+        shell.until("[y/N] " if wish else ASK)
+        shell.type("y\n" if wish else "123456\n")
+    ended = shell.end()
+
+    assert ended.status == 1
+    assert ended.err.endswith(f"vault-client: {said}\r\n")
+    assert "is open" not in ended.err
+    assert "is allowed" not in ended.err
 
 
 @pytest.mark.parametrize(("outcome", "said", "status"), [
