@@ -13,6 +13,7 @@ from tests.fakes import FakeClock, FakeStore
 from tests.web.control import House, Started, soon
 from vaultd.errors import KeyringBusy, StoreUnavailable
 from vaultd.files import Files
+from vaultd.keeper.keeper import DaemonKeeper
 from vaultd.store.os_keyring import translated
 
 PHRASE = "correct horse"
@@ -152,3 +153,20 @@ async def test_another_store_is_named_only_while_no_key_is_in_this_one(tmp_path:
     async with house.run() as started:
         assert started.told["locked_reason"] == locked.message
         assert "VAULTD_STORE" not in locked.message
+
+
+async def test_a_keeper_that_dies_of_a_lock_without_a_marker_is_not_opened_again(tmp_path: Path) -> None:
+    """The marker is not all that keeps it shut: what a person locked, and the disk did not take, stays locked."""
+    disk = Disk()
+    house = House(tmp_path, files=Files(fault=disk))
+    async with house.run() as started:
+        await started.with_session()
+        daemon = started.daemon
+        assert isinstance(daemon._keeper, DaemonKeeper)
+        await daemon.unlocking.reopen("killed by SIGKILL")
+        assert daemon._keeper._store is not None, "control: open before, open again"
+        disk.full = True
+        await started.refused("POST", "/v1/lock", {})
+        await daemon.unlocking.reopen("killed by SIGKILL")
+        assert daemon._keeper._store is None
+        assert daemon.broker.locked
