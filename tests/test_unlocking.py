@@ -167,6 +167,7 @@ async def test_a_keeper_that_dies_of_a_lock_without_a_marker_is_not_opened_again
         assert daemon._keeper._store is not None, "control: open before, open again"
         disk.full = True
         await started.refused("POST", "/v1/lock", {})
+        disk.full = False
         await daemon.unlocking.reopen("killed by SIGKILL")
         assert daemon._keeper._store is None
         assert daemon.broker.locked
