@@ -267,17 +267,41 @@ async def test_who_comes_while_a_look_is_late_waits_as_long(tmp_path: Path) -> N
         assert (await second).status == 200
 
 
+async def hang(made: House) -> None:
+    """A look-up that begins with a request, is late, and is left."""
+    before = len(made.system.looks)
+    asked = asyncio.ensure_future(made.status())
+    await soon(lambda: len(made.system.looks) > before)
+    await made.rig.clock.advance(HANGS + LONGEST)
+    async with asyncio.timeout(10):
+        assert (await asked)[0] == 503
+
+
 @pytest.mark.parametrize(("policy", "status"), [(None, 200), (LISTED, 403), (PROTECTED, 403)])
 async def test_a_look_that_hangs_ends_nobodys_work(tmp_path: Path, policy: Policy | None, status: int) -> None:
-    """On a file system that is away, for example: after 3 s it counts as one that finds nobody."""
+    """On a file system that is away, for example: of such threads there are two at most, then nobody is looked for, and
+    each is as one who cannot be told. Control: once they end, he is found.
+    """
     async with house(tmp_path, policy) as made:
-        made.system.gate = asyncio.Event()
-        for wanted in (503, status):
-            asked = asyncio.ensure_future(made.rig.get())
-            await soon(lambda: made.attestation._wanted)
-            await made.rig.clock.advance(HANGS)
-            async with asyncio.timeout(10):
-                assert (await asked).status == wanted
+        made.system.gate = gate = asyncio.Event()
+        for _ in range(2):
+            await hang(made)
+        made.system.gate, made.system.holder = None, SOCAT
+        assert (await made.status())[0] == status
+        assert len(made.system.looks) == 2
+        gate.set()
+        await soon(lambda: not made.attestation._left)
+        assert "socat" in (await made.status())[1]
+
+
+async def test_a_look_that_hangs_is_not_waited_for_by_others(tmp_path: Path) -> None:
+    """It is left behind, and who comes then is found."""
+    async with house(tmp_path) as made:
+        made.system.gate = gate = asyncio.Event()
+        await hang(made)
+        made.system.gate, made.system.holder = None, SOCAT
+        assert (await made.status())[0] == 403
+        gate.set()
 
 
 async def test_a_late_look_is_held_where_the_client_bears_it(tmp_path: Path) -> None:

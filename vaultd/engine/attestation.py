@@ -9,7 +9,7 @@ Rules
 - A look-up that is late (whoever stands behind a relay can keep the machine busy) is 503 for this request and goes on
   for the next. One that hangs, or fails, finds nobody: it must not be the end of everybody's work.
 - `protected`: each new program is confirmed by a person once, by an explicit yes; a no counts for the cool-down.
-- Scans run in a thread, one at a time for all who wait.
+- Scans run in a thread, one at a time for all who wait, and besides at most MOST_LEFT that hang.
 """
 
 from __future__ import annotations
@@ -35,6 +35,8 @@ from vaultd.model.text import shown, typed
 LONGEST: Final = 0.15
 #: A look-up takes no longer, on whatever machine: it hangs, as on a network file system that is away.
 HANGS: Final = 3.0
+#: Threads that hang so; with as many of them nobody is looked for.
+MOST_LEFT: Final = 2
 _OPEN: Final = Policy()
 _NOBODY: Final = Found()
 
@@ -81,6 +83,7 @@ class Attestation:
         self._met = met
         self._wanted: dict[int, asyncio.Future[Found | None]] = {}
         self._scan: asyncio.Task[None] | None = None
+        self._left: set[asyncio.Future[Mapping[int, Found]]] = set()
 
     # ---- a connection ----
 
@@ -215,17 +218,37 @@ class Attestation:
         return future.result()
 
     async def _look(self) -> None:
-        """Scan for all who wait, until nobody does. One timer for all: who came since it rang hears at the next."""
+        """Scan for all who wait, until nobody does."""
         try:
             while batch := tuple(self._wanted):
-                scan, waited, waiting = asyncio.ensure_future(self._programs.look(batch)), 0.0, batch
-                while not await within(self._clock, {scan}, LONGEST):
-                    waited += LONGEST
-                    self._tell(waiting, None if waited < HANGS else {})
-                    waiting = tuple(self._wanted)
-                self._tell(batch, _result_of(scan))
+                if len(self._left) >= MOST_LEFT:
+                    log.error("skip look-up because=others-hang", extra={"rarely": True})
+                    self._tell(batch, {})
+                    continue
+                scan = asyncio.ensure_future(self._programs.look(batch))
+                if await self._in_time(scan, batch):
+                    self._tell(batch, _result_of(scan))
+                else:
+                    self._leave(scan)
+                    self._tell(batch, {})
         finally:
             self._scan = None
+
+    async def _in_time(self, scan: asyncio.Future[Mapping[int, Found]], waiting: Collection[int]) -> bool:
+        """One timer for all: who came since it rang hears at the next. False: it hangs."""
+        began = self._clock.boottime()
+        while not await within(self._clock, {scan}, LONGEST):
+            if self._clock.boottime() - began >= HANGS:
+                return False
+            self._tell(waiting, None)
+            waiting = tuple(self._wanted)
+        return True
+
+    def _leave(self, scan: asyncio.Future[Mapping[int, Found]]) -> None:
+        log.error("leave look-up because=it-hangs", extra={"rarely": True})
+        self._left.add(scan)
+        scan.add_done_callback(self._left.discard)
+        scan.add_done_callback(_result_of)
 
     def _tell(self, inodes: Collection[int], found: Mapping[int, Found] | None) -> None:
         for inode in inodes:
@@ -238,7 +261,7 @@ def _result_of(scan: asyncio.Future[Mapping[int, Found]]) -> Mapping[int, Found]
     """Whoever cannot be told for an error of ours is treated as such."""
     if (exc := scan.exception()) is None:
         return scan.result()
-    log.error("fail look-up error=%s", type(exc).__name__, exc_info=exc)
+    log.error("fail look-up error=%s", type(exc).__name__, exc_info=exc, extra={"rarely": True})
     return {}
 
 
