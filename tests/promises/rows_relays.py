@@ -167,9 +167,15 @@ _T6: Final = (
     Promise(
         "T6-untold-refused",
         "With `allow_executables` or `protected` a program that cannot be told is refused.",
-        "vaultd/engine/attestation.py: Attestation._judge",
-        (f"{_WEB}test_the_table_of_policies", f"{_WEB}test_a_look_that_takes_too_long"),
-        (Break(_ATTESTATION, "            raise _untold(plan.profile)\n", "            return\n"),),
+        "vaultd/engine/attestation.py: Attestation._judge, Attestation._still_passed",
+        (f"{_WEB}test_the_table_of_policies", f"{_WEB}test_a_look_that_fails_is_one_that_finds_nobody"),
+        (
+            Break(_ATTESTATION, "            raise _untold(plan.profile)\n", "            return\n"),
+            Break(
+                _ATTESTATION, "if badge.passed != grant_id or badge.program is None:", "if badge.passed != grant_id:"
+            ),
+        ),
+        "Two edits: who is admitted is asked for once more when the session is made.",
     ),
 )
 

@@ -27,7 +27,7 @@ _T8: Final = (
     Promise(
         "T8-protected",
         "A program gets a protected profile's keys after a person has allowed it, and not before.",
-        "vaultd/engine/attestation.py: Attestation._judge",
+        "vaultd/engine/attestation.py: Attestation._judge, Attestation._still_passed",
         (f"{_WEB}test_the_table_of_policies", f"{_REAL}test_a_person_confirms_each_program_once"),
         (
             Break(
@@ -35,7 +35,13 @@ _T8: Final = (
                 "            await self._ask(plan, found.program, stays=stays, locks=locks)\n",
                 "            return\n",
             ),
+            Break(
+                _ATTESTATION,
+                "return not policy.protected or self._desk.consents.hold((profile, badge.program.key))",
+                "return True",
+            ),
         ),
+        "Two edits: the yes is looked at once more when the session is made.",
     ),
     Promise(
         "T8-explicit-yes",
