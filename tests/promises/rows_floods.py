@@ -376,8 +376,18 @@ LOCKS = (
                 "        elif signal.sender == self._owner:\n            self._sessioned(signal)",
                 "        else:\n            self._sessioned(signal)",
             ),
+            Break(_LOGIND, "return bool(sender) and sender == self._owner", "return True"),
         ),
-        note="One for the machine's signals, one for the sessions'. The match rules at the bus stand before both.",
+        note="One for the machine's signals, one for the sessions', and one for whom the connection reads at all. The "
+        "match rules at the bus stand before them.",
+    ),
+    Promise(
+        name="L-strangers-unread",
+        says="What another user sends us over the system bus is not read: it costs neither the connection nor memory.",
+        control=f"{_LOGIND}: Logind._hears; vaultd/host/system_bus.py: Bus._take",
+        tests=("tests/presence/test_logind.py::test_strangers_take_neither_bus_nor_memory",),
+        breaks=(Break(_LOGIND, "return bool(sender) and sender == self._owner", "return True"),),
+        note="The large one is let pass by its size as well, so it is the garbled one that fails.",
     ),
     Promise(
         name="L-sigusr1",
