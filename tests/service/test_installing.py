@@ -16,6 +16,7 @@ import pytest
 from vaultd.command import by_unit, installing, own_unit, service
 from vaultd.command.installing import Wanted
 from vaultd.errors import FileRefused, Misconfigured, Unwritable
+from vaultd.host.clock import SystemClock
 from vaultd.host.supervisors import Launchd, Ran, Systemd, command
 
 Capture = pytest.CaptureFixture[str]
@@ -287,10 +288,21 @@ def test_options_of_one_start_are_taken_back() -> None:
     with pytest.raises(Unwritable):
         Systemd(manager).start(["debug", "accept-rollback"])
 
-    assert manager.asked[0] == "systemctl --user set-environment VAULTD_ONCE=debug,accept-rollback"
+    said, _, until = manager.asked[0].partition("@")
+    assert said == "systemctl --user set-environment VAULTD_ONCE=debug,accept-rollback"
     assert manager.asked[2] == "systemctl --user unset-environment VAULTD_ONCE"
-    assert by_unit.given_once("debug,accept-rollback") == {"debug", "accept-rollback"}
-    assert by_unit.given_once("port=1,,foreground") == set()
+    assert by_unit.given_once(f"debug,accept-rollback@{until}") == {"debug", "accept-rollback"}
+    assert by_unit.given_once(f"port=1,,foreground@{until}") == set()
+
+
+@pytest.mark.parametrize("until", ["", "@", "@x", "@-1", "@0", "@99999999999999", "@{past}"])
+def test_a_consent_that_was_left_behind_is_none(until: str) -> None:
+    """A terminal that is closed under `vaultd restart --accept-rollback` takes nothing back: later starts of that login
+    do not take an older store for it.
+    """
+    past = int(SystemClock().boottime()) - 2
+    assert by_unit.given_once(f"accept-rollback{until.format(past=past)}") == set()
+    assert by_unit.given_once(f"accept-rollback@{past + 60}") == {"accept-rollback"}, "positive control"
 
 
 def test_launchd_is_asked_in_its_own_words() -> None:

@@ -18,6 +18,8 @@ from vaultd.command import running
 from vaultd.command.own_unit import OwnUnit
 from vaultd.errors import Misconfigured, VaultdError
 from vaultd.files import Files
+from vaultd.host.clock import SystemClock
+from vaultd.host.supervisors import SECONDS
 from vaultd.layout import Layout
 from vaultd.lifecycle.surroundings import read_settings
 
@@ -55,8 +57,10 @@ def once(unit: OwnUnit, options: argparse.Namespace) -> list[str]:
 
 
 def given_once(text: str) -> set[str]:
-    """The options of VAULTD_ONCE; an unknown one is none."""
-    return set(text.split(",")) & set(_ONCE)
+    """The options of VAULTD_ONCE; an unknown one is none, nor is one whose time is over."""
+    options, _, until = text.partition("@")
+    fresh = until.isascii() and until.isdecimal() and 0 <= int(until) - SystemClock().boottime() <= SECONDS + 1
+    return set(options.split(",")) & set(_ONCE) if fresh else set()
 
 
 def introduction() -> dict[str, Any]:

@@ -18,10 +18,13 @@ from pathlib import Path
 from typing import Protocol
 
 from vaultd.errors import Unwritable
+from vaultd.host.clock import SystemClock
 
 SOCKET, DAEMON = "vaultd.socket", "vaultd.service"
 LABEL = "vaultd"
-#: Options of one start alone, for a daemon that is not ours to give words to: read by `vaultd start --foreground`.
+#: Options of one start alone, for a daemon that is not ours to give words to: read by `vaultd start --foreground`, and
+#: until that moment of boottime only. Who closes the terminal under a start leaves them behind in the manager, and a
+#: consent to an older store is not to be given to each daemon of a login.
 ONCE = "VAULTD_ONCE"
 SECONDS = 90.0
 
@@ -159,7 +162,7 @@ class Systemd:
     def _with_once(self, once: Iterable[str], *words: str) -> None:
         options = ",".join(once)
         if options:
-            self._must("set-environment", f"{ONCE}={options}")
+            self._must("set-environment", f"{ONCE}={options}@{SystemClock().boottime() + SECONDS:.0f}")
         try:
             done = self._ctl(*words)
         finally:
