@@ -267,6 +267,19 @@ KEEPER = (
         ),
     ),
     Promise(
+        name="K-no-sdk-beside-the-listeners",
+        says="The process that listens imports no boto3, no keyring and no cryptography.",
+        control="vaultd/lifecycle/foreground.py: main",
+        tests=("tests/process/test_keeper.py::test_the_process_that_listens_imports_no_store_and_no_sdk[apart]",),
+        breaks=(
+            Break(
+                "vaultd/lifecycle/foreground.py",
+                "        import vaultd.web.app\n",
+                "        import vaultd.web.app\n        import cryptography.hazmat.primitives.ciphers.aead\n",
+            ),
+        ),
+    ),
+    Promise(
         name="K-declared-calls",
         says="The keeper takes the calls of its seams and no other.",
         control=f"{_WIRE}: called",
@@ -329,23 +342,25 @@ KEEPER = (
     ),
     Promise(
         name="K-stays-locked",
-        says="A keeper that dies while a person has locked the daemon is not opened again.",
-        control="vaultd/lifecycle/unlocking.py: Unlocking.reopen, and the marker of L-restart",
-        tests=("tests/process/test_keeper.py::test_one_that_a_person_locked_stays_locked",),
+        says="A keeper that dies while a person has locked the daemon is not opened again, written or not.",
+        control="vaultd/lifecycle/unlocking.py: Unlocking.reopen",
+        tests=("tests/test_unlocking.py::test_a_keeper_that_dies_of_a_lock_without_a_marker_is_not_opened_again",),
         breaks=(
             Break(
                 "vaultd/lifecycle/unlocking.py",
                 "        if self._person_needed():\n            return\n        self._sealed = None\n",
                 "        self._sealed = None\n",
             ),
-            Break(_KEEPER, "if not unlock and self._files.read(self._marker) is not None:", "if False:"),
-            Break(
-                "vaultd/lifecycle/unlocking.py",
-                "        if self._person_needed():  # locked meanwhile\n            return\n",
-                "",
-            ),
         ),
-        note="Said three times: before the new one is opened, by the marker on disk, and after it was opened.",
+        note="Where the lock was written its marker keeps the store shut as well: L-restart.",
+    ),
+    Promise(
+        name="K-served-on",
+        says="Where a new keeper needs a typed passphrase, what is at hand is served on and nothing is made until "
+        "`unlock`, and status says so.",
+        control="vaultd/lifecycle/unlocking.py: Unlocking._strand",
+        tests=("tests/process/test_keeper.py::test_without_a_passphrase_on_file_it_stays_shut_and_says_so",),
+        breaks=(Break("vaultd/lifecycle/unlocking.py", "self._broker.lose_keeper()", "self._broker.lock_now()"),),
     ),
     Promise(
         name="K-code-counts-as-sent",
