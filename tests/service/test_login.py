@@ -132,6 +132,8 @@ def test_a_daemon_without_units_is_handed_over(login: Login) -> None:
     assert status.endswith(", without vaultd.socket: type `vaultd restart`\n")
 
     assert login.shown("vaultd.socket", "UnitFileState") == "enabled", "from the next login on they are held anyhow"
+    looked = login.said(login.run("vaultd", "service", "status"))[1]
+    assert looked.endswith("vaultd: runs without its units (pid N)\nnext: vaultd restart\n")
 
     assert login.run("vaultd", "restart").status == 0
     assert login.runs()

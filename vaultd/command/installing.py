@@ -295,6 +295,10 @@ def status(wanted: Wanted) -> int:
         print(f"{supervisor.name} does not run for you here: type `vaultd start` to run vaultd without units")
         return 0
     listens, pid = supervisor.listens(), supervisor.pid()
+    found = None if listens else running.answer()  # one that was there before its units
+    if found is not None:
+        print(f"vaultd: runs without its units (pid {found['pid']})\nnext: vaultd restart")
+        return 0
     print(f"127.0.0.1:{unit.port} and {unit.control}: {'held by ' + supervisor.name if listens else 'not open'}")
     print(f"vaultd: {'stopped' if pid is None else f'runs by its units (pid {pid})'}")
     if not listens:
