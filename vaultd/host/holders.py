@@ -33,7 +33,7 @@ MOST_BUSY = 8
 #: Places and sockets that are remembered of one process.
 MOST_FREED, MOST_SEEN = 128, 1024
 #: Descriptors that one scan reads of relays, all together.
-RELAY_LIMIT = 65_536
+RELAY_LIMIT = 16_384
 
 
 @dataclass(slots=True, eq=False)
