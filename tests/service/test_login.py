@@ -153,6 +153,18 @@ def test_a_crash_is_followed_by_a_start(login: Login) -> None:
     assert int(login.shown("vaultd.service", "NRestarts")) == 1
 
 
+def test_a_keeper_that_dies_is_not_the_units_end(login: Login) -> None:
+    """Its daemon goes on and starts another; systemd leaves that to it, also where the kernel was out of memory."""
+    login.install()
+    assert login.run("vaultd", "start").status == 0
+    daemon, keeper = login.pid(), login.client("status", "--json").json()["keeper_pid"]
+    os.kill(keeper, signal.SIGKILL)
+
+    until(lambda: login.client("status", "--json").json()["keeper_pid"] not in {keeper, daemon}, "another one is there")
+    assert (login.pid(), login.shown("vaultd.service", "NRestarts")) == (daemon, "0")
+    assert login.shown("vaultd.service", "OOMPolicy") == "continue"
+
+
 def test_a_hung_daemon_is_killed_and_started_again(login: Login) -> None:
     """The watchdog: SIGSTOP is a loop that never turns. Before that it lives on for more than its time, being fed."""
     login.install()
