@@ -99,7 +99,7 @@ _T6: Final = (
         (
             Break(
                 "vaultd/web/ecs.py",
-                "        left = PATIENCE - await self._serving.admitted(grant, plan, sighting)\n",
+                "        left = await self._serving.admitted(grant, plan, sighting, patience=PATIENCE)\n",
                 "        left = PATIENCE\n",
             ),
         ),
@@ -112,7 +112,7 @@ _T6: Final = (
         (
             Break(
                 _IMDS,
-                "        left = PATIENCE - await serving.admitted(self._grant, plan, sighting)\n",
+                "        left = await serving.admitted(self._grant, plan, sighting, patience=PATIENCE)\n",
                 "        left = PATIENCE\n",
             ),
         ),

@@ -30,8 +30,8 @@ from vaultd.model.plan import Plan
 from vaultd.model.programs import Found, Policy, Program, table_of
 from vaultd.model.text import shown, typed
 
-#: A request waits so long for the look-up (2 ms as a rule), and at most as long again for one that was under way: in
-#: all less than the 0.5 s that Go gives a metadata service.
+#: `admit` waits so long for a look-up (2 ms as a rule, 120 ms at most on two cores with eight times the work that they
+#: can do), and at most as long again for one that was under way.
 LONGEST: Final = 0.15
 #: A look-up takes no longer, on whatever machine: it hangs, as on a network file system that is away.
 HANGS: Final = 3.0

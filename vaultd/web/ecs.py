@@ -73,7 +73,7 @@ class Credentials:
 
     async def made(self, grant: Grant, plan: Plan, sighting: Sighting) -> Served:
         """The same within PATIENCE; raises whatever keeps a session from being made, or this program from it."""
-        left = PATIENCE - await self._serving.admitted(grant, plan, sighting)
+        left = await self._serving.admitted(grant, plan, sighting, patience=PATIENCE)
         ready = None if self.locked else self._serving.ready(grant, plan, self._rendered, patience=left)
         served = ready or await self._serving.made(grant, plan, sighting, self._rendered, patience=left)
         if not self._grants.lives(grant.id):  # revoked meanwhile, and that was acknowledged
@@ -99,8 +99,8 @@ class Credentials:
 
     async def awaited(self, grant: Grant, plan: Plan, sighting: Sighting, patience: float) -> None:
         """For a held request: once the session is made, it is `ready`. Raises what keeps it from being made."""
-        await self._serving.admitted(grant, plan, sighting)
-        await self._serving.session(plan, sighting, patience=patience)
+        left = await self._serving.admitted(grant, plan, sighting, patience=patience)
+        await self._serving.session(plan, sighting, patience=left)
 
     def sent(self, served: Served, sighting: Sighting, audit: Witness) -> Callable[[], None]:
         """What is to be done after the bytes went out."""
