@@ -138,7 +138,13 @@ _T8: Final = (
         "Nobody is served on the chance while it is looked who asks: a look-up that is late is 503, and goes on.",
         "vaultd/engine/attestation.py: Attestation.admit",
         (f"{_WEB}test_a_look_that_takes_too_long",),
-        (Break(_ATTESTATION, "            raise _late(plan.profile)\n", "            return\n"),),
+        (
+            Break(
+                _ATTESTATION,
+                "        if found is None:\n            raise _late(plan.profile)\n",
+                "        if found is None:\n            return\n",
+            ),
+        ),
     ),
     Promise(
         "T6-look-up-that-hangs",

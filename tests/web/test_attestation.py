@@ -70,11 +70,14 @@ class Seat:
 
 @dataclass
 class StandInSystem:
-    """The operating system's side: whoever holds the socket is `holder`; `gate` keeps a scan waiting."""
+    """The operating system's side: whoever holds the socket is `holder`; `gate` keeps a scan waiting, `disk` what looks
+    at files.
+    """
 
     holder: Found = field(default_factory=lambda: Found(program()))
     seat: Seat | None = None
     gate: asyncio.Event | None = None
+    disk: asyncio.Event | None = None
     broken: bool = False
     looks: list[Collection[int]] = field(default_factory=list)
 
@@ -93,9 +96,13 @@ class StandInSystem:
         return self.holder
 
     async def listed(self, program: Program, entries: Collection[str]) -> bool:
+        if self.disk is not None:
+            await self.disk.wait()
         return program.exe in entries
 
     async def describe_peer(self, peer: Peer) -> str:
+        if self.disk is not None:
+            await self.disk.wait()
         return f"{peer.exe} (pid {peer.pid})"
 
 
@@ -302,6 +309,23 @@ async def test_a_look_that_hangs_is_not_waited_for_by_others(tmp_path: Path) -> 
         made.system.gate, made.system.holder = None, SOCAT
         assert (await made.status())[0] == 403
         gate.set()
+
+
+@pytest.mark.parametrize(("policy", "status", "waits"), [(LISTED, 503, 0.8), (PROTECTED, 403, 0.15)])
+async def test_a_disk_that_is_away_holds_nobody(tmp_path: Path, policy: Policy, status: int, waits: float) -> None:
+    """The list is on it: 503. The program is: a person is asked all the same, by what is known."""
+    async with house(tmp_path, policy) as made:
+        made.system.disk = asyncio.Event()
+        asked = asyncio.ensure_future(made.status())
+        await soon(lambda: made.system.looks)
+        await made.rig.clock.settle()
+        await made.rig.clock.advance(waits)
+        async with asyncio.timeout(10):
+            assert (await asked)[0] == status
+        assert [each.requester for each in made.desk.open_questions()] == (
+            ["/usr/bin/terraform (pid 7)"] if policy is PROTECTED else []
+        )
+        made.system.disk.set()
 
 
 async def test_a_late_look_is_held_where_the_client_bears_it(tmp_path: Path) -> None:

@@ -16,8 +16,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Mapping
-from typing import Final, Protocol
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from typing import Final, Protocol, TypeVar
 
 from vaultd.engine.desk import Desk
 from vaultd.engine.flights import within
@@ -41,6 +41,8 @@ _OPEN: Final = Policy()
 _NOBODY: Final = Found()
 
 log = logging.getLogger(__name__)
+
+Told = TypeVar("Told")
 
 
 class Programs(Protocol):
@@ -161,8 +163,12 @@ class Attestation:
             return
         if found.program is None:
             raise _untold(plan.profile)
-        if policy.allow is not None and not await self._programs.listed(found.program, policy.allow):
-            raise _unlisted(plan.profile, found.program)
+        if policy.allow is not None:
+            listed = await self._promptly(self._programs.listed(found.program, policy.allow))
+            if listed is None:
+                raise _late(plan.profile)
+            if not listed:
+                raise _unlisted(plan.profile, found.program)
         if policy.protected and not self._desk.consents.hold((plan.profile, found.program.key)):
             await self._ask(plan, found.program, stays=stays, locks=locks)
 
@@ -175,7 +181,8 @@ class Attestation:
         """Raises ConsentRequired with the open question, or ForbiddenPeer after a no. `locks`: of the desk, before
         anything was waited for.
         """
-        requester = await self._programs.describe_peer(program.peer)
+        told = await self._promptly(self._programs.describe_peer(program.peer))
+        requester = told or f"{program.path} (pid {program.peer.pid})"
         if self._desk.locks != locks:  # else a question would be open, and a yes be given, while nothing is served
             raise Locked("vaultd was locked meanwhile: type `vault-client unlock`.")
         subject = (plan.profile, program.key)
@@ -204,6 +211,12 @@ class Attestation:
         )
 
     # ---- look-ups ----
+
+    async def _promptly(self, asked: Awaitable[Told]) -> Told | None:
+        """What a thread is asked about files that may be on a disk that is away; None: it does not say in time."""
+        task = asyncio.ensure_future(asked)
+        await within(self._clock, {task}, LONGEST)
+        return task.result() if task.done() else None
 
     async def _find(self, sighting: Sighting) -> Found | None:
         """None: not in time."""
