@@ -149,7 +149,7 @@ _T6: Final = (
         "With `allow_executables` no other program gets keys.",
         "vaultd/engine/attestation.py: Attestation._judge",
         (f"{_WEB}test_the_table_of_policies", f"{_REAL}test_listed_programs_alone"),
-        (Break(_ATTESTATION, "if policy.allow is not None and not await", "if False and not await"),),
+        (Break(_ATTESTATION, "            if not listed:\n", "            if False:\n"),),
     ),
     Promise(
         "T6-allow-list-by-file",
