@@ -244,8 +244,8 @@ def test_a_daemon_that_does_not_answer(home: Home) -> None:
     hold = Hold(home.files, home.layout)
     bad = home.check("daemon")
     hold.release()
-    assert (bad.ok, bad.message) == (False, f"your vaultd (pid {os.getpid()}) runs but does not answer")
-    assert bad.remedy == "type `vaultd logs`, then `vaultd stop`"
+    assert (bad.ok, bad.message) == (False, f"vaultd (pid {os.getpid()}) runs but does not answer")
+    assert bad.remedy == "type `vaultd stop`"
 
 
 @pytest.mark.needs("root")
@@ -292,6 +292,16 @@ def test_the_clock(home: Home, skew: float, message: str) -> None:
     assert (bad.ok, bad.message) == (False, message)
     assert bad.remedy == "set the clock, or type `timedatectl set-ntp true`"
     assert home.check("clock").message.startswith("not compared with AWS yet; ")
+
+
+def test_an_audit_log_that_is_gone(home: Home) -> None:
+    """Where a key is listed there was a log; control: a new home has none yet."""
+    assert home.check("audit").ok
+    home.identity("file")
+    bad = home.check("audit")
+    assert bad.message == f"there is no audit log at {home.layout.audit_jsonl}"
+    assert (bad.ok, bad.remedy) == (False, "restore it from a copy, or have another begun with `vaultd start`")
+    assert home.check("audit", WELL).ok, "a daemon that runs knows where it ends"
 
 
 def test_the_audit_log(home: Home) -> None:

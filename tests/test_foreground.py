@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -177,19 +178,30 @@ def _uuid(home: Home) -> str:
     return str(json.loads((home.state / "secrets.seen").read_text())["file"])
 
 
+#: And its exit status where the daemon hangs.
+_TYPED = {"status": 69, "start": 69, "restart": 69, "check": 1, "check --audit": 0, "stop": 1}
+
+
 @pytest.mark.process
 def test_a_daemon_that_does_not_answer_is_not_called_stopped(home: Home) -> None:
-    """`stop` names the process that holds the home; a stop that lied would let a second daemon be started."""
+    """Every command names the process that holds the home and sends its reader to `stop`, which says what ends it."""
     with home.daemon():
-        os.kill(home.pid(), signal.SIGSTOP)
+        pid = home.pid()
+        said = f"vaultd (pid {pid}) runs but does not answer: type "
+        os.kill(pid, signal.SIGSTOP)
         try:
-            stopped = home.run("vaultd", "stop")
+            with ThreadPoolExecutor() as at_once:  # each waits for an answer
+                ran = at_once.map(lambda name: home.run("vaultd", *name.split()), _TYPED)
+                typed = dict(zip(_TYPED, ran, strict=True))
         finally:
-            os.kill(home.pid(), signal.SIGCONT)
-        assert stopped.status == 1
-        assert stopped.err == (
-            f"vaultd: vaultd runs but does not answer: type `vaultd logs`, then `kill -9 {home.pid()}`\n"
-        )
+            os.kill(pid, signal.SIGCONT)
+        assert {name: each.status for name, each in typed.items()} == _TYPED
+        assert typed["stop"].err == f"vaultd: {said}`vaultd logs`, then `kill -9 {pid}`\n"
+        assert [typed[name].err for name in ("start", "restart")] == [f"vaultd: {said}`vaultd stop`\n"] * 2
+        assert typed["status"].out == f"{said}`vaultd stop`\n"
+        assert typed["check --audit"].out.endswith(f"; where it should end is not known: {said}`vaultd stop`\n")
+        assert f"{said}`vaultd stop`".replace(": type", "\n                  → type") in typed["check"].out
+        assert [home.run("vaultd", *name.split()).status for name in _TYPED] == [0] * len(_TYPED), "control: it answers"
 
 
 @pytest.mark.process

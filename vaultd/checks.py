@@ -270,8 +270,7 @@ def _silent(layout: Layout, holder: Holder | None) -> Check:
         return Check("daemon", True, "not asked: this looked at the files only")
     if holder.run != layout.run or not holder.run.exists():
         return Check("daemon", False, *_split(holder.told(layout.run)))
-    said = f"your vaultd (pid {holder.pid}) runs but does not answer"
-    return Check("daemon", False, said, "type `vaultd logs`, then `vaultd stop`")
+    return Check("daemon", False, *_split(holder.silent()))
 
 
 def _port(settings: Settings, live: Live | None, holder: Holder | None) -> Check:
@@ -339,6 +338,14 @@ def _audit(layout: Layout, files: Files, live: Live | None) -> Check:
     if seen:
         remedy = "see what is left with `vault-client log`; to accept it, type `vaultd restart`: its line `start` stays"
         return Check("audit", False, "; ".join(seen), remedy)
+    return _whole(layout, files, live)
+
+
+def _whole(layout: Layout, files: Files, live: Live | None) -> Check:
+    """No line is broken; whether any is there only a running daemon need not be asked."""
+    path = layout.audit_jsonl
+    if live is None and (said := audit_proof.examine(files, path).missing(path, used=layout.identities_json.exists())):
+        return Check("audit", False, said, audit_proof.BEGUN_ANEW)
     if live is None or live.locked_reason:
         said = "the chain is whole as far as it goes; where it should end is known once vaultd runs unlocked"
         return Check("audit", True, said)

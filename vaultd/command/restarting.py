@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vault_client.errors import Stop
+from vault_client.errors import UNREACHABLE, Stop
 from vaultd.command import by_unit, own_unit, running, starting, stopping
 from vaultd.command.own_unit import OwnUnit
 from vaultd.errors import Unwritable, VaultdError
@@ -34,7 +34,9 @@ from vaultd.lifecycle.surroundings import read_settings
 
 def run(options: argparse.Namespace) -> int:
     """What would keep it from starting again is found first."""
-    found = running.answer()
+    found = running.heard()
+    if found is None and (silent := running.silent()):
+        raise Stop(silent, UNREACHABLE)
     if (unit := own_unit.usable()) is not None:
         return _by_unit(unit, options, found)
     with _nothing_stopped(found):

@@ -12,7 +12,7 @@ import os
 import sys
 from typing import Any
 
-from vault_client.errors import Refusal, Stop
+from vault_client.errors import UNREACHABLE, Refusal, Stop
 from vault_client.link import Link
 from vaultd.command import own_unit, running, spawning, stdio
 from vaultd.command.own_unit import OwnUnit
@@ -25,9 +25,11 @@ def run(options: argparse.Namespace) -> int:
     """Start, unless it runs already."""
     if options.foreground:
         return _foreground(options)
-    found = running.answer()
+    found = running.heard(HELD_SECONDS)
     if found is not None:
         return _runs_already(found, options)
+    if silent := running.silent():
+        raise Stop(silent, UNREACHABLE)
     if (unit := own_unit.usable()) is not None:
         from vaultd.command import by_unit
 

@@ -41,7 +41,7 @@ def _silence() -> str:
     if unit is not None:
         held = f"{unit.name} holds 127.0.0.1:{unit.port}, and the first use starts it"
         return f"vaultd is not running; {held}: type `vaultd start`"
-    return running.elsewhere() or "vaultd is not running: type `vaultd start`"
+    return running.silent() or running.elsewhere() or "vaultd is not running: type `vaultd start`"
 
 
 def _run_by(found: dict[str, Any]) -> str:

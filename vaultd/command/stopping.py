@@ -15,15 +15,13 @@ from vaultd.command.own_unit import OwnUnit
 
 #: A stop that is not done by then is told to SIGKILL.
 STOP_SECONDS = 30.0
-#: How long it waits for the first answer of a daemon that holds the lock: it may be just starting.
-ANSWER_SECONDS = 3.0
 
 
 def run(_options: argparse.Namespace) -> int:
     """Stop it and wait until it is gone."""
     if (unit := own_unit.usable()) is not None and unit.supervisor.listens():
         return _by_unit(unit)
-    found = running.answer() or (running.first_answer(ANSWER_SECONDS) if running.held() else None)
+    found = running.heard()
     if found is None:
         return _not_there()
     pid = int(found["pid"])
@@ -36,8 +34,8 @@ def run(_options: argparse.Namespace) -> int:
 
 
 def _not_there() -> int:
-    if running.held():
-        raise Stop(f"vaultd runs but does not answer: type `vaultd logs`, then {running.kill()}")
+    if silent := running.silent("type `vaultd logs`, then `kill -9 {pid}`"):
+        raise Stop(silent)
     if elsewhere := running.elsewhere():
         raise Stop(elsewhere)
     print("vaultd is not running")

@@ -40,6 +40,10 @@ class Holder:
     pid: int
     run: Path
 
+    def silent(self, remedy: str = "type `vaultd stop`") -> str:
+        """The one sentence for a daemon that lives and was not heard, and what to type."""
+        return f"vaultd (pid {self.pid}) runs but does not answer: {remedy}"
+
     def told(self, run: Path) -> str:
         """Why one whose run directory would be `run` does not reach it, and what to type."""
         if self.run == run or not (self.run / "control.sock").exists():
