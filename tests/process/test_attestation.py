@@ -213,6 +213,9 @@ def test_a_person_confirms_each_program_once(house: Home, programs: Path) -> Non
         ("consent.answer", "deny"),
         ("consent.ask", None),
     ]
+    peers = [line["peer"] for line in house.audit() if line["event"].startswith("consent")]
+    assert (peers[0], peers[2]) == (peers[1], peers[3]), "an answer names whom it was for"
+    assert None not in peers
 
 
 def test_export_of_a_protected_profile_asks(house: Home) -> None:

@@ -111,9 +111,11 @@ class Book:
     """An audit log for the engine."""
 
     events: list[tuple[str, object]] = field(default_factory=list)
+    peers: list[object] = field(default_factory=list)
 
     def record(self, event: str, *, sync: bool = False, **fields: object) -> None:
         self.events.append((event, fields.get("decision")))
+        self.peers.append(fields.get("peer"))
 
 
 @dataclass
@@ -385,6 +387,7 @@ async def test_a_yes_is_for_one_program_until_a_lock_or_eight_hours(tmp_path: Pa
         assert [event for event in made.book.events if event[0] == "consent.answer"] == [
             ("consent.answer", "allow")
         ] * 2
+        assert made.book.peers == [program().peer] * len(made.book.peers), "an answer names whom it was for, too"
         writer.close()
 
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Collection, Mapping
+from functools import partial
 from typing import Final, Protocol, TypeVar
 
 from vaultd.engine.desk import Desk
@@ -188,8 +189,9 @@ class Attestation:
         subject = (plan.profile, program.key)
         opened = self._desk.asked(subject) is None
         try:
+            note = partial(self._note, program.peer)
             question = self._desk.ask_consent(
-                subject=subject, identity=plan.identity, requester=requester, on_end=self._note, stays=stays
+                subject=subject, identity=plan.identity, requester=requester, on_end=note, stays=stays
             )
         except TooManyAttempts as exc:
             raise ForbiddenPeer(exc.message) from exc
@@ -205,9 +207,10 @@ class Attestation:
             opened=opened,
         )
 
-    def _note(self, profile: str, identity: str, decision: str, by: str) -> None:
+    def _note(self, peer: Peer, profile: str, identity: str, decision: str, by: str) -> None:
+        """`peer`: whom the question was opened for."""
         self._audit.record(
-            "consent.answer", sync=True, profile=profile, identity=identity, decision=decision, reason=by
+            "consent.answer", sync=True, profile=profile, identity=identity, peer=peer, decision=decision, reason=by
         )
 
     # ---- look-ups ----
