@@ -218,9 +218,9 @@ def _another(home: Home, old: int) -> bool:
         return False
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1])
 def test_signals_are_the_daemons(apart: Home, number: int) -> None:
-    """SIGTERM, SIGINT and SIGHUP do nothing to the keeper: the daemon closes it, last (architecture.md §6.7)."""
+    """None of them does anything to the keeper: the daemon locks it, and closes it, last (architecture.md §6.7)."""
     keeper = keeper_of(apart)
     os.kill(keeper, number)
     assert apart.client("status").status == 0

@@ -3,7 +3,8 @@
 Rules (architecture.md §3, security.md §2.2 items 18 to 20, 29)
 - Everything it needs comes as the first frame; nothing is on argv or in environ, which the daemon cut for it.
 - The end of the socketpair is the end of the process, at once: nobody is left to serve. SIGINT and SIGTERM are for the
-  daemon, which closes the keeper last (architecture.md §6.7).
+  daemon, which closes the keeper last (architecture.md §6.7); so is SIGUSR1, by which the daemon locks: a keeper that
+  it ended would be opened again.
 - No store is opened while an older keeper of this home still lives (`keeper.lock`): one writer of the sealed log.
 - Calls run side by side; each reply is sent after the `State` that it changed.
 """
@@ -51,7 +52,7 @@ def main(descriptor: int) -> None:
     """The whole process; never returns."""
     hardened = hardening.harden()
     hardening.die_with_parent()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
     sock = socket.socket(fileno=descriptor)
     sock.set_inheritable(False)
