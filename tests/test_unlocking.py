@@ -161,13 +161,17 @@ async def test_a_keeper_that_dies_of_a_lock_without_a_marker_is_not_opened_again
     house = House(tmp_path, files=Files(fault=disk))
     async with house.run() as started:
         await started.with_session()
-        daemon = started.daemon
-        assert isinstance(daemon._keeper, DaemonKeeper)
+        daemon, keeper = started.daemon, started.daemon._keeper
+
+        def is_open() -> bool:
+            assert isinstance(keeper, DaemonKeeper)
+            return keeper._store is not None
+
         await daemon.unlocking.reopen("killed by SIGKILL")
-        assert daemon._keeper._store is not None, "control: open before, open again"
+        assert is_open(), "control: open before, open again"
         disk.full = True
         await started.refused("POST", "/v1/lock", {})
         disk.full = False
         await daemon.unlocking.reopen("killed by SIGKILL")
-        assert daemon._keeper._store is None
+        assert not is_open()
         assert daemon.broker.locked
