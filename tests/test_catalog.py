@@ -338,8 +338,10 @@ def test_settings_shape_plans(home: Home) -> None:
     assert role.mfa_max_age == timedelta(minutes=30)
     assert role.role is not None
     assert role.role.role_session_name == "web-admin"
-    assert catalog.problems == (
-        "config.toml [profiles.web-amin] names no profile of ~/.aws/config; correct the name, or remove the table.",
+    (problem,) = catalog.problems
+    assert problem == (
+        "config.toml [profiles.web-amin] names no profile of ~/.aws/config, so nothing is done by it: "
+        "write `[profiles.web-admin]` or remove the table, then type `vaultd restart`"
     )
 
 

@@ -149,12 +149,37 @@ def test_profiles(home: Home) -> None:
                                 "[profile b]\nsource_profile = a\nrole_arn = arn:aws:iam::1:role/x\n")  # fmt: skip
     looped = home.check("profiles")
     assert not looped.ok
-    assert looped.message.startswith("aws-config:")
+    assert looped.message.startswith("~/aws-config:")
     assert looped.remedy == f"edit {home.aws_config}, then type `vaultd check`"
     home.aws_config.unlink()
     missing = home.check("profiles")
     assert (missing.ok, missing.message) == (False, f"there is no {home.aws_config}")
     assert missing.remedy == f"write `[profile NAME]` with role_arn into {home.aws_config}"
+    home.aws_config.write_bytes(b"[profile a]\nregion = \xff\n")
+    assert home.check("profiles").message.startswith("~/aws-config:2: this is not UTF-8 text")
+
+
+def test_a_table_for_no_profile_protects_nothing(home: Home) -> None:
+    """With and without a daemon, with the name that was meant; control: the right name."""
+    home.write(home.aws_config, "[profile web-admin]\nregion = eu-west-1\n")
+    for live in (None, WELL):
+        home.settings("[profiles.web-admn]\nprotected = true\n[profiles.x]\n")
+        bad = home.check("profiles", live)
+        said = (
+            f"{home.layout.config_toml} [profiles.web-admn] names no profile of ~/aws-config, so nothing is done by it"
+        )
+        assert bad.message == f"{said}, and 1 more"
+        assert (bad.ok, bad.remedy) == (
+            False,
+            "write `[profiles.web-admin]` or remove the table, then type `vaultd restart`",
+        )
+        home.settings("[profiles.web-admin]\nprotected = true\n")
+        assert home.check("profiles", live).ok
+    home.write(home.aws_config, "[web-admin]\nregion = eu-west-1\n[profile b]\n")
+    home.settings("")
+    overlooked = home.check("profiles")
+    assert overlooked.message.startswith("~/aws-config:1 [web-admin] is overlooked by the AWS CLI and by vaultd: ")
+    assert overlooked.remedy == f"edit {home.aws_config}, then type `vaultd check`"
 
 
 @pytest.mark.parametrize("name", ["profiles", "settings"])

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vaultd import ownership
+from vaultd import catalog, ownership
 from vaultd.command import own_unit
 from vaultd.config import Settings, load_for
 from vaultd.engine import audit_proof
@@ -30,7 +30,6 @@ from vaultd.host.peers import Peers
 from vaultd.layout import Layout, check_runtime_dir
 from vaultd.lifecycle.holding import Holder, holder_of, running_json, state_lock
 from vaultd.lifecycle.passphrase import PassphraseFile
-from vaultd.model.profiles import parse
 from vaultd.model.text import shown
 from vaultd.store.identities import IdentityIndex
 from vaultd.store.os_keyring import allowed, first_of
@@ -83,7 +82,7 @@ def run(layout: Layout, files: Files, environ: Mapping[str, str], *, live: Live 
     return [
         found,
         _permissions(layout, files, environ),
-        _profiles(files, settings, environ),
+        _profiles(files, settings, path, environ),
         _store(layout, files, settings, _keyring if live is None or live.keyring is None else live.keyring),
         _daemon(layout, live, holder),
         *_keeper(live),
@@ -197,18 +196,25 @@ def _open_to_others(path: Path) -> str:
     return "may be written to by others" if found.st_mode & 0o022 else ""
 
 
-def _profiles(files: Files, settings: Settings, environ: Mapping[str, str]) -> Check:
+def _profiles(files: Files, settings: Settings, written: Path, environ: Mapping[str, str]) -> Check:
+    """Also what is overlooked in them, and the tables of `written` (config.toml) that are for none of them."""
     configured = settings.aws.config_file
     path = Path(configured).expanduser() if configured else Layout.aws_config(environ)
     try:
         content = files.read_config(path)
         if content is None:
             return Check("profiles", False, f"there is no {path}", f"write `[profile NAME]` with role_arn into {path}")
-        found = parse(content.decode(errors="replace"), file=path.name)
+        found = catalog.profiles_in(content, catalog.said(path, environ.get("HOME")))
         for name in found.names():
             found.chain(name)
     except VaultdError as exc:
         return _mended("profiles", exc, f"edit {path}, then type `vaultd check`")
+    if overlooked := (*found.problems, *catalog.unlisted(settings.profiles, found, str(written))):
+        said, remedy = _split(overlooked[0])
+        more = f", and {len(overlooked) - 1} more" if len(overlooked) > 1 else ""
+        return Check(
+            "profiles", False, said.removesuffix(".") + more, remedy or f"edit {path}, then type `vaultd check`"
+        )
     count = len(found.names())
     return Check("profiles", True, f"{path} has {count} profile{'' if count == 1 else 's'}")
 

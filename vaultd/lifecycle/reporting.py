@@ -66,12 +66,12 @@ class Reporting:
 
     def introduction(self, port: int, *, identities: int) -> dict[str, Any]:
         """The status, and what `vaultd start` needs to say the next step."""
-        layout, catalog = self._around.layout, self._watch().trouble
+        layout = self._around.layout
         by_person = self._around.files.read(layout.locked_marker) is not None
         return {
             **self.status(port),
             "identities": identities,
-            "warnings": [*self.notices, *([catalog] if catalog else []), *self.warnings],
+            "warnings": [*self.notices, *self._unserved(), *self.warnings],
             "wants_passphrase": self._broker.locked and self._unlocking.store == "file" and not by_person,
             "new_store": not layout.secrets_sealed.exists(),
         }
@@ -84,7 +84,7 @@ class Reporting:
             residence=self._outlook.residence(),
             keyring=self._asking_for_keyring(),
             locked_reason=self._locked_reason,
-            trouble=(*self._unserved(), *self._presence(), *self._unlocking.store_warnings),
+            trouble=(*self._presence(), *self._unlocking.store_warnings),
             lost_audit_lines=self._audit.lost,
             settings_path=self._around.settings_path,
             audit=(*self.found, *self._unlocking.audit_warnings),
