@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +31,11 @@ class Disk:
     """Full, once told so, for the marker of a lock."""
 
     full = False
+    code = errno.ENOSPC
 
     def __call__(self, operation: str, path: Path) -> None:
         if self.full and "locked" in path.name:
-            raise OSError(errno.ENOSPC, "No space left on device")
+            raise OSError(self.code, os.strerror(self.code))
 
 
 def on_file(house: House, phrase: str | None) -> Path:
@@ -67,8 +69,13 @@ async def test_a_lock_that_cannot_be_written_says_so(tmp_path: Path) -> None:
         _, body = await started.refused("POST", "/v1/lock", {})
         assert (body["code"], body["exit"]) == ("Unwritable", 1)
         assert body["message"].startswith("vaultd is locked, but ")
-        assert "a restart would open the store again: make room on the disk" in body["message"]
-        assert (await started.ok("GET", "/v1/status"))["locked"] is True
+        assert "a restart would open the store again: make room, see `df -h " in body["message"]
+        assert body["message"].endswith("`, then type `vault-client lock` again.")
+        disk.code = errno.EACCES
+        _, body = await started.refused("POST", "/v1/lock", {})
+        assert "give yourself access with `chmod u+rwx " in body["message"], "there is room enough"
+        told = await started.ok("GET", "/v1/status")
+        assert (told["locked"], told["locked_reason"]) == (True, body["message"]), "whoever asks later is told, too"
         assert (await started.refused("GET", "/v1/profiles/web-admin/credentials"))[1]["code"] == "Locked"
         disk.full = False
         await started.ok("POST", "/v1/lock", {})

@@ -283,7 +283,7 @@ LOCKS = (
                 "            raise Unwritable(\n"
                 '                f"vaultd is locked, but {self._marker} could not be written and a restart would '
                 'open the store again: "\n'
-                '                "make room on the disk, then type `vault-client lock` again.",\n'
+                '                f"{_mending(exc)}, then type `vault-client lock` again.",\n'
                 "                path=str(self._marker),\n"
                 "            ) from exc\n",
                 "",

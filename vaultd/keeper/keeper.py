@@ -213,7 +213,7 @@ class DaemonKeeper:
             log.warning("write locked-marker failed error=%s", exc.message)
             raise Unwritable(
                 f"vaultd is locked, but {self._marker} could not be written and a restart would open the store again: "
-                "make room on the disk, then type `vault-client lock` again.",
+                f"{_mending(exc)}, then type `vault-client lock` again.",
                 path=str(self._marker),
             ) from exc
 
@@ -446,3 +446,8 @@ async def _data_key(store: IdentityStore) -> Secret:
         store.close()
         raise
     return made
+
+
+def _mending(exc: VaultdError) -> str:
+    """What the file layer says mends it: a full disk and a directory that may not be written want different things."""
+    return exc.message.rpartition(": ")[2].removesuffix(".").removesuffix(", and try again")

@@ -68,9 +68,8 @@ class Locking:
     async def _drop(self, reason: LockReason) -> None:
         try:
             await self._unlocking.drop()
-        except VaultdError as exc:  # it is locked, but a restart would open it: status says so
+        except VaultdError as exc:
             log.error("lock daemon failed reason=%s error=%s said=%s", reason, exc.kind, exc.message)  # noqa: TRY400
-            self._unlocking.reason = exc.message
 
     async def run(self) -> None:
         """Lock when the time is over, until cancelled."""

@@ -256,6 +256,9 @@ class Unlocking:
         self._dropping.add(over)
         try:
             await self._keeper.close(self._audit.head)
+        except VaultdError as exc:  # it is locked, but a restart would open it: status says so
+            self.reason = exc.message
+            raise
         finally:
             self._broker.lock_now()  # an `unlock` that came before the keeper had closed has opened nothing
             self._dropping.discard(over)
