@@ -548,7 +548,7 @@ UNITS = (
     ),
     Promise(
         name="S-strict",
-        says="With `--strict` the unit sees its own files only, in a user namespace of its own.",
+        says="With `--strict` the unit writes to its own files only, in a user namespace of its own.",
         control="systemd/vaultd-strict.conf",
         tests=(f"{_UNITS}::test_every_directive_that_was_probed_is_shipped",),
         breaks=(Break("systemd/vaultd-strict.conf", "PrivateUsers=yes\n", ""),),
@@ -626,7 +626,7 @@ UNITS = (
     ),
     Promise(
         name="S-no-password-in-a-unit",
-        says="A password in a proxy's URL is written into no unit.",
+        says="A proxy's URL with a login in it is written into no unit.",
         control="vaultd/command/installing.py: _environment",
         tests=("tests/service/test_installing.py::test_what_the_daemon_would_have_read_of_the_shell_is_in_the_unit",),
         breaks=(Break("vaultd/command/installing.py", "hidden = set(_left_out(environ))", "hidden: set[str] = set()"),),
