@@ -159,6 +159,18 @@ def test_profiles(home: Home) -> None:
     assert home.check("profiles").message.startswith("~/aws-config:2: this is not UTF-8 text")
 
 
+def test_an_allowed_program_that_is_not_there(home: Home) -> None:
+    """It lets nobody in: told with and without a daemon; control: one that is there."""
+    home.settings('[profiles.a]\nallow_executables = ["/no/such", "/nor/this"]\n')
+    for live in (None, WELL):
+        bad = home.check("settings", live)
+        said = "[profiles.a] allow_executables lets nobody in by '/no/such', which is not there, and 1 more"
+        assert (bad.ok, bad.message) == (False, f"{home.layout.config_toml}: {said}")
+        assert bad.remedy == "correct that path, then type `vaultd restart`"
+    home.settings('[profiles.a]\nallow_executables = ["/bin/sh"]\n')
+    assert home.check("settings").ok
+
+
 def test_a_table_for_no_profile_protects_nothing(home: Home) -> None:
     """With and without a daemon, with the name that was meant; control: the right name."""
     home.write(home.aws_config, "[profile web-admin]\nregion = eu-west-1\n")

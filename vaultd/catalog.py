@@ -24,7 +24,7 @@ from vaultd.model.endpoints import ENDPOINT_VARIABLES
 from vaultd.model.environment import slug
 from vaultd.model.ground import Ground, find_ground
 from vaultd.model.partitions import account_of
-from vaultd.model.plan import Overrides, Plan
+from vaultd.model.plan import Callers, Overrides, Plan
 from vaultd.model.planner import make_plan
 from vaultd.model.profiles import Chain, Profile, Profiles, parse
 from vaultd.model.programs import table_of
@@ -235,6 +235,10 @@ def rules_of(settings: Settings, environ: Mapping[str, str], *, settings_file: s
         identity_regions={name: each.region for name, each in settings.identities.items() if each.region},
         identity_serials={name: each.mfa_serial for name, each in settings.identities.items() if each.mfa_serial},
         mfa_max_age={name: each.mfa_max_age for name, each in settings.profiles.items() if each.mfa_max_age},
+        callers={
+            name: Callers(each.protected, each.allow_executables, each.relays)
+            for name, each in settings.profiles.items()
+        },
         environ={name: environ[name] for name in ENDPOINT_VARIABLES if environ.get(name)},
         settings_file=settings_file,
     )

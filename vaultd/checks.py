@@ -13,7 +13,7 @@ import json
 import os
 import re
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -103,6 +103,10 @@ def _split(sentence: str) -> tuple[str, str]:
     return found[1], "" if re.fullmatch(r"[^`]*`vaultd check`[^`]*", remedy) else remedy
 
 
+def _and_more(told: Sequence[str]) -> str:
+    return f", and {len(told) - 1} more" if len(told) > 1 else ""
+
+
 def _mended(name: str, exc: VaultdError, otherwise: str) -> Check:
     """Not well, as `exc` says it. A file that is refused says itself what mends it, and to edit it would not."""
     said, remedy = _split(exc.message) if isinstance(exc, FileRefused) else (exc.message, "")
@@ -148,6 +152,9 @@ def _settings(path: Path, files: Files, environ: Mapping[str, str]) -> tuple[Set
         return Settings(), _mended("settings", exc, f"{what}, then type `vaultd check`")
     if content is None:
         return settings, Check("settings", True, f"no {path}: every default holds")
+    if misses := settings.misses():
+        said, remedy = _split(misses[0])
+        return settings, Check("settings", False, f"{path}: {said}{_and_more(misses)}", remedy)
     return settings, Check("settings", True, "; ".join((f"{path} is in order", *settings.notices)))
 
 
@@ -211,10 +218,8 @@ def _profiles(files: Files, settings: Settings, written: Path, environ: Mapping[
         return _mended("profiles", exc, f"edit {path}, then type `vaultd check`")
     if overlooked := (*found.problems, *catalog.unlisted(settings.profiles, found, str(written))):
         said, remedy = _split(overlooked[0])
-        more = f", and {len(overlooked) - 1} more" if len(overlooked) > 1 else ""
-        return Check(
-            "profiles", False, said.removesuffix(".") + more, remedy or f"edit {path}, then type `vaultd check`"
-        )
+        said = said.removesuffix(".") + _and_more(overlooked)
+        return Check("profiles", False, said, remedy or f"edit {path}, then type `vaultd check`")
     count = len(found.names())
     return Check("profiles", True, f"{path} has {count} profile{'' if count == 1 else 's'}")
 

@@ -220,6 +220,7 @@ def explain(call: Call) -> int:
     lines = [ink.paint(f"{clean(plan['profile'])} of identity {clean(plan.get('identity'))}", "heading")]
     for number, step in enumerate(plan["steps"], 1):
         lines += _step(number, step)
+    lines += _callers(plan.get("callers"))
     problems = plan.get("problems") or []
     last = _last_error(call, ink)
     if problems:
@@ -229,6 +230,21 @@ def explain(call: Call) -> int:
     lines += last
     call.out("\n".join(lines) + "\n")
     return 0
+
+
+def _callers(callers: object) -> list[str]:
+    """Who is given its keys, where not simply every program of this user."""
+    if not isinstance(callers, dict):
+        return []
+    said = []
+    allowed = callers.get("allow_executables")
+    if isinstance(allowed, list):
+        said.append(f"only {', '.join(map(clean, allowed)) or 'nobody'} (allow_executables)")
+    if callers.get("protected"):
+        said.append("each program only after a person has allowed it (protected)")
+    if callers.get("relays"):
+        said.append(f"also {', '.join(map(clean, callers['relays']))}, which others may stand behind (relays)")
+    return ["", "which programs are given its keys:", *(f"  - {each}" for each in said)] if said else []
 
 
 def _last_error(call: Call, ink: Ink) -> list[str]:

@@ -839,7 +839,13 @@ def test_explain(run: Run, stub: Stub) -> None:
         ],
         "problems": ["region us-east-9 is unknown: choose another"],
     }
-    stub.answers["GET", "/v1/profiles/web-admin/plan"] = [(200, plan), (200, {**plan, "problems": []})]
+    callers = {"protected": True, "allow_executables": ["/usr/bin/aws", "~/x.py"], "relays": ["ssh"]}
+    stub.answers["GET", "/v1/profiles/web-admin/plan"] = [
+        (200, plan),
+        (200, {**plan, "problems": []}),
+        (200, {**plan, "callers": callers}),
+        (200, {**plan, "callers": {"protected": False, "allow_executables": None, "relays": []}}),
+    ]
     lines = run("explain", "web-admin").out.splitlines()
 
     assert lines[0] == "web-admin of identity identity"
@@ -848,6 +854,15 @@ def test_explain(run: Run, stub: Stub) -> None:
     assert lines[3].split() == ["role_arn", "arn:aws:iam::2:role/R", "~/.aws/config:4"]
     assert lines[-2:] == ["what would go wrong:", "  - region us-east-9 is unknown: choose another"]
     assert run("explain", "web-admin").out.endswith("\nnothing is known that would go wrong\n")
+    policies = run("explain", "web-admin").out.splitlines()
+    assert policies[4:9] == [
+        "",
+        "which programs are given its keys:",
+        "  - only /usr/bin/aws, ~/x.py (allow_executables)",
+        "  - each program only after a person has allowed it (protected)",
+        "  - also ssh, which others may stand behind (relays)",
+    ]
+    assert run("explain", "web-admin").out.splitlines() == lines, "control: any program of this user"
 
 
 SERVE = {

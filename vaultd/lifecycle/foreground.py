@@ -74,7 +74,7 @@ def _built(
     apart = settings.keeper.process
     keeper = spawn_keeper(around, hardening.for_keeper(hardened), log_level=level) if apart else None
     daemon = build(around, keeper=keeper)
-    daemon.notice(hardened.warnings)
+    daemon.notice((*hardened.warnings, *settings.misses()))
     return daemon
 
 
