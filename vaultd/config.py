@@ -22,7 +22,6 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from vaultd import config_refusal
 from vaultd.errors import Misconfigured
 from vaultd.model.programs import RELAYS, table_of
-from vaultd.model.text import shown
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _DURATION = re.compile(r"([0-9]+)([smhd])")
@@ -98,13 +97,13 @@ def _host(value: str) -> str:
 def _program(value: str) -> str:
     """A path that means one file wherever the daemon was started."""
     if not value.startswith(("/", "~/")) or "\0" in value:
-        raise ValueError(f'{shown(value)!r} is no full path; write one such as "/usr/bin/terraform"')
+        raise ValueError(f'{value!r} is no full path; write one such as "/usr/bin/terraform"')
     return value
 
 
 def _relay(value: str) -> str:
     if value not in RELAYS:
-        raise ValueError(f"{shown(value)!r} is no relay that vaultd knows; write one of {', '.join(RELAYS)}")
+        raise ValueError(f"{value!r} is no relay that vaultd knows; write one of {', '.join(RELAYS)}")
     return value
 
 
@@ -257,7 +256,7 @@ class Settings(_Section):
     def misses(self) -> tuple[str, ...]:
         """A sentence for each entry of `allow_executables` that is no program now. Looks at the files."""
         return tuple(
-            f"{table_of(name)} allow_executables lets nobody in by {shown(each)!r}, which {why}: correct that path, "
+            f"{table_of(name)} allow_executables lets nobody in by {each!r}, which {why}: correct that path, "
             "then type `vaultd restart`"
             for name, section in self.profiles.items()
             for each in section.allow_executables or ()
