@@ -17,7 +17,7 @@ import pytest
 from vaultd import checks
 from vaultd.checks import Check, Live
 from vaultd.engine.audit_chain import line_of
-from vaultd.engine.seams import Head
+from vaultd.engine.seams import Head, Residence
 from vaultd.errors import FileRefused
 from vaultd.files import Files
 from vaultd.host.peers import Peers, PeerSocket
@@ -216,6 +216,13 @@ def test_one_is_one(home: Home) -> None:
     home.identity("file")
     home.write(home.layout.secrets_sealed, "")
     assert home.check("store").message.endswith(", 1 identity")
+    for number, said in ((1, "1 time"), (2, "2 times")):
+        live = replace(WELL, residence=Residence(7, apart=True, dumpable=False, restarts=number))
+        keeper = next(
+            each for each in checks.run(home.layout, home.files, home.environ, live=live) if each.name == "keeper"
+        )
+        assert keeper.message.endswith(f", started again {said}")
+    assert home.check("audit", replace(WELL, lost_audit_lines=1)).message == "1 line could not be written"
 
 
 def test_the_store(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:

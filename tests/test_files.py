@@ -461,6 +461,35 @@ def test_hostile_files_are_refused_and_untouched(
 
 
 @pytest.mark.parametrize("use", USES)
+def test_a_directory_is_moved_away(tmp_path: Path, use: Callable[[Files, Path], object]) -> None:
+    """`rm` removes none."""
+    path = tmp_path / "audit.jsonl"
+    path.mkdir()
+    with pytest.raises(FileRefused) as caught:
+        use(Files(), path)
+    assert caught.value.message.endswith(f"is a directory, not a file: run `mv {path} {path}.old`.")
+
+
+@pytest.mark.parametrize("mode", [0o000, 0o200, 0o400, 0o600])
+def test_a_file_that_its_owner_may_not_use(tmp_path: Path, mode: int) -> None:
+    """As the kernel says it to anybody but root: the mode is what mends it; control: one that is refused for else."""
+    path = tmp_path / "audit.jsonl"
+    path.touch()
+    path.chmod(mode)
+
+    def fault(operation: str, at: Path) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    files = Files(fault=fault)
+    uses: list[Callable[[], object]] = [lambda: files.read(path), lambda: files.append(path, b"x", sync=False)]
+    for use in uses:
+        with pytest.raises(VaultdError) as caught:
+            use()
+        mended = caught.value.message.endswith(f"may not be read and written by you: run `chmod 600 {path}`.")
+        assert mended is (mode != 0o600)
+
+
+@pytest.mark.parametrize("use", USES)
 def test_a_file_of_ours_is_taken(tmp_path: Path, use: Callable[[Files, Path], object]) -> None:
     """Positive control for the table above: 0600, ours, one name."""
     path = tmp_path / "grants.json"

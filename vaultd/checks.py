@@ -30,7 +30,7 @@ from vaultd.host.peers import Peers
 from vaultd.layout import Layout, check_runtime_dir
 from vaultd.lifecycle.holding import Holder, holder_of, running_json, state_lock
 from vaultd.lifecycle.passphrase import PassphraseFile
-from vaultd.model.text import shown
+from vaultd.model.text import counted, shown
 from vaultd.store.identities import IdentityIndex
 from vaultd.store.os_keyring import allowed, first_of
 
@@ -220,8 +220,7 @@ def _profiles(files: Files, settings: Settings, written: Path, environ: Mapping[
         said, remedy = _split(overlooked[0])
         said = said.removesuffix(".") + _and_more(overlooked)
         return Check("profiles", False, said, remedy or f"edit {path}, then type `vaultd check`")
-    count = len(found.names())
-    return Check("profiles", True, f"{path} has {count} profile{'' if count == 1 else 's'}")
+    return Check("profiles", True, f"{path} has {counted(len(found.names()), 'profile')}")
 
 
 def _store(layout: Layout, files: Files, settings: Settings, keyring: Callable[[], str | None]) -> Check:
@@ -271,7 +270,7 @@ def _keeper(live: Live | None) -> list[Check]:
         return [Check("keeper", False, said, "type `vaultd restart`")]
     if not keeper.apart:
         return [Check("keeper", True, f"keys are held in vaultd's one process, pid {own}")]
-    again = f", started again {keeper.restarts} times" if keeper.restarts else ""
+    again = f", started again {counted(keeper.restarts, 'time')}" if keeper.restarts else ""
     return [Check("keeper", True, f"vaultd is pid {own}; keys are held by its keeper, pid {keeper.pid}{again}")]
 
 
@@ -337,7 +336,7 @@ def _audit(layout: Layout, files: Files, live: Live | None) -> Check:
     path = layout.audit_jsonl
     seen = () if live is None else tuple(_split(each)[0] for each in live.audit)
     if live is not None and live.lost_audit_lines:
-        said = "; ".join((f"{live.lost_audit_lines} lines could not be written", *seen))
+        said = "; ".join((f"{counted(live.lost_audit_lines, 'line')} could not be written", *seen))
         return Check("audit", False, said, f"free space for {path}")
     try:
         broken = _broken(path, files, live)

@@ -418,9 +418,9 @@ async def test_lost_lines_are_told(tmp_path: Path, clock: FakeClock) -> None:
         checks = (await started.ok("GET", "/v1/checks"))["checks"]
         full = False
     assert status["lost_audit_lines"] == 1
-    assert status["trouble"] == ["1 audit lines could not be written: make room, then type `vaultd check`"]
+    assert status["trouble"] == ["1 audit line could not be written: make room, then type `vaultd check`"]
     [audit] = [each for each in checks if each["name"] == "audit"]
-    assert (audit["ok"], audit["message"]) == (False, "1 lines could not be written")
+    assert (audit["ok"], audit["message"]) == (False, "1 line could not be written")
 
 
 # ---- stop ----

@@ -21,6 +21,7 @@ from vaultd.engine.seams import Head
 from vaultd.errors import VaultdError
 from vaultd.files import Files
 from vaultd.layout import Layout
+from vaultd.model.text import counted
 
 #: The daemon flushes, and reads what it checks.
 _SECONDS = 60
@@ -83,13 +84,9 @@ def _check(proof: Proof, head: Head | None, check: dict[str, Any] | None) -> dic
         more = f", and {len(proof.breaches) - 1} more" if len(proof.breaches) > 1 else ""
         remedy = "keep a copy of the files, then see what is left with `vault-client log`"
         return {"name": "audit", "ok": False, "message": f"{_told(proof.breaches[0].message)}{more}", "remedy": remedy}
-    lines = f"{_counted(proof.lines, 'line')} in {_counted(len(proof.files), 'file')}, {proof.first} to {proof.last}"
+    lines = f"{counted(proof.lines, 'line')} in {counted(len(proof.files), 'file')}, {proof.first} to {proof.last}"
     end = "" if head is not None else f"; where it should end {_unknown()}"
     return {"name": "audit", "ok": True, "message": f"the chain is whole: {lines}{end}", "remedy": ""}
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _unknown() -> str:

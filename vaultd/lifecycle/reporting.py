@@ -17,6 +17,7 @@ from vaultd.engine.broker import Broker
 from vaultd.engine.seams import Outlook
 from vaultd.lifecycle.surroundings import Surroundings
 from vaultd.lifecycle.unlocking import Unlocking
+from vaultd.model.text import counted
 
 
 class Reporting:
@@ -117,8 +118,8 @@ class Reporting:
     def _trouble(self) -> list[str]:
         """The worst first."""
         reason, lost = self._locked_reason, self._audit.lost
-        audit = [f"{lost} audit lines could not be written: make room, then type `vaultd check`"] if lost else []
-        return [*([reason] if reason else []), *audit, *self._unserved(), *self.warnings]
+        said = f"{counted(lost, 'audit line')} could not be written: make room, then type `vaultd check`"
+        return [*([reason] if reason else []), *([said] if lost else []), *self._unserved(), *self.warnings]
 
     def _unserved(self) -> list[str]:
         """What is wrong with the profiles."""
