@@ -273,6 +273,18 @@ async def test_a_dead_key_behind_a_dead_session_is_told(home: Home) -> None:
         await keeper.mint(from_handle(handle))
 
 
+async def test_a_key_of_another_account_is_not_used(home: Home) -> None:
+    """T13: AWS knows the key, and says another account than it was added for: IdentityBroken, ending in what to type.
+    Control: the same probe before is well.
+    """
+    keeper = await home.with_franklin()
+    await keeper.probe("franklin", endpoint=ENDPOINT)
+    home.sts.arn = "arn:aws:iam::999999999999:user/franklin"
+
+    with pytest.raises(IdentityBroken, match=r"of account 999999999999, and was added for 123456789012.*--replace`$"):
+        await keeper.probe("franklin", endpoint=ENDPOINT)
+
+
 async def test_a_probe_that_fails_decides_nothing(home: Home) -> None:
     """STS went away in between: the session is dropped, the key is not called broken."""
     keeper = await home.with_franklin()

@@ -444,6 +444,13 @@ T13 = (
         ),
     ),
     Promise(
+        name="T13-account",
+        says="A key is used for no question when AWS says that it belongs to another account than it was added for.",
+        control="vaultd/keeper/keeper.py: DaemonKeeper._prove",
+        tests=("tests/keeper/test_mint.py::test_a_key_of_another_account_is_not_used",),
+        breaks=(Break("vaultd/keeper/keeper.py", "if account != added:", "if False:"),),
+    ),
+    Promise(
         name="T13-own-door",
         says="A metadata token opens the door of its own grant only.",
         control="vaultd/web/imds.py: DoorSide._entered",

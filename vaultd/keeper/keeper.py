@@ -294,13 +294,23 @@ class DaemonKeeper:
         self._sessions.drop(lambda each: each == handle)
         if exc.details.get("expired"):
             return
-        key = await self._key(order.identity, epoch)
         try:
-            await self._sts.caller_identity(key, endpoint=order.endpoint)
+            await self._prove(order.identity, epoch, order.endpoint)
         except IdentityBroken:
             raise
         except VaultdError as probe:
             log.info("probe identity-key undecided identity=%s error=%s", handle.identity, probe.kind)
+
+    async def _prove(self, name: str, epoch: int, endpoint: Endpoint) -> None:
+        """AWS knows the key, and in the account that it was added for (security.md §1 T13). Raises IdentityBroken."""
+        key = await self._key(name, epoch)
+        account = (await self._sts.caller_identity(key, endpoint=endpoint)).split(":")[4]
+        added = self._identities.identity(name).account_id
+        if account != added:
+            raise IdentityBroken(
+                f"the key that is stored for {typed(name)} is of account {shown(account)}, and was added for {added}: "
+                f"type `vault-client add {typed(name)} --replace`"
+            )
 
     def _mint_served(self, order: MintServed) -> RoleSession:
         session = self._session(order.handle)
@@ -378,8 +388,7 @@ class DaemonKeeper:
 
     async def probe(self, name: str, *, endpoint: Endpoint) -> None:
         """See the seam."""
-        key = await self._key(name, self._live())
-        await self._sts.caller_identity(key, endpoint=endpoint)
+        await self._prove(name, self._live(), endpoint)
 
     async def detect(self, name: str, *, endpoint: Endpoint) -> Sequence[str]:
         """The usable MFA serials."""
