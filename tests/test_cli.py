@@ -109,6 +109,38 @@ def test_service_wants_to_know_what_to_do(capsys: Capture) -> None:
     assert capsys.readouterr().err.endswith("type `vaultd service install`\n")
 
 
+@pytest.mark.parametrize(
+    ("words", "name", "where", "typed"),
+    [
+        ("install --ecs", "--ecs", " with --link-local", "--link-local PROFILE --ecs"),
+        ("uninstall --link-local --ecs", "--ecs", " with --link-local", "--link-local PROFILE --ecs"),
+        ("uninstall --strict", "--strict", "", "--strict"),
+        ("install --link-local web --strict", "--strict", "", "--strict"),
+        ("status --config /x", "--config", "", "--config FILE"),
+    ],
+)
+def test_an_option_of_service_that_would_be_ignored(
+    words: str, name: str, where: str, typed: str, capsys: Capture
+) -> None:
+    """Exit 2, naming it; nobody believes in a sandbox that was not installed."""
+    assert main(["service", *words.split()]) == 2
+    said = f"{name} counts for an install{where} only: leave it out, or type `vaultd service install {typed}`"
+    assert capsys.readouterr() == ("", f"vaultd: {said}\n")
+
+
+def test_a_link_local_install_without_its_profile(capsys: Capture) -> None:
+    """Exit 2, and what to type."""
+    assert main(["service", "install", "--link-local"]) == 2
+    said = "--link-local needs the PROFILE that 169.254.169.254 is to serve"
+    assert capsys.readouterr().err == f"vaultd: {said}: type `vaultd service install --link-local PROFILE`\n"
+
+
+@pytest.mark.parametrize("words", ["install --strict --config /x", "install --link-local web --ecs", "uninstall"])
+def test_an_option_of_service_that_counts(words: str) -> None:
+    """Positive control."""
+    assert not usage.out_of_place(usage.parser().parse_args(["service", *words.split()]))
+
+
 def test_logs_without_a_log(home: Path, capsys: Capture) -> None:
     """1, naming the file and the start command."""
     assert main(["logs"]) == 1

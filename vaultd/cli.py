@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable
 from typing import Final
 
-from vault_client.errors import Stop
+from vault_client.errors import USAGE, Stop
 from vaultd.command import checking, following, starting, state, stdio, stopping, usage
 from vaultd.errors import VaultdError
 
@@ -67,6 +67,9 @@ def _restart(options: argparse.Namespace) -> int:
 
 def _service(options: argparse.Namespace) -> int:
     """The units of the daemon itself, or of the link-local addresses."""
+    if ignored := usage.out_of_place(options):
+        print(f"vaultd: {ignored}", file=sys.stderr)
+        return USAGE
     if options.link_local is not None:
         from vaultd.command import service as linked
 

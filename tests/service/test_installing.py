@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import plistlib
 import stat
@@ -15,7 +16,7 @@ import pytest
 
 from vaultd.command import by_unit, installing, own_unit, service
 from vaultd.command.installing import Wanted
-from vaultd.errors import FileRefused, Misconfigured, Unwritable
+from vaultd.errors import FileRefused, Misconfigured, Unwritable, VaultdError
 from vaultd.host.clock import SystemClock
 from vaultd.host.supervisors import Launchd, Ran, Systemd, command
 
@@ -157,7 +158,7 @@ def test_the_units_of_another_home_are_not_taken_over(place: Place, capsys: Capt
     place.extra["VAULTD_HOME"] = str(place.path / "other")
 
     assert own_unit.find(place.environ, platform="linux", run=place.manager) is None
-    with pytest.raises(Unwritable, match="for another home of vaultd"):
+    with pytest.raises(Unwritable, match=r"^the units in .* are for another home of vaultd"):
         installing.install(place.wanted())
     assert installing.status(place.wanted()) == 0
     assert "for another home of vaultd" in capsys.readouterr().out
@@ -210,6 +211,66 @@ def test_nothing_is_made_where_others_may_write(place: Place) -> None:
     finally:
         os.umask(before)
     assert {stat.S_IMODE(each.stat().st_mode) for each in config.rglob("*") if each.is_dir()} == {0o700}
+
+
+def test_a_directory_that_cannot_be_made_is_told(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """~/.config closed to its owner (as the kernel says it to anybody but root), a link to nothing, a file."""
+    place.extra["VAULTD_HOME"] = str(place.path / "own")
+    config, real = place.path / "home/.config", os.mkdir
+    config.mkdir(mode=0o700)
+
+    def mkdir(path: str, *args: Any, **more: Any) -> None:
+        if Path(path).name == "systemd":
+            raise PermissionError(errno.EACCES, "Permission denied")
+        real(path, *args, **more)
+
+    monkeypatch.setattr(os, "mkdir", mkdir)
+    said = f"{place.units} cannot be made (permission denied): type `chmod u+rwx {config}`, then the same again"
+    with pytest.raises(Unwritable) as closed:
+        installing.install(place.wanted())
+    assert closed.value.message == said
+    monkeypatch.undo()
+
+    for name, value in place.environ.items():
+        monkeypatch.setenv(name, value)
+    config.rmdir()
+    config.symlink_to("nothing")
+    with pytest.raises(Unwritable) as dangling:
+        installing.install(place.wanted())
+    assert dangling.value.message == (
+        f"{place.units} cannot be made ({config} is a link to nothing): run `ls -l {config}`, make what that link "
+        "names, then type the same again"
+    )
+    config.unlink()
+    config.touch()
+    with pytest.raises(VaultdError, match=str(config)):
+        installing.install(place.wanted())
+    config.unlink()
+    assert installing.install(place.wanted()) == 0, "control"
+
+
+@pytest.mark.parametrize("home", ["", "rel", "./rel"])
+@pytest.mark.parametrize("action", ["install", "uninstall", "status"])
+def test_a_home_that_is_no_full_path_is_refused(place: Place, home: str, action: str) -> None:
+    """VAULTD_HOME does not say where units are looked for; control: XDG_CONFIG_HOME does, and so does no HOME."""
+    place.extra |= {"VAULTD_HOME": str(place.path / "own"), "HOME": home}
+    with pytest.raises(Misconfigured, match=r"^HOME is no full path \('.*'\), .* type `export HOME=/.*`, then"):
+        installing.run(action, place.wanted())
+    place.extra["XDG_CONFIG_HOME"] = str(place.path / "config")
+    assert installing.run(action, place.wanted()) == (1 if action == "status" else 0)
+
+
+def test_an_uninstall_without_a_service_manager(place: Place, capsys: Capture) -> None:
+    """No socket was closed by it, so none is said to be; control: one that answers."""
+    for answers in ({}, {"systemctl": Ran(0, "ActiveState=active\n", "")}):
+        place.manager.answers = {}
+        installing.install(place.wanted())
+        place.manager.answers = answers
+        capsys.readouterr()
+        assert installing.uninstall(place.wanted()) == 0
+        said = capsys.readouterr().out.splitlines()[-1]
+        assert said.startswith("its sockets are closed: " if answers else "systemd does not run for you here, so none ")
+        assert said.endswith(": type `vaultd start` to run vaultd without units")
 
 
 def test_what_would_keep_the_daemon_from_starting_is_told_before_anything_is_written(place: Place) -> None:

@@ -94,7 +94,7 @@ def _suitable(wanted: Wanted, layout: Layout) -> None:
     elsewhere = own_unit.bound(machine.environ, platform=machine.platform)
     if elsewhere is not None and elsewhere[1] != str(layout.control_sock):
         raise Unwritable(
-            f"The units in {wanted.folder} are for another home of vaultd, with {elsewhere[1]}, and a user has them "
+            f"the units in {wanted.folder} are for another home of vaultd, with {elsewhere[1]}, and a user has them "
             "once: type `vaultd service uninstall`, then the same again"
         )
     if machine.platform != "darwin" and not machine.environ.get("XDG_RUNTIME_DIR"):
@@ -230,7 +230,21 @@ def _make_folder(path: Path) -> None:
     """What is missing above `path`, 0700 whatever the umask; nothing below what others may change."""
     ownership.check_ancestors(path)
     for each in [parent for parent in reversed(path.parents) if not parent.exists()]:
-        each.mkdir(mode=0o700)
+        try:
+            each.mkdir(mode=0o700)
+        except OSError as exc:
+            raise _unmade(path.parent, each, exc) from exc
+
+
+def _unmade(folder: Path, missing: Path, exc: OSError) -> Unwritable:
+    """`missing` is the first of `folder` that is not there."""
+    if missing.is_symlink():
+        mend = f"run `ls -l {ownership.quoted(missing)}`, make what that link names, then type the same again"
+        return Unwritable(f"{folder} cannot be made ({missing} is a link to nothing): {mend}")
+    if isinstance(exc, PermissionError):
+        mend = f"type `chmod u+rwx {ownership.quoted(missing.parent)}`, then the same again"
+        return Unwritable(f"{folder} cannot be made ({ownership.reason_of(exc)}): {mend}")
+    return ownership.unwritable(exc, missing)
 
 
 def _take(wanted: Wanted, found: Mapping[str, object] | None, *, changed: bool) -> None:
@@ -274,7 +288,8 @@ def uninstall(wanted: Wanted) -> int:
         print(f"removed {wanted.folder / name}")
     if answers:
         supervisor.reload()
-    print("its sockets are closed: type `vaultd start` to run vaultd without units")
+    done = "its sockets are closed" if answers else f"{supervisor.name} does not run for you here, so none was stopped"
+    print(f"{done}: type `vaultd start` to run vaultd without units")
     return 0
 
 
@@ -309,10 +324,23 @@ def status(wanted: Wanted) -> int:
 _STATES = {True: "as it was installed", False: "changed since it was installed", None: "not written by vaultd"}
 
 
+def _check_home(machine: Machine) -> None:
+    """Where the service manager looks for units depends on it; VAULTD_HOME does not change that."""
+    home, config = machine.environ.get("HOME"), machine.environ.get("XDG_CONFIG_HOME", "")
+    if home is None or home.startswith("/") or (machine.platform != "darwin" and config.startswith("/")):
+        return
+    meant = ownership.quoted(Path(machine.home or "/home/NAME"))
+    raise Misconfigured(
+        f"HOME is no full path ({home!r}), and units are looked for below it: type `export HOME={meant}`, then the "
+        "same again"
+    )
+
+
 def run(action: str | None, wanted: Wanted) -> int:
     """The exit status. Raises VaultdError."""
     actions = {"install": install, "uninstall": uninstall, "status": status}
     if action is None:
         print("vaultd: say what to do: type `vaultd service install`", file=sys.stderr)
         return 2
+    _check_home(wanted.machine)
     return actions[action](wanted)
