@@ -178,6 +178,19 @@ def _uuid(home: Home) -> str:
     return str(json.loads((home.state / "secrets.seen").read_text())["file"])
 
 
+@pytest.mark.process
+def test_an_allowed_program_that_is_not_there_is_told_at_the_start(home: Home) -> None:
+    """It lets nobody in, and who wrote it is there to read it; control: one that is there."""
+    settings = home.directory / "vaultd/config/config.toml"
+    good = settings.read_text()
+    wanted = {"/no/such": True, "/bin/sh": False}
+    for path, told in wanted.items():
+        settings.write_text(f'{good}[profiles.web-admin]\nallow_executables = ["{path}"]\n')
+        started = home.run("vaultd", "start")
+        home.stop()
+        assert (f"warning: [profiles.web-admin] allow_executables lets nobody in by '{path}'" in started.out) is told
+
+
 #: And its exit status where the daemon hangs.
 _TYPED = {"status": 69, "start": 69, "restart": 69, "check": 1, "check --audit": 0, "stop": 1}
 

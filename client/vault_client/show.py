@@ -158,7 +158,12 @@ def status_text(body: dict[str, Any], ink: Ink) -> str:
     if text := skew(body.get("clock_skew_seconds")):
         lines.append(ink.paint(f"{text}: AWS refuses signatures from 15 minutes on, so set the clock", "bad"))
     if lost := body.get("lost_audit_lines"):
-        lines.append(ink.paint(f"{lost} audit lines could not be written: free space for {body.get('log')}", "bad"))
+        lines.append(
+            ink.paint(
+                f"{lost} audit line{'' if lost == 1 else 's'} could not be written: free space for {body.get('log')}",
+                "bad",
+            )
+        )
     trouble = body.get("trouble")
     troubles = trouble if isinstance(trouble, list) else [trouble] if trouble else []
     lines += [ink.paint(clean(each), "bad") for each in troubles]
