@@ -485,7 +485,8 @@ def test_a_file_that_its_owner_may_not_use(tmp_path: Path, mode: int) -> None:
     for use in uses:
         with pytest.raises(VaultdError) as caught:
             use()
-        mended = caught.value.message.endswith(f"may not be read and written by you: run `chmod 600 {path}`.")
+        what = "written to" if mode & 0o400 else "read"
+        mended = caught.value.message.endswith(f"may not be {what} by you: run `chmod 600 {path}`.")
         assert mended is (mode != 0o600)
 
 

@@ -170,7 +170,8 @@ def told(exc: OSError, path: Path) -> VaultdError | None:
             if exc.errno == errno.ENOTDIR:
                 return refusal(path, f"is a {_kind(found.st_mode)}", f"ls -ld {quoted(path)}")
             if exc.errno == errno.EACCES and stat.S_ISREG(found.st_mode) and found.st_mode & _OURS != _OURS:
-                return refusal(path, "may not be read and written by you", f"chmod 600 {quoted(path)}")
+                what = "written to" if found.st_mode & stat.S_IRUSR else "read"
+                return refusal(path, f"may not be {what} by you", f"chmod 600 {quoted(path)}")
     return None
 
 
