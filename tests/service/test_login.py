@@ -257,8 +257,8 @@ def test_a_daemon_that_cannot_start_is_tried_again_by_the_next_client(login: Log
     "limit",
     [
         "",
-        "vaultd.service.d/limit.conf:[Unit]\nStartLimitIntervalSec=60\nStartLimitBurst=5\n",
-        "vaultd.socket.d/limit.conf:[Socket]\nTriggerLimitIntervalSec=60\nTriggerLimitBurst=20\n",
+        "vaultd.service.d/limit.conf:[Unit]\nStartLimitIntervalSec=600\nStartLimitBurst=5\n",
+        "vaultd.socket.d/limit.conf:[Socket]\nTriggerLimitIntervalSec=600\nTriggerLimitBurst=20\n",
     ],
 )
 def test_no_limit_gives_the_port_away(login: Login, limit: str) -> None:
