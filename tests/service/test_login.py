@@ -16,6 +16,7 @@ import pytest
 
 from tests.process.harness import PASSPHRASE, Emulator, alive, until, variables
 from tests.service.conftest import Login, needs_systemd, root_of_credentials
+from tests.service.probes import CHECKOUT
 
 pytestmark = [pytest.mark.process, needs_systemd]
 
@@ -328,6 +329,7 @@ def test_the_strict_drop_in_runs_the_daemon(credential: bool) -> None:
             stack.enter_context(root_of_credentials())
         login = stack.enter_context(Login.begun("/run"))  # PrivateTmp hides /tmp
         login.install("--strict", VAULTD_PASSPHRASE_FILE=str(login.directory / "passphrase") if credential else "")
+        login.drop_in("vaultd.service.d/checkout.conf", f"[Service]\n{CHECKOUT}\n")
         started = login.run("vaultd", "start")
         assert started.status == 0, (started, login.log())
         assert Path(f"/proc/{login.pid()}/uid_map").read_text().split() == ["1", "1", "1"]
