@@ -14,7 +14,7 @@ SDK_TOOLS    := go cargo node npm javac mvn git
 SDK_SYSTEM   := awscli curl procps gcc libc6-dev
 export SDK_CACHE ?= $(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME),$(HOME)/.cache)/vaultd-sdk
 
-.PHONY: setup system aws-v2 demo test sdk test-sdk test-adversary soak freshness fuzz crash import-fixtures pictures lint fmt bench clean
+.PHONY: setup system aws-v2 demo test sdk test-sdk adversary-system test-adversary soak freshness fuzz crash promises import-fixtures pictures lint fmt bench clean
 
 setup: $(STAMP)
 
@@ -59,12 +59,14 @@ sdk: setup
 test-sdk: sdk
 	$(BIN)/python -m pytest tests/sdk -m sdk --durations=5
 
-# The attacks of security.md §1 as another user, from another machine and from a web page: root, Linux, 5 minutes. Prints
-# each case with what its control gained; nothing is skipped: what is missing fails, as in CI.
-test-adversary: setup
-	@if [ "$$(id -u)" != 0 ]; then echo "make test-adversary: a second user and a network of its own need root" >&2; exit 1; fi
+adversary-system:
+	@if [ "$$(id -u)" != 0 ]; then echo "make $(or $(MAKECMDGOALS),test-adversary): a second user and a network of its own need root" >&2; exit 1; fi
 	@if ! dpkg -s $(ADVERSARY_SYSTEM) >/dev/null 2>&1; then \
 	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(ADVERSARY_SYSTEM) >/dev/null; fi
+
+# The attacks of security.md §1 as another user, from another machine and from a web page: root, Linux, 5 minutes. Prints
+# each case with what its control gained; nothing is skipped: what is missing fails, as in CI.
+test-adversary: setup adversary-system
 	CI=1 $(BIN)/python -m pytest tests/adversary -m adversary --durations=5
 
 # Six SDKs poll for half an hour: `make soak MINUTES=30`. Prints its table; fails when a call failed or a goal is missed.
@@ -79,6 +81,11 @@ fuzz: setup
 # Every write of every piece of work, killed and failed once: the crash table. Fails when anything was torn or lost.
 crash: setup
 	$(BIN)/python -m tests.crash
+
+# Every control that SECURITY.md promises is taken away once, in a copy of HEAD, and each test that is named for it must
+# fail then: `make promises`, `make promises NAME=T4`. As root on Linux, since some are attacks by a second user.
+promises: setup system adversary-system
+	$(BIN)/python -m tests.promises $(NAME)
 
 # The stores of aws-vault that the import's tests read, written anew by its own Go packages and read back: Go, gnome-keyring.
 import-fixtures: setup

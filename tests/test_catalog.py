@@ -17,7 +17,7 @@ from vaultd.config import Settings, load_settings
 from vaultd.errors import BadProfile, Misconfigured, UnknownIdentity, UnknownProfile
 from vaultd.files import Files
 from vaultd.model.credentials import Identity
-from vaultd.model.plan import Overrides, Plans
+from vaultd.model.plan import Callers, Overrides, Plans
 
 SERIAL = "arn:aws:iam::123456789012:mfa/franklin"
 FRANKLIN = Identity("identity", "123456789012", "arn:aws:iam::123456789012:user/franklin", SERIAL, "WXYZ", START)
@@ -328,18 +328,22 @@ def test_settings_shape_plans(home: Home) -> None:
     settings = load_settings(
         '[sessions]\nmfa_duration = "1h"\nrole_session_name = "{profile}"\n[aws]\nsts_region_fallback = "eu-west-1"\n'
         '[identities.identity]\nmfa_serial = "GAHT12345678"\nregion = "eu-central-1"\n'
-        '[profiles.web-admin]\nmfa_max_age = "30m"\n[profiles.web-amin]\nprotected = false\n',
+        '[profiles.web-admin]\nmfa_max_age = "30m"\nprotected = true\nallow_executables = ["/a"]\nrelays = ["ssh"]\n'
+        "[profiles.web-amin]\nprotected = false\n",
         path="config.toml",
     )
     catalog = home.watch(settings).current
     mfa, role = catalog.plan("web-admin").steps
+    assert catalog.plan("web-admin").callers == Callers(True, ("/a",), ("ssh",))
     assert (mfa.duration, mfa.mfa_serial) == (timedelta(hours=1), "GAHT12345678")
     assert (role.endpoint.region, role.endpoint.fallback_region) == ("eu-central-1", "eu-west-1")
     assert role.mfa_max_age == timedelta(minutes=30)
     assert role.role is not None
     assert role.role.role_session_name == "web-admin"
-    assert catalog.problems == (
-        "config.toml [profiles.web-amin] names no profile of ~/.aws/config; correct the name, or remove the table.",
+    (problem,) = catalog.problems
+    assert problem == (
+        "config.toml [profiles.web-amin] names no profile of ~/.aws/config, so nothing is done by it: "
+        "write `[profiles.web-admin]` or remove the table, then type `vaultd restart`"
     )
 
 

@@ -17,10 +17,11 @@ import pytest
 from vaultd import checks
 from vaultd.checks import Check, Live
 from vaultd.engine.audit_chain import line_of
-from vaultd.engine.seams import Head
+from vaultd.engine.seams import Head, Residence
 from vaultd.errors import FileRefused
-from vaultd.files import Files, Layout
+from vaultd.files import Files
 from vaultd.host.peers import Peers, PeerSocket
+from vaultd.layout import Layout
 from vaultd.lifecycle.holding import Hold
 from vaultd.model.credentials import Identity
 from vaultd.store.identities import IdentityIndex, IndexEntry
@@ -163,12 +164,49 @@ def test_profiles(home: Home) -> None:
                                 "[profile b]\nsource_profile = a\nrole_arn = arn:aws:iam::1:role/x\n")  # fmt: skip
     looped = home.check("profiles")
     assert not looped.ok
-    assert looped.message.startswith("aws-config:")
+    assert looped.message.startswith("~/aws-config:")
     assert looped.remedy == f"edit {home.aws_config}, then type `vaultd check`"
     home.aws_config.unlink()
     missing = home.check("profiles")
     assert (missing.ok, missing.message) == (False, f"there is no {home.aws_config}")
     assert missing.remedy == f"write `[profile NAME]` with role_arn into {home.aws_config}"
+    home.aws_config.write_bytes(b"[profile a]\nregion = \xff\n")
+    assert home.check("profiles").message.startswith("~/aws-config:2: this is not UTF-8 text")
+
+
+def test_an_allowed_program_that_is_not_there(home: Home) -> None:
+    """It lets nobody in: told with and without a daemon; control: one that is there."""
+    home.settings('[profiles.a]\nallow_executables = ["/no/such", "/nor/this"]\n')
+    for live in (None, WELL):
+        bad = home.check("settings", live)
+        said = "[profiles.a] allow_executables lets nobody in by '/no/such', which is not there, and 1 more"
+        assert (bad.ok, bad.message) == (False, f"{home.layout.config_toml}: {said}")
+        assert bad.remedy == "correct that path, then type `vaultd restart`"
+    home.settings('[profiles.a]\nallow_executables = ["/bin/sh"]\n')
+    assert home.check("settings").ok
+
+
+def test_a_table_for_no_profile_protects_nothing(home: Home) -> None:
+    """With and without a daemon, with the name that was meant; control: the right name."""
+    home.write(home.aws_config, "[profile web-admin]\nregion = eu-west-1\n")
+    for live in (None, WELL):
+        home.settings("[profiles.web-admn]\nprotected = true\n[profiles.x]\n")
+        bad = home.check("profiles", live)
+        said = (
+            f"{home.layout.config_toml} [profiles.web-admn] names no profile of ~/aws-config, so nothing is done by it"
+        )
+        assert bad.message == f"{said}, and 1 more"
+        assert (bad.ok, bad.remedy) == (
+            False,
+            "write `[profiles.web-admin]` or remove the table, then type `vaultd restart`",
+        )
+        home.settings("[profiles.web-admin]\nprotected = true\n")
+        assert home.check("profiles", live).ok
+    home.write(home.aws_config, "[web-admin]\nregion = eu-west-1\n[profile b]\n")
+    home.settings("")
+    overlooked = home.check("profiles")
+    assert overlooked.message.startswith("~/aws-config:1 [web-admin] is overlooked by the AWS CLI and by vaultd: ")
+    assert overlooked.remedy == f"edit {home.aws_config}, then type `vaultd check`"
 
 
 @pytest.mark.parametrize("name", ["profiles", "settings"])
@@ -193,6 +231,13 @@ def test_one_is_one(home: Home) -> None:
     home.identity("file")
     home.write(home.layout.secrets_sealed, "")
     assert home.check("store").message.endswith(", 1 identity")
+    for number, said in ((1, "1 time"), (2, "2 times")):
+        live = replace(WELL, residence=Residence(7, apart=True, dumpable=False, restarts=number))
+        keeper = next(
+            each for each in checks.run(home.layout, home.files, home.environ, live=live) if each.name == "keeper"
+        )
+        assert keeper.message.endswith(f", started again {said}")
+    assert home.check("audit", replace(WELL, lost_audit_lines=1)).message == "1 line could not be written"
 
 
 def test_the_store(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -258,8 +303,8 @@ def test_a_daemon_that_does_not_answer(home: Home) -> None:
     hold = Hold(home.files, home.layout)
     bad = home.check("daemon")
     hold.release()
-    assert (bad.ok, bad.message) == (False, f"your vaultd (pid {os.getpid()}) runs but does not answer")
-    assert bad.remedy == "type `vaultd logs`, then `vaultd stop`"
+    assert (bad.ok, bad.message) == (False, f"vaultd (pid {os.getpid()}) runs but does not answer")
+    assert bad.remedy == "type `vaultd stop`"
 
 
 @pytest.mark.needs("root")
@@ -306,6 +351,16 @@ def test_the_clock(home: Home, skew: float, message: str) -> None:
     assert (bad.ok, bad.message) == (False, message)
     assert bad.remedy == "set the clock, or type `timedatectl set-ntp true`"
     assert home.check("clock").message.startswith("not compared with AWS yet; ")
+
+
+def test_an_audit_log_that_is_gone(home: Home) -> None:
+    """Where a key is listed there was a log; control: a new home has none yet."""
+    assert home.check("audit").ok
+    home.identity("file")
+    bad = home.check("audit")
+    assert bad.message == f"there is no audit log at {home.layout.audit_jsonl}"
+    assert (bad.ok, bad.remedy) == (False, "restore it from a copy, or have another begun with `vaultd start`")
+    assert home.check("audit", WELL).ok, "a daemon that runs knows where it ends"
 
 
 def test_the_audit_log(home: Home) -> None:

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from vaultd import __version__, cli
+from vaultd import __version__
 from vaultd.cli import main
-from vaultd.command import running, usage
+from vaultd.command import following, running, spawning, starting, usage
 
 Capture = pytest.CaptureFixture[str]
 
@@ -109,6 +109,38 @@ def test_service_wants_to_know_what_to_do(capsys: Capture) -> None:
     assert capsys.readouterr().err.endswith("type `vaultd service install`\n")
 
 
+@pytest.mark.parametrize(
+    ("words", "name", "where", "typed"),
+    [
+        ("install --ecs", "--ecs", " with --link-local", "--link-local PROFILE --ecs"),
+        ("uninstall --link-local --ecs", "--ecs", " with --link-local", "--link-local PROFILE --ecs"),
+        ("uninstall --strict", "--strict", "", "--strict"),
+        ("install --link-local web --strict", "--strict", "", "--strict"),
+        ("status --config /x", "--config", "", "--config FILE"),
+    ],
+)
+def test_an_option_of_service_that_would_be_ignored(
+    words: str, name: str, where: str, typed: str, capsys: Capture
+) -> None:
+    """Exit 2, naming it; nobody believes in a sandbox that was not installed."""
+    assert main(["service", *words.split()]) == 2
+    said = f"{name} counts for an install{where} only: leave it out, or type `vaultd service install {typed}`"
+    assert capsys.readouterr() == ("", f"vaultd: {said}\n")
+
+
+def test_a_link_local_install_without_its_profile(capsys: Capture) -> None:
+    """Exit 2, and what to type."""
+    assert main(["service", "install", "--link-local"]) == 2
+    said = "--link-local needs the PROFILE that 169.254.169.254 is to serve"
+    assert capsys.readouterr().err == f"vaultd: {said}: type `vaultd service install --link-local PROFILE`\n"
+
+
+@pytest.mark.parametrize("words", ["install --strict --config /x", "install --link-local web --ecs", "uninstall"])
+def test_an_option_of_service_that_counts(words: str) -> None:
+    """Positive control."""
+    assert not usage.out_of_place(usage.parser().parse_args(["service", *words.split()]))
+
+
 def test_logs_without_a_log(home: Path, capsys: Capture) -> None:
     """1, naming the file and the start command."""
     assert main(["logs"]) == 1
@@ -130,13 +162,13 @@ def test_a_rotated_log_is_followed(tmp_path: Path, capsys: Capture) -> None:
     path.write_text("first\n")
     file = path.open()
     file.read()
-    assert cli._reopened(file, path) is file
+    assert following.reopened(file, path) is file
     with path.open("a") as more:
         more.write("last of the old\n")
     path.rename(tmp_path / "vaultd.log.1")
-    assert cli._reopened(file, path) is file
+    assert following.reopened(file, path) is file
     path.write_text("first of the new\n")
-    new = cli._reopened(file, path)
+    new = following.reopened(file, path)
 
     assert file.closed
     assert capsys.readouterr().out == "last of the old\n"
@@ -187,7 +219,7 @@ def _told(code: str) -> dict[str, object]:
     with subprocess.Popen([sys.executable, "-c", code], stdout=writing) as process:
         os.close(writing)
         try:
-            return cli._first_line(reading, process)
+            return spawning.first_line(reading, process)
         finally:
             process.returncode = None  # `start` lets go of the daemon; a test waits for its child
             os.close(reading)
@@ -225,7 +257,7 @@ def test_the_end_of_a_process_is_seen(watch: Callable[[int, float], bool] | None
 )
 def test_what_start_prints(told: dict[str, object], lines: list[str], capsys: Capture) -> None:
     """Endpoint, store in use, warnings, and the next step."""
-    cli._introduce({"version": "1", "port": 9169, "pid": 7, "store": "keyring", **told})
+    starting.introduce({"version": "1", "port": 9169, "pid": 7, "store": "keyring", **told})
     first, *rest = capsys.readouterr().out.splitlines()
 
     assert first == "vaultd 1 serves on http://127.0.0.1:9169 (pid 7)"

@@ -103,6 +103,17 @@ async def test_a_setting_that_does_nothing_yet_is_told(tmp_path: Path) -> None:
         assert (await started.ok("GET", "/v1/status"))["trouble"] == [notice]
 
 
+async def test_a_table_for_no_profile_is_told(tmp_path: Path) -> None:
+    """It protects nothing: at the start and by status, with the name that was meant; once by the checks."""
+    house = House(tmp_path)
+    house.settings = "[profiles.web-admn]\nprotected = true\n"
+    async with house.run() as started:
+        (told,) = started.told["warnings"]
+        assert "[profiles.web-admn] names no profile of " in told
+        assert told.endswith(": write `[profiles.web-admin]` or remove the table, then type `vaultd restart`")
+        assert (await started.ok("GET", "/v1/status"))["trouble"] == [told]
+
+
 async def test_a_signal_is_an_orderly_end(tmp_path: Path) -> None:
     """SIGTERM: exit 0, as `stop`."""
     house = House(tmp_path)
@@ -273,7 +284,7 @@ async def test_damage_that_is_found_late_is_told(tmp_path: Path, caplog: pytest.
     store.broken = StoreDamaged("secrets.sealed is damaged: restore it from a backup.")
     store.answers.set()
     await soon(lambda: daemon.unlocking.reason.startswith("secrets.sealed"))
-    assert daemon.status()["trouble"] == ["secrets.sealed is damaged: restore it from a backup."]
+    assert daemon.commands.status()["trouble"] == ["secrets.sealed is damaged: restore it from a backup."]
     assert "open store failed error=StoreDamaged" in caplog.text
     daemon.stop()
     await running

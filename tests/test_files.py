@@ -1,4 +1,4 @@
-"""vaultd/files.py: every path, hostile layouts, atomic writes, full disks, locks."""
+"""vaultd/files.py, layout.py and flock.py: every path, hostile layouts, atomic writes, full disks, locks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ import pytest
 
 from tests.store.dying import every_death
 from vaultd.errors import FileRefused, Misconfigured, Unwritable, VaultdError
-from vaultd.files import Fault, Files, Layout, check_runtime_dir, check_socket_path
+from vaultd.files import Fault, Files
+from vaultd.layout import Layout, check_runtime_dir, check_socket_path
 
 NOBODY = 65534
 as_root = pytest.mark.needs("root")
@@ -460,6 +461,36 @@ def test_hostile_files_are_refused_and_untouched(
 
 
 @pytest.mark.parametrize("use", USES)
+def test_a_directory_is_moved_away(tmp_path: Path, use: Callable[[Files, Path], object]) -> None:
+    """`rm` removes none."""
+    path = tmp_path / "audit.jsonl"
+    path.mkdir()
+    with pytest.raises(FileRefused) as caught:
+        use(Files(), path)
+    assert caught.value.message.endswith(f"is a directory, not a file: run `mv {path} {path}.old`.")
+
+
+@pytest.mark.parametrize("mode", [0o000, 0o200, 0o400, 0o600])
+def test_a_file_that_its_owner_may_not_use(tmp_path: Path, mode: int) -> None:
+    """As the kernel says it to anybody but root: the mode is what mends it; control: one that is refused for else."""
+    path = tmp_path / "audit.jsonl"
+    path.touch()
+    path.chmod(mode)
+
+    def fault(operation: str, at: Path) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    files = Files(fault=fault)
+    uses: list[Callable[[], object]] = [lambda: files.read(path), lambda: files.append(path, b"x", sync=False)]
+    for use in uses:
+        with pytest.raises(VaultdError) as caught:
+            use()
+        what = "written to" if mode & 0o400 else "read"
+        mended = caught.value.message.endswith(f"may not be {what} by you: run `chmod 600 {path}`.")
+        assert mended is (mode != 0o600)
+
+
+@pytest.mark.parametrize("use", USES)
 def test_a_file_of_ours_is_taken(tmp_path: Path, use: Callable[[Files, Path], object]) -> None:
     """Positive control for the table above: 0600, ours, one name."""
     path = tmp_path / "grants.json"
@@ -610,6 +641,35 @@ def test_replace_is_synced_before_and_after_the_rename(tmp_path: Path) -> None:
     assert seen == ["open", "write", "fsync", "rename", "fsync_dir"]
 
 
+DURABLE = [
+    pytest.param(lambda files, path: files.replace(path, b"new"), ["file", "directory"], id="replace"),
+    pytest.param(lambda files, path: files.append(path, b"new", sync=True), ["file"], id="append"),
+    pytest.param(
+        lambda files, path: files.append(path.with_name("g"), b"new", sync=True), ["file", "directory"], id="create"
+    ),
+    pytest.param(lambda files, path: files.cut(path, 1), ["file"], id="cut"),
+    pytest.param(lambda files, path: files.rename(path, path.with_name("g")), ["directory"], id="rename"),
+    pytest.param(lambda files, path: files.append(path, b"new", sync=False), [], id="control-unsynced"),
+]
+
+
+@pytest.mark.parametrize(("write", "synced"), DURABLE)
+def test_what_is_told_as_durable_was_synced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Callable[[Files, Path], object], synced: list[str]
+) -> None:
+    """security.md §2.2 item 25, by the system call itself: the descriptor is of the file, or of its directory."""
+    path = tmp_path / "f"
+    Files().replace(path, b"old")
+    seen: list[str] = []
+    directory = tmp_path.stat().st_ino
+    monkeypatch.setattr(
+        os, "fsync", lambda each: seen.append("directory" if os.fstat(each).st_ino == directory else "file")
+    )
+    write(Files(), path)
+
+    assert seen == synced
+
+
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_a_kill_at_any_call_leaves_old_or_new(tmp_path: Path) -> None:
     """security.md §2.2 item 25: never torn, and the next starter clears what was left behind."""
@@ -646,8 +706,9 @@ def test_a_kill_within_an_append_keeps_what_was_there(tmp_path: Path) -> None:
     assert max(sizes) == 646
 
 
+REPLACING = ["open", "write", "fsync", "rename"]
 WRITES: list[tuple[str, Callable[[Files, Path], object], list[str]]] = [
-    ("replace", lambda files, path: files.replace(path, b"new" * 100), ["open", "write", "fsync", "rename"]),
+    ("replace", lambda files, path: files.replace(path, b"new" * 100), [*REPLACING, "fsync_dir"]),
     ("append", lambda files, path: files.append(path, b"new" * 100, sync=True), ["open", "write", "fsync"]),
     ("cut", lambda files, path: files.cut(path, 0), ["truncate"]),
     ("remove", lambda files, path: files.remove(path), ["unlink"]),

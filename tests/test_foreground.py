@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -111,6 +112,24 @@ def test_the_callers_secrets_are_not_given_to_the_daemon(home: Home) -> None:
 
 
 @pytest.mark.process
+@pytest.mark.needs("root")
+def test_the_background_daemon_is_isolated(home: Home, tmp_path: Path) -> None:
+    """security.md §2.2 item 20: `python -I`, away from the directory where it was started, with no stream of the
+    caller's. Control: the caller was there, and had streams.
+    """
+    home.inside = ("sh", "-c", 'cd "$0" && exec "$@"', str(tmp_path))
+    assert home.run("pwd").out == f"{tmp_path}\n"
+    with home.daemon():
+        place = Path(f"/proc/{home.pid()}")
+        words = place.joinpath("cmdline").read_bytes().split(b"\0")
+        streams = {str(place.joinpath("fd", name).readlink()) for name in "012"}
+        where = place.joinpath("cwd").readlink()
+
+    assert words[1:5] == [b"-I", b"-m", b"vaultd", b"start"]
+    assert (where, streams) == (Path("/"), {os.devnull})
+
+
+@pytest.mark.process
 @pytest.mark.parametrize(("arguments", "variables"), [(["--debug"], {}), ([], {"VAULTD_LOG": "debug"}), ([], {})])
 def test_debug_by_flag_or_variable(home: Home, arguments: list[str], variables: dict[str, str]) -> None:
     """`VAULTD_LOG=debug` = `--debug`; control: without either no debug line is written."""
@@ -160,18 +179,42 @@ def _uuid(home: Home) -> str:
 
 
 @pytest.mark.process
+def test_an_allowed_program_that_is_not_there_is_told_at_the_start(home: Home) -> None:
+    """It lets nobody in, and who wrote it is there to read it; control: one that is there."""
+    settings = home.directory / "vaultd/config/config.toml"
+    good = settings.read_text()
+    wanted = {"/no/such": True, "/bin/sh": False}
+    for path, told in wanted.items():
+        settings.write_text(f'{good}[profiles.web-admin]\nallow_executables = ["{path}"]\n')
+        started = home.run("vaultd", "start")
+        home.stop()
+        assert (f"warning: [profiles.web-admin] allow_executables lets nobody in by '{path}'" in started.out) is told
+
+
+#: And its exit status where the daemon hangs.
+_TYPED = {"status": 69, "start": 69, "restart": 69, "check": 1, "check --audit": 0, "stop": 1}
+
+
+@pytest.mark.process
 def test_a_daemon_that_does_not_answer_is_not_called_stopped(home: Home) -> None:
-    """`stop` names the process that holds the home; a stop that lied would let a second daemon be started."""
+    """Every command names the process that holds the home and sends its reader to `stop`, which says what ends it."""
     with home.daemon():
-        os.kill(home.pid(), signal.SIGSTOP)
+        pid = home.pid()
+        said = f"vaultd (pid {pid}) runs but does not answer: type "
+        os.kill(pid, signal.SIGSTOP)
         try:
-            stopped = home.run("vaultd", "stop")
+            with ThreadPoolExecutor() as at_once:  # each waits for an answer
+                ran = at_once.map(lambda name: home.run("vaultd", *name.split()), _TYPED)
+                typed = dict(zip(_TYPED, ran, strict=True))
         finally:
-            os.kill(home.pid(), signal.SIGCONT)
-        assert stopped.status == 1
-        assert stopped.err == (
-            f"vaultd: vaultd runs but does not answer: type `vaultd logs`, then `kill -9 {home.pid()}`\n"
-        )
+            os.kill(pid, signal.SIGCONT)
+        assert {name: each.status for name, each in typed.items()} == _TYPED
+        assert typed["stop"].err == f"vaultd: {said}`vaultd logs`, then `kill -9 {pid}`\n"
+        assert [typed[name].err for name in ("start", "restart")] == [f"vaultd: {said}`vaultd stop`\n"] * 2
+        assert typed["status"].out == f"{said}`vaultd stop`\n"
+        assert typed["check --audit"].out.endswith(f"; where it should end is not known: {said}`vaultd stop`\n")
+        assert f"{said}`vaultd stop`".replace(": type", "\n                  → type") in typed["check"].out
+        assert [home.run("vaultd", *name.split()).status for name in _TYPED] == [0] * len(_TYPED), "control: it answers"
 
 
 @pytest.mark.process

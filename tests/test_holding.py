@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from vaultd.errors import Unwritable
-from vaultd.files import Files, Layout
+from vaultd.files import Files
+from vaultd.layout import Layout
 from vaultd.lifecycle.holding import Hold, Holder, holder_of, running_json, state_lock
 
 

@@ -16,13 +16,15 @@ PRODUCT = ROOT / "vaultd"
 MAY: dict[str, set[str]] = {
     "errors": set(),
     "ownership": {"errors"},
-    "files": {"errors", "ownership"},
+    "layout": {"errors"},
+    "flock": {"ownership"},
+    "files": {"errors", "ownership", "layout", "flock"},
     "model": {"errors"},
     "engine": {"model", "errors", "files"},
     "keeper": {"model", "errors", "files", "engine.seams"},
     "aws": {"model", "errors", "files", "engine.seams"},
     "store": {"model", "errors", "files", "engine.seams"},
-    "host": {"errors", "files", "model"},  # model for Peer: what the kernel tells of a process is a frozen value
+    "host": {"errors", "files", "layout", "model"},  # model for Peer: what the kernel tells is a frozen value
     "web": {"model", "errors", "engine", "host"},
     "config": {"config_refusal", "errors", "files", "model.programs"},  # the names that `relays` may have are there
     "config_refusal": set(),
@@ -30,7 +32,9 @@ MAY: dict[str, set[str]] = {
     "catalog": {"config", "model", "errors", "files"},
 }
 #: The keeper's own composition root: everything but what listens, and the daemon around it.
-MAY["keeper.process"] = MAY["keeper"] | {"keeper", "aws", "store", "host", "logs", "lifecycle.keeping"}
+MAY["keeper.process"] = MAY["keeper"] | {
+    "keeper", "layout", "flock", "aws", "store", "host", "logs", "lifecycle.keeping",
+}  # fmt: skip
 EVERYTHING = {"checks", "command", "daemon", "lifecycle", "cli", "__main__", "__init__"}  # fmt: skip
 
 #: outside package → the rooms it lives in

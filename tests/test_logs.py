@@ -352,6 +352,18 @@ def test_what_looks_like_a_secret_is_cut(said: str) -> None:
     assert logs.redacted(said) == CUT[said]
 
 
+def test_what_another_process_carries_is_redacted_there() -> None:
+    """The keeper's lines leave it without what looks like a secret, in text and frames: never as they were said."""
+    for exc in (None, MfaRequired("TokenCode=123456&Version was refused")):
+        trace = None if exc is None else (type(exc), exc, None)
+        record = logging.LogRecord("vaultd.keeper", logging.INFO, "", 0, "MFA code %s", ("123456",), trace)
+        text, frames = logs.carried(record)
+
+        assert text == "MFA code [redacted]"
+        assert "123456" not in frames
+        assert ("TokenCode=[redacted]" in frames) is (exc is not None), "control: the frames are told"
+
+
 def test_redaction_is_linear() -> None:
     """Hostile text must not stall the loop: a megabyte of near-misses comes back."""
     for unit in ("A", "token=", "Aa1", "mfa 12345 ", "'", "AKIA"):

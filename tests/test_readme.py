@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
+
+import pytest
+from pydantic import BaseModel
 
 from vault_client.commands import COMMANDS
 from vaultd.command import usage
-from vaultd.config import load_settings
+from vaultd.config import KeeperProcess, ProfileSettings, Prompt, Store, load_settings
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -40,6 +45,32 @@ def test_the_settings_shown_are_settings() -> None:
     settings = load_settings(shown[1], path="README.md")
 
     assert settings.listen.port == 9169
+
+
+@pytest.mark.parametrize("section", [Store, KeeperProcess, Prompt, ProfileSettings])
+def test_what_locks_asks_and_lets_in_is_told(section: type[BaseModel]) -> None:
+    """A setting of these tables that README does not name is not found by who needs it."""
+    assert [name for name in section.model_fields if not re.search(rf"\b{name}\b", README)] == []
+
+
+def test_the_passphrase_file_and_a_lock() -> None:
+    """Where no person is, what a lock needs is another command than what a start needs."""
+    told = " ".join(README.split())
+
+    assert "It does not open what was locked: that is `vault-client unlock --stdin < FILE`" in told
+
+
+def test_service_install_without_a_login(tmp_path: Path) -> None:
+    """docs/service.md tells what is said where no systemd of the user's can be: nothing is written there."""
+    told = " ".join((ROOT / "docs/service.md").read_text().split())
+    assert "without XDG_RUNTIME_DIR (no login of yours: `su`, `sudo`, a container) nothing is written" in told
+    command = [sys.executable, "-m", "vaultd", "service", "install"]
+    seen = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}
+    done = subprocess.run(command, env=seen, cwd=ROOT, capture_output=True, text=True, check=False)
+
+    assert (done.returncode, done.stdout) == (78, "")
+    assert "XDG_RUNTIME_DIR is not set" in done.stderr
+    assert not (tmp_path / ".config/systemd").exists()
 
 
 def test_the_first_screen() -> None:

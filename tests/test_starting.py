@@ -11,6 +11,7 @@ import pytest
 
 from tests.process.harness import BIN, PASSPHRASE, Home, free_port, short_directory
 from vaultd import cli
+from vaultd.command import spawning
 
 pytestmark = pytest.mark.process
 
@@ -230,7 +231,7 @@ def test_ctrl_c_while_it_starts(
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "_first_line", interrupted)
+    monkeypatch.setattr(spawning, "first_line", interrupted)
     monkeypatch.setattr(subprocess, "Popen", lambda *_args, **_options: None)
     monkeypatch.setenv("VAULTD_HOME", str(home.directory / "vaultd"))
     assert cli.main(["start"]) == 130

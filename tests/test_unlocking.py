@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from tests.fakes import FakeClock, FakeStore
 from tests.web.control import House, Started, soon
 from vaultd.errors import KeyringBusy, StoreUnavailable
 from vaultd.files import Files
+from vaultd.keeper.keeper import DaemonKeeper
 from vaultd.store.os_keyring import translated
 
 PHRASE = "correct horse"
@@ -29,10 +31,11 @@ class Disk:
     """Full, once told so, for the marker of a lock."""
 
     full = False
+    code = errno.ENOSPC
 
     def __call__(self, operation: str, path: Path) -> None:
         if self.full and "locked" in path.name:
-            raise OSError(errno.ENOSPC, "No space left on device")
+            raise OSError(self.code, os.strerror(self.code))
 
 
 def on_file(house: House, phrase: str | None) -> Path:
@@ -66,8 +69,13 @@ async def test_a_lock_that_cannot_be_written_says_so(tmp_path: Path) -> None:
         _, body = await started.refused("POST", "/v1/lock", {})
         assert (body["code"], body["exit"]) == ("Unwritable", 1)
         assert body["message"].startswith("vaultd is locked, but ")
-        assert "a restart would open the store again: make room on the disk" in body["message"]
-        assert (await started.ok("GET", "/v1/status"))["locked"] is True
+        assert "a restart would open the store again: make room, see `df -h " in body["message"]
+        assert body["message"].endswith("`, then type `vault-client lock` again.")
+        disk.code = errno.EACCES
+        _, body = await started.refused("POST", "/v1/lock", {})
+        assert "give yourself access with `chmod u+rwx " in body["message"], "there is room enough"
+        told = await started.ok("GET", "/v1/status")
+        assert (told["locked"], told["locked_reason"]) == (True, body["message"]), "whoever asks later is told, too"
         assert (await started.refused("GET", "/v1/profiles/web-admin/credentials"))[1]["code"] == "Locked"
         disk.full = False
         await started.ok("POST", "/v1/lock", {})
@@ -152,3 +160,25 @@ async def test_another_store_is_named_only_while_no_key_is_in_this_one(tmp_path:
     async with house.run() as started:
         assert started.told["locked_reason"] == locked.message
         assert "VAULTD_STORE" not in locked.message
+
+
+async def test_a_keeper_that_dies_of_a_lock_without_a_marker_is_not_opened_again(tmp_path: Path) -> None:
+    """The marker is not all that keeps it shut: what a person locked, and the disk did not take, stays locked."""
+    disk = Disk()
+    house = House(tmp_path, files=Files(fault=disk))
+    async with house.run() as started:
+        await started.with_session()
+        daemon, keeper = started.daemon, started.daemon._keeper
+
+        def is_open() -> bool:
+            assert isinstance(keeper, DaemonKeeper)
+            return keeper._store is not None
+
+        await daemon.unlocking.reopen("killed by SIGKILL")
+        assert is_open(), "control: open before, open again"
+        disk.full = True
+        await started.refused("POST", "/v1/lock", {})
+        disk.full = False
+        await daemon.unlocking.reopen("killed by SIGKILL")
+        assert not is_open()
+        assert daemon.broker.locked

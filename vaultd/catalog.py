@@ -7,7 +7,8 @@ asked for, once per snapshot: 1,000 profiles cost a parse, not a thousand plans.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import difflib
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -23,9 +24,10 @@ from vaultd.model.endpoints import ENDPOINT_VARIABLES
 from vaultd.model.environment import slug
 from vaultd.model.ground import Ground, find_ground
 from vaultd.model.partitions import account_of
-from vaultd.model.plan import Overrides, Plan
+from vaultd.model.plan import Callers, Overrides, Plan
 from vaultd.model.planner import make_plan
 from vaultd.model.profiles import Chain, Profile, Profiles, parse
+from vaultd.model.programs import table_of
 from vaultd.model.text import shown
 
 _NO_OVERRIDES = Overrides()
@@ -162,7 +164,7 @@ class CatalogWatch:
         self._rules = rules_of(settings, environ, settings_file=settings_path.name if settings_path else "config.toml")
         self._listed = tuple(settings.profiles)
         self._config_path = config_path
-        self._said_path = _said(config_path, environ.get("HOME"))
+        self._said_path = said(config_path, environ.get("HOME"))
         self._identities = identities
         self._clock = clock
         self.trouble: str | None = None
@@ -209,7 +211,7 @@ class CatalogWatch:
             profiles=profiles,
             rules=self._rules,
             identities={each.name: each for each in self._identities()},
-            problems=(*profiles.problems, *self._unlisted(profiles)),
+            problems=(*profiles.problems, *unlisted(self._listed, profiles, self._rules.settings_file)),
             fault=fault,
             unread=self.trouble,
         )
@@ -218,25 +220,9 @@ class CatalogWatch:
         return self._files.stat_key(self._config_path)
 
     def _read(self) -> Profiles:
-        """Raises Misconfigured: not ours to read, not text, or not an AWS config file."""
+        """Raises as `profiles_in`."""
         content = self._files.read_config(self._config_path)
-        if content is None:
-            return Profiles(self._said_path)
-        try:
-            text = content.decode()
-        except UnicodeDecodeError as exc:
-            line = content.count(b"\n", 0, exc.start) + 1
-            raise BadProfile(f"{self._said_path}:{line}: this is not UTF-8 text; save it as UTF-8.") from exc
-        return parse(text, file=self._said_path)
-
-    def _unlisted(self, profiles: Profiles) -> tuple[str, ...]:
-        """`[profiles.NAME]` of config.toml for a profile that is not there protects nothing: said, not guessed."""
-        return tuple(
-            f"{self._rules.settings_file} [profiles.{shown(name)}] names no profile of {self._said_path}; "
-            "correct the name, or remove the table."
-            for name in self._listed
-            if name not in profiles.profiles
-        )
+        return Profiles(self._said_path) if content is None else profiles_in(content, self._said_path)
 
 
 def rules_of(settings: Settings, environ: Mapping[str, str], *, settings_file: str = "config.toml") -> Rules:
@@ -249,12 +235,41 @@ def rules_of(settings: Settings, environ: Mapping[str, str], *, settings_file: s
         identity_regions={name: each.region for name, each in settings.identities.items() if each.region},
         identity_serials={name: each.mfa_serial for name, each in settings.identities.items() if each.mfa_serial},
         mfa_max_age={name: each.mfa_max_age for name, each in settings.profiles.items() if each.mfa_max_age},
+        callers={
+            name: Callers(each.protected, each.allow_executables, each.relays)
+            for name, each in settings.profiles.items()
+        },
         environ={name: environ[name] for name in ENDPOINT_VARIABLES if environ.get(name)},
         settings_file=settings_file,
     )
 
 
-def _said(path: Path, home: str | None) -> str:
+def profiles_in(content: bytes, file: str) -> Profiles:
+    """Raises BadProfile: not text, or not an AWS config file."""
+    try:
+        text = content.decode()
+    except UnicodeDecodeError as exc:
+        line = content.count(b"\n", 0, exc.start) + 1
+        raise BadProfile(f"{file}:{line}: this is not UTF-8 text; save it as UTF-8.") from exc
+    return parse(text, file=file)
+
+
+def unlisted(names: Iterable[str], profiles: Profiles, settings_file: str) -> tuple[str, ...]:
+    """`[profiles.NAME]` of config.toml for a profile that is not there protects nothing: said, not guessed."""
+    return tuple(
+        f"{settings_file} {table_of(name)} names no profile of {profiles.file}, so nothing is done by it: "
+        f"{_instead(name, profiles)}remove the table, then type `vaultd restart`"
+        for name in names
+        if name not in profiles.profiles
+    )
+
+
+def _instead(name: str, profiles: Profiles) -> str:
+    close = difflib.get_close_matches(name, profiles.names(), n=1, cutoff=0.6)
+    return f"write `{table_of(close[0])}` or " if close else "correct the name or "
+
+
+def said(path: Path, home: str | None) -> str:
     """`~/.aws/config` as people write it; any other path whole, so that it can be opened from the message."""
     return f"~/{path.relative_to(home)}" if home and path.is_relative_to(home) else str(path)
 

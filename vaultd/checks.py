@@ -13,26 +13,26 @@ import json
 import os
 import re
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vaultd import ownership
+from vaultd import catalog, ownership
 from vaultd.command import own_unit
 from vaultd.config import Settings, load_for
 from vaultd.engine import audit_proof
 from vaultd.engine.seams import Head, Residence
 from vaultd.errors import FileRefused, VaultdError
-from vaultd.files import Files, Layout, check_runtime_dir
+from vaultd.files import Files
 from vaultd.host import sockets
 from vaultd.host.clock import SystemClock
 from vaultd.host.peers import Peers
+from vaultd.layout import Layout, check_runtime_dir
 from vaultd.lifecycle.holding import Holder, holder_of, running_json, state_lock
 from vaultd.lifecycle.passphrase import PassphraseFile
-from vaultd.model.profiles import parse
 from vaultd.model.reminders import reminders
-from vaultd.model.text import shown
+from vaultd.model.text import counted, shown
 from vaultd.store.identities import IdentityIndex
 from vaultd.store.os_keyring import allowed, first_of
 
@@ -84,7 +84,7 @@ def run(layout: Layout, files: Files, environ: Mapping[str, str], *, live: Live 
     return [
         found,
         _permissions(layout, files, environ),
-        _profiles(files, settings, environ),
+        _profiles(files, settings, path, environ),
         _store(layout, files, settings, _keyring if live is None or live.keyring is None else live.keyring),
         _keys(layout, files),
         _daemon(layout, live, holder),
@@ -104,6 +104,10 @@ def _split(sentence: str) -> tuple[str, str]:
         return sentence, ""
     remedy = found[2].removesuffix(".")
     return found[1], "" if re.fullmatch(r"[^`]*`vaultd check`[^`]*", remedy) else remedy
+
+
+def _and_more(told: Sequence[str]) -> str:
+    return f", and {len(told) - 1} more" if len(told) > 1 else ""
 
 
 def _mended(name: str, exc: VaultdError, otherwise: str) -> Check:
@@ -152,6 +156,9 @@ def _settings(path: Path, files: Files, environ: Mapping[str, str]) -> tuple[Set
         return Settings(), _mended("settings", exc, f"{what}, then type `vaultd check`")
     if content is None:
         return settings, Check("settings", True, f"no {path}: every default holds")
+    if misses := settings.misses():
+        said, remedy = _split(misses[0])
+        return settings, Check("settings", False, f"{path}: {said}{_and_more(misses)}", remedy)
     return settings, Check("settings", True, "; ".join((f"{path} is in order", *settings.notices)))
 
 
@@ -200,20 +207,24 @@ def _open_to_others(path: Path) -> str:
     return "may be written to by others" if found.st_mode & 0o022 else ""
 
 
-def _profiles(files: Files, settings: Settings, environ: Mapping[str, str]) -> Check:
+def _profiles(files: Files, settings: Settings, written: Path, environ: Mapping[str, str]) -> Check:
+    """Also what is overlooked in them, and the tables of `written` (config.toml) that are for none of them."""
     configured = settings.aws.config_file
     path = Path(configured).expanduser() if configured else Layout.aws_config(environ)
     try:
         content = files.read_config(path)
         if content is None:
             return Check("profiles", False, f"there is no {path}", f"write `[profile NAME]` with role_arn into {path}")
-        found = parse(content.decode(errors="replace"), file=path.name)
+        found = catalog.profiles_in(content, catalog.said(path, environ.get("HOME")))
         for name in found.names():
             found.chain(name)
     except VaultdError as exc:
         return _mended("profiles", exc, f"edit {path}, then type `vaultd check`")
-    count = len(found.names())
-    return Check("profiles", True, f"{path} has {count} profile{'' if count == 1 else 's'}")
+    if overlooked := (*found.problems, *catalog.unlisted(settings.profiles, found, str(written))):
+        said, remedy = _split(overlooked[0])
+        said = said.removesuffix(".") + _and_more(overlooked)
+        return Check("profiles", False, said, remedy or f"edit {path}, then type `vaultd check`")
+    return Check("profiles", True, f"{path} has {counted(len(found.names()), 'profile')}")
 
 
 def _store(layout: Layout, files: Files, settings: Settings, keyring: Callable[[], str | None]) -> Check:
@@ -278,7 +289,7 @@ def _keeper(live: Live | None) -> list[Check]:
         return [Check("keeper", False, said, "type `vaultd restart`")]
     if not keeper.apart:
         return [Check("keeper", True, f"keys are held in vaultd's one process, pid {own}")]
-    again = f", started again {keeper.restarts} times" if keeper.restarts else ""
+    again = f", started again {counted(keeper.restarts, 'time')}" if keeper.restarts else ""
     return [Check("keeper", True, f"vaultd is pid {own}; keys are held by its keeper, pid {keeper.pid}{again}")]
 
 
@@ -288,8 +299,7 @@ def _silent(layout: Layout, holder: Holder | None) -> Check:
         return Check("daemon", True, "not asked: this looked at the files only")
     if holder.run != layout.run or not holder.run.exists():
         return Check("daemon", False, *_split(holder.told(layout.run)))
-    said = f"your vaultd (pid {holder.pid}) runs but does not answer"
-    return Check("daemon", False, said, "type `vaultd logs`, then `vaultd stop`")
+    return Check("daemon", False, *_split(holder.silent()))
 
 
 def _port(settings: Settings, live: Live | None, holder: Holder | None) -> Check:
@@ -345,7 +355,7 @@ def _audit(layout: Layout, files: Files, live: Live | None) -> Check:
     path = layout.audit_jsonl
     seen = () if live is None else tuple(_split(each)[0] for each in live.audit)
     if live is not None and live.lost_audit_lines:
-        said = "; ".join((f"{live.lost_audit_lines} lines could not be written", *seen))
+        said = "; ".join((f"{counted(live.lost_audit_lines, 'line')} could not be written", *seen))
         return Check("audit", False, said, f"free space for {path}")
     try:
         broken = _broken(path, files, live)
@@ -357,6 +367,14 @@ def _audit(layout: Layout, files: Files, live: Live | None) -> Check:
     if seen:
         remedy = "see what is left with `vault-client log`; to accept it, type `vaultd restart`: its line `start` stays"
         return Check("audit", False, "; ".join(seen), remedy)
+    return _whole(layout, files, live)
+
+
+def _whole(layout: Layout, files: Files, live: Live | None) -> Check:
+    """No line is broken; whether any is there only a running daemon need not be asked."""
+    path = layout.audit_jsonl
+    if live is None and (said := audit_proof.examine(files, path).missing(path, used=layout.identities_json.exists())):
+        return Check("audit", False, said, audit_proof.BEGUN_ANEW)
     if live is None or live.locked_reason:
         said = "the chain is whole as far as it goes; where it should end is known once vaultd runs unlocked"
         return Check("audit", True, said)

@@ -21,7 +21,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from vaultd import config_refusal
 from vaultd.errors import Misconfigured
-from vaultd.model.programs import RELAYS
+from vaultd.model.programs import RELAYS, table_of
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _DURATION = re.compile(r"([0-9]+)([smhd])")
@@ -96,14 +96,14 @@ def _host(value: str) -> str:
 
 def _program(value: str) -> str:
     """A path that means one file wherever the daemon was started."""
-    if not value.startswith(("/", "~/")):
-        raise ValueError('it takes full paths; write one such as "/usr/bin/terraform"')
+    if not value.startswith(("/", "~/")) or "\0" in value:
+        raise ValueError(f'{value!r} is no full path; write one such as "/usr/bin/terraform"')
     return value
 
 
 def _relay(value: str) -> str:
     if value not in RELAYS:
-        raise ValueError(f"it is no relay that vaultd knows; write one of {', '.join(RELAYS)}")
+        raise ValueError(f"{value!r} is no relay that vaultd knows; write one of {', '.join(RELAYS)}")
     return value
 
 
@@ -253,6 +253,16 @@ class Settings(_Section):
             for keys in self.not_there_yet(_NOT_YET_NOTICED)
         )
 
+    def misses(self) -> tuple[str, ...]:
+        """A sentence for each entry of `allow_executables` that is no program now. Looks at the files."""
+        return tuple(
+            f"{table_of(name)} allow_executables lets nobody in by {each!r}, which {why}: correct that path, "
+            "then type `vaultd restart`"
+            for name, section in self.profiles.items()
+            for each in section.allow_executables or ()
+            if (why := _no_program(Path(each).expanduser()))
+        )
+
     def not_there_yet(self, table: Mapping[str, tuple[str, ...]]) -> list[tuple[str, ...]]:
         """The keys of `table` that say something else than what holds anyway."""
         return [(*where, name) for where, section in self._sections(table) for name in _said(section, table[where[0]])]
@@ -316,7 +326,7 @@ def _check_bundle(bundle: str, where: str) -> None:
         raise Misconfigured(f"{where} is refused: {bundle!r} {why}; write the full path of a PEM file")
 
 
-def _unreadable(path: Path) -> str:
+def _unreadable(path: Path, *, mode: int = os.R_OK) -> str:
     """Without opening it: a FIFO would hold the start up."""
     try:
         regular = stat.S_ISREG(path.stat().st_mode)
@@ -326,7 +336,13 @@ def _unreadable(path: Path) -> str:
         return "cannot be looked at"
     if not regular:
         return "is not a file"
-    return "" if os.access(path, os.R_OK) else "may not be read by you"
+    return "" if os.access(path, mode) else "may not be read by you"
+
+
+def _no_program(path: Path) -> str:
+    """A script that an interpreter is given (it has a suffix) need not be executable."""
+    why = _unreadable(path, mode=os.F_OK if path.suffix else os.X_OK)
+    return why.replace("may not be read by you", "is not executable")
 
 
 def load_settings(text: str, *, path: str) -> Settings:

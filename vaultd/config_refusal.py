@@ -33,7 +33,8 @@ def message(refusal: ValidationError, *, model: Model, text: str, path: str) -> 
     where = f"{path}:{line_of(text, keys)}: {keys[0] if bare else spelled(keys)}"
     if unknown:
         return f"{where} is not a known key{' outside a table' if bare else ''}; {_instead(model, keys, bare=bare)}"
-    return f"{where} is refused: {_reason(error)}"
+    place = next((f", entry {part + 1}," for part in error["loc"] if isinstance(part, int)), "")
+    return f"{where}{place} is refused: {_reason(error, keys[-1])}"
 
 
 def _instead(model: Model, keys: tuple[str, ...], *, bare: bool) -> str:
@@ -66,7 +67,18 @@ _WANTED = {
 }
 
 
-def _reason(error: Mapping[str, Any]) -> str:
+#: A list of each, where any will not do.
+_LISTS = {
+    "allow_executables": '["/usr/bin/terraform"]',
+    "relays": '["ssh"]',
+    "endpoint_allow": '["sts.corp.example"]',
+    "drivers": '["auto"]',
+}
+
+
+def _reason(error: Mapping[str, Any], key: str) -> str:
+    if error["type"] == "tuple_type" and key in _LISTS:
+        return f"write a list such as {_LISTS[key]}"
     if error["type"] == "value_error":
         return str(error["ctx"]["error"])
     said = str(error["msg"]).removeprefix("Input should be ")

@@ -17,6 +17,10 @@ from pathlib import Path
 
 from vaultd.errors import FileRefused, Unwritable, VaultdError
 
+#: How a file of ours is opened. O_NONBLOCK: a FIFO in its place must not hang the daemon before fstat unmasks it.
+SAFE = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+
+_OURS = 0o600
 _OTHERS = 0o077
 _OTHERS_WRITE = 0o022
 _LINK_DEPTH = 16
@@ -47,7 +51,8 @@ def ours(descriptor: int, path: Path) -> os.stat_result:
 def check_ours(found: os.stat_result, path: Path) -> None:
     """A regular file of this user's, with one name, that nobody else may read or write."""
     if not stat.S_ISREG(found.st_mode):
-        raise refusal(path, f"is a {_kind(found.st_mode)}, not a file", f"rm -i {quoted(path)}")
+        away = f"mv {quoted(path)} {quoted(path)}.old" if stat.S_ISDIR(found.st_mode) else f"rm -i {quoted(path)}"
+        raise refusal(path, f"is a {_kind(found.st_mode)}, not a file", away)
     if found.st_uid != os.geteuid():
         raise refusal(path, "belongs to another user", f"rm -i {quoted(path)}")
     if found.st_nlink > 1:  # 0: removed since it was opened, which is nobody's second name
@@ -160,8 +165,13 @@ def told(exc: OSError, path: Path) -> VaultdError | None:
                 return refusal(path, f"is a {_kind(found.st_mode)}", f"ls -l {quoted(path)}")
             if found.st_uid != os.geteuid():
                 return refusal(path, "belongs to another user", f"ls -l {quoted(path)}")
-            if exc.errno in {errno.EISDIR, errno.ENOTDIR}:
+            if exc.errno == errno.EISDIR:
+                return refusal(path, "is a directory, not a file", f"mv {quoted(path)} {quoted(path)}.old")
+            if exc.errno == errno.ENOTDIR:
                 return refusal(path, f"is a {_kind(found.st_mode)}", f"ls -ld {quoted(path)}")
+            if exc.errno == errno.EACCES and stat.S_ISREG(found.st_mode) and found.st_mode & _OURS != _OURS:
+                what = "written to" if found.st_mode & stat.S_IRUSR else "read"
+                return refusal(path, f"may not be {what} by you", f"chmod 600 {quoted(path)}")
     return None
 
 

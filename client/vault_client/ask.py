@@ -35,6 +35,8 @@ _CLEAR = "\r\x1b[K"
 _ASK = "MFA code: "
 _ALLOW = "allow it until a lock, or for 8 hours? [y/N] "
 _YES = frozenset({"y", "yes"})
+#: A no counts as long as any cancel: how long that is only the daemon's settings say.
+_AFTER_A_NO = "to be asked once more, run the program again after `[prompt] cancel_cooldown` (120 s, unless you set it)"
 _LINE_LIMIT = 64 * 1024
 _LOCAL_FLAGS = 3
 #: The longest session of a role that is assumed from the MFA session (aws-facts §1.1).
@@ -170,19 +172,23 @@ def consents(prompt: dict[str, Any]) -> bool:
     return prompt.get("kind") == "consent"
 
 
-def post(link: Link, prompt: dict[str, Any], token_code: str) -> None:
-    """Answer a question with the code of --token-code; a wrong one is exit 1 (interface.md §3)."""
+def post(link: Link, prompt: dict[str, Any], token_code: str) -> bool:
+    """Answer a question with the code of --token-code; a wrong one is exit 1 (interface.md §3). As `ask`, False is of a
+    question that is over, nobody says how.
+    """
     try:
         link.call("POST", f"/v1/prompts/{prompt['id']}", {"token_code": token_code})
     except Refusal as refusal:
         if refusal.status != 404:  # 404: answered elsewhere meanwhile, so the call will do
             leave(link, prompt)
             raise Stop(refusal.message, 1 if refusal.status < 500 else refusal.exit_status) from None
+        return False
+    return True
 
 
-def ask(link: Link, prompt: dict[str, Any], body: dict[str, Any] | None = None) -> None:
-    """Returns when the question is answered, here or elsewhere; raises Stop when it is not. `body`: of the call that
-    the question stands before.
+def ask(link: Link, prompt: dict[str, Any], body: dict[str, Any] | None = None) -> bool:
+    """True when the question is answered, here or elsewhere; raises Stop when it is not. False: it is over, and only
+    the call that is repeated tells how. `body`: of the call that the question stands before.
     """
     when = "to answer it" if consents(prompt) else "when the code is at hand"
     terminal = Terminal.find(f"{_mfa(prompt)} {when}")
@@ -191,7 +197,7 @@ def ask(link: Link, prompt: dict[str, Any], body: dict[str, Any] | None = None) 
             leave(link, prompt)
         raise _nobody(link, prompt, body)
     with terminal:
-        _converse(link, terminal, prompt)
+        return _converse(link, terminal, prompt)
 
 
 def leave(link: Link, prompt: dict[str, Any]) -> None:
@@ -263,11 +269,11 @@ def headline(prompt: dict[str, Any]) -> str:
     return (text if len(text) <= room else text[: room - 1] + "…") + ending
 
 
-def _converse(link: Link, terminal: Terminal, prompt: dict[str, Any]) -> None:
+def _converse(link: Link, terminal: Terminal, prompt: dict[str, Any]) -> bool:
     watch = link.open("GET", f"/v1/prompts/{prompt['id']}?wait&attend")
     try:
         terminal.write(headline(prompt) + "\n" + (_ALLOW if consents(prompt) else _ASK))
-        _listen(link, terminal, prompt, watch)
+        return _listen(link, terminal, prompt, watch)
     except KeyboardInterrupt:
         # Before `watch` closes: an asker who leaves closes the question without the cool-down that a cancel starts.
         raise _cancelled(link, terminal, prompt) from None
@@ -275,28 +281,28 @@ def _converse(link: Link, terminal: Terminal, prompt: dict[str, Any]) -> None:
         watch.close()
 
 
-def _listen(link: Link, terminal: Terminal, prompt: dict[str, Any], watch: Connection) -> None:
+def _listen(link: Link, terminal: Terminal, prompt: dict[str, Any], watch: Connection) -> bool:
     sources: list[Terminal | Connection] = [terminal, watch]
     while True:
         ready, _, _ = select.select(sources, [], [])
         if watch in ready:
             terminal.write(_CLEAR)
-            _over(watch, prompt, terminal)
-            return
-        if (_decided if consents(prompt) else _typed)(link, terminal, prompt):
-            return
+            return _over(watch, prompt, terminal)
+        ended = (_decided if consents(prompt) else _typed)(link, terminal, prompt)
+        if ended is not None:
+            return ended
 
 
-def _over(watch: Connection, prompt: dict[str, Any], terminal: Terminal) -> None:
+def _over(watch: Connection, prompt: dict[str, Any], terminal: Terminal) -> bool:
     try:
         outcome = _outcome(watch.reply())
     except Refusal as refusal:
         if refusal.status != 404:
             raise
-        outcome = "answered"  # over before we came; the repeated call tells how
+        return False  # over before we came
     if outcome == "answered":
         terminal.write("answered elsewhere\n")
-        return
+        return True
     raise over(prompt, outcome)
 
 
@@ -315,27 +321,32 @@ def over(prompt: dict[str, Any], outcome: object) -> Stop:
         return Stop(f"vaultd was stopped, so the question for {about} is over: type `vaultd start`", UNREACHABLE)
     if consents(prompt):
         if outcome == "cancelled":
-            return Stop(f"the use of {about} was denied elsewhere: run the program again to be asked once more")
-        return Stop(f"nobody allowed the use of {about} in time: type {_mfa(prompt)}", NEEDS_PERSON)
+            return Stop(f"the use of {about} was denied elsewhere: {_AFTER_A_NO}")
+        # By then no question is open: `mfa` alone would find none.
+        return Stop(
+            f"nobody allowed {clean(prompt.get('requester'))} the use of {about} in time: run it again, and type "
+            f"{_mfa(prompt)} meanwhile",
+            NEEDS_PERSON,
+        )
     if outcome == "cancelled":
         return Stop(f"the question for {identity} was cancelled elsewhere: wait 30 s, then type {_mfa(prompt)}")
     return Stop(f"nobody answered the question for {identity} in time: type {_mfa(prompt)}", NEEDS_PERSON)
 
 
-def _typed(link: Link, terminal: Terminal, prompt: dict[str, Any]) -> bool:
-    """True when the line that was typed ended the question."""
+def _typed(link: Link, terminal: Terminal, prompt: dict[str, Any]) -> bool | None:
+    """True when the line that was typed ended the question, False when something else had, None when it goes on."""
     code = six_digits(terminal.line())
     terminal.write("\n")
     if code is None:
         terminal.write(f"a code is six digits, so nothing was sent: type the one that the device shows\n{_ASK}")
-        return False
+        return None
     try:
         link.call("POST", f"/v1/prompts/{prompt['id']}", {"token_code": code})
     except Refusal as refusal:
         if refusal.status == 404:
-            return True
+            return False
         terminal.write(once_more(refusal) + "\n" + _ASK)
-        return False
+        return None
     return True
 
 
@@ -348,7 +359,7 @@ def _decided(link: Link, terminal: Terminal, prompt: dict[str, Any]) -> bool:
     except Refusal as refusal:
         if refusal.status != 404:
             raise
-        return True  # answered elsewhere meanwhile: the repeated call tells how
+        return False
     if not allow:
         raise denied(prompt)
     return True
@@ -357,7 +368,7 @@ def _decided(link: Link, terminal: Terminal, prompt: dict[str, Any]) -> bool:
 def denied(prompt: dict[str, Any]) -> Stop:
     """A person's no."""
     about, who = clean(prompt.get("profile")), clean(prompt.get("requester"))
-    return Stop(f"{about} was not given to {who}: run it again in two minutes to be asked once more")
+    return Stop(f"{about} was not given to {who}: {_AFTER_A_NO}")
 
 
 def once_more(refusal: Refusal) -> str:

@@ -47,7 +47,8 @@ def explain(call: Call) -> int:
     lines = [ink.paint(f"{clean(plan['profile'])} of identity {clean(plan.get('identity'))}", "heading")]
     for number, step in enumerate(plan["steps"], 1):
         lines += _step(number, step)
-    lines += [*_codes(plan), *_now(row, ink), *(_of_aws(call, plan, ink) if check else ())]
+    lines += [*_codes(plan), *_now(row, ink), *_callers(plan.get("callers"))]
+    lines += _of_aws(call, plan, ink) if check else ()
     wrong, last = wrongs(plan, row, call), _last_error(row, ink)
     if wrong:
         lines += ["", "what would go wrong:", *(ink.paint(f"  - {clean(each)}", "bad") for each in wrong)]
@@ -101,6 +102,21 @@ def _now(row: dict[str, Any], ink: Ink) -> list[str]:
         return []
     ending = f", {span(left)} left" if isinstance(left, (int, float)) and left > 0 else ""
     return [f"   its session now: {ink.paint(clean(state).replace('_', ' '), str(state))}{ending}"]
+
+
+def _callers(callers: object) -> list[str]:
+    """Who is given its keys, where not simply every program of this user."""
+    if not isinstance(callers, dict):
+        return []
+    said = []
+    allowed = callers.get("allow_executables")
+    if isinstance(allowed, list):
+        said.append(f"only {', '.join(map(clean, allowed)) or 'nobody'} (allow_executables)")
+    if callers.get("protected"):
+        said.append("each program only after a person has allowed it (protected)")
+    if callers.get("relays"):
+        said.append(f"also {', '.join(map(clean, callers['relays']))}, which others may stand behind (relays)")
+    return ["", "which programs are given its keys:", *(f"  - {each}" for each in said)] if said else []
 
 
 def _of_aws(call: Call, plan: dict[str, Any], ink: Ink) -> list[str]:

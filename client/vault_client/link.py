@@ -28,6 +28,8 @@ PROTOCOL = "1"
 
 #: Longer than anything the daemon does before it answers: two STS calls and a keyring's 30 s.
 PATIENCE = 120.0
+#: For what the daemon says out of its own memory, without AWS, keyring or keeper: more only one that hangs would take.
+LOOK = 20.0
 _HEAD_LIMIT = 64 * 1024
 _BODY_LIMIT = 64 * 1024 * 1024
 _UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
@@ -200,7 +202,9 @@ class Connection:
         try:
             piece = self._sock.recv(65536)
         except TimeoutError:
-            raise away(self._places, "vaultd does not answer") from None
+            # It runs: a start would find it there. A stop that is not answered names what ends it.
+            said = f"vaultd does not answer (its log is {self._places.log}): type `vaultd stop`, then `vaultd start`"
+            raise Stop(said, UNREACHABLE) from None
         except OSError:
             piece = b""
         if not piece:

@@ -1,6 +1,6 @@
 """Where the daemon's socket, log and store are: interface.md §1 restated, because the client never imports vaultd.
 
-Rule: equal to vaultd.files.Layout for every environment; a test compares the two.
+Rule: equal to vaultd.layout.Layout for every environment; a test compares the two.
 """
 
 # pathlib may not load at start-up (architecture.md §2), so os.path it is.

@@ -7,16 +7,20 @@ from __future__ import annotations
 import os
 import sys
 import time
+from contextlib import suppress
 
-from vault_client.ask import Terminal, ask, consents, post, settled
+from vault_client.ask import ROUNDS, Terminal, ask, consents, post, settled
 from vault_client.cli import Call
 from vault_client.errors import NEEDS_PERSON, USAGE, Refusal, Stop
-from vault_client.link import quoted
+from vault_client.link import LOOK, quoted
 from vault_client.tables import clean, local
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+#: In characters; the daemon takes 64 KiB of JSON.
+_LINE_LIMIT = 10_000
 
 
 def mfa(call: Call) -> int:
@@ -25,20 +29,41 @@ def mfa(call: Call) -> int:
     body: dict[str, Any] = {"identity": call.operands[0]} if call.operands else {}
     if token_code is not None:
         body["token_code"] = token_code
-    prompt = _opened(call, body)
-    if "id" not in prompt:
-        until = f" until {local(prompt['expiration'])}" if prompt.get("expiration") else ""
-        call.say(f"the MFA session {'lives already' if prompt.get('live') else 'is open'}{until}")
-        return 0
-    if token_code is not None:
-        post(call.link, prompt, token_code)
+    for _ in range(ROUNDS):  # what is over before it is answered here may have ended by a lock as well
+        prompt = _opened(call, body)
+        if "id" not in prompt:
+            return _lives(call, prompt)
+        if ask(call.link, prompt) if token_code is None else post(call.link, prompt, token_code):
+            return _answered(call, prompt)
+    raise Stop("questions end before they can be answered here: look at `vault-client status`")
+
+
+def _lives(call: Call, prompt: dict[str, Any]) -> int:
+    until = f" until {local(prompt['expiration'])}" if prompt.get("expiration") else ""
+    if prompt.get("live"):  # who comes too late for a program's wish did not come for the session
+        about = f" about {clean(call.operands[0])}" if call.operands else ""
+        call.say(f"no question{about} is open, and the MFA session lives already{until}")
     else:
-        ask(call.link, prompt)
-    if consents(prompt):
-        call.say(f"{clean(prompt.get('profile'))} is allowed: run the program again, if it has given up")
-        return 0
-    call.say(f"the MFA session of {prompt['identity']} is open: its profiles need no code for now")
+        call.say(f"the MFA session is open{until}")
     return 0
+
+
+def _answered(call: Call, prompt: dict[str, Any]) -> int:
+    if consents(prompt):
+        who = clean(prompt.get("requester"))
+        call.say(f"{clean(prompt.get('profile'))} is allowed to {who}: run it again, if it has given up")
+    else:
+        call.say(f"the MFA session of {prompt['identity']} is open: its profiles need no code for now")
+    _next(call)
+    return 0
+
+
+def _next(call: Call) -> None:
+    """The oldest question comes first, so the one that somebody came for may be open still."""
+    with suppress(Stop):  # that one was answered, whatever becomes of this
+        if left := call.link.call("GET", "/v1/prompts")["prompts"]:
+            about = clean(left[0].get("profile") or left[0].get("identity"))
+            call.say(f"another question is open, for {about}: type `vault-client mfa`")
 
 
 def _opened(call: Call, body: dict[str, Any]) -> dict[str, Any]:
@@ -82,7 +107,7 @@ def lock(call: Call) -> int:
 
 def unlock(call: Call) -> int:
     """Open the store: with the passphrase of the file store, else by asking the OS keyring."""
-    status = call.link.call("GET", "/v1/status")
+    status = call.link.call("GET", "/v1/status", seconds=LOOK)
     body: dict[str, str] = {}
     if call.flag("stdin"):
         body["passphrase"] = stdin_line()
@@ -104,9 +129,12 @@ def unlock(call: Call) -> int:
 def stdin_line() -> str:
     """The passphrase of --stdin."""
     try:
-        line = sys.stdin.readline(64 * 1024)
-    except UnicodeDecodeError:
-        raise Stop("stdin is not UTF-8 text: give the passphrase as one line of it", USAGE) from None
+        line = sys.stdin.readline(_LINE_LIMIT)
+        line.encode()  # in some locales what is no UTF-8 is read as half a character
+    except UnicodeError:
+        raise Stop("what stdin gave is not UTF-8 text: give the passphrase as one line", USAGE) from None
+    if len(line) == _LINE_LIMIT:
+        raise Stop("what stdin gave is too long for a passphrase: give the passphrase as one line", USAGE)
     passphrase = line.removesuffix("\n")
     if not passphrase:
         raise Stop("stdin is empty: give the passphrase as one line", USAGE)

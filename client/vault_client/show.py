@@ -8,7 +8,7 @@ import time
 
 from vault_client.cli import Call, brief
 from vault_client.errors import MISCONFIGURED, UNREACHABLE, Stop
-from vault_client.link import quoted
+from vault_client.link import LOOK, quoted
 from vault_client.tables import Ink, ago, clean, epoch, local, peer_text, skew, span, table, typed
 
 TYPE_CHECKING = False
@@ -27,7 +27,7 @@ def _ink() -> Ink:
 
 def list_profiles(call: Call) -> int:
     """Every profile of the AWS config file."""
-    body = call.link.call("GET", "/v1/profiles")
+    body = call.link.call("GET", "/v1/profiles", seconds=LOOK)
     if call.flag("json"):
         call.json(body)
     elif body["profiles"]:
@@ -61,7 +61,7 @@ def _left(profile: dict[str, Any]) -> str:
 
 def grants(call: Call) -> int:
     """Who holds a token."""
-    body = call.link.call("GET", "/v1/grants")
+    body = call.link.call("GET", "/v1/grants", seconds=LOOK)
     if call.flag("json"):
         call.json(body)
     elif not body["grants"]:
@@ -111,7 +111,7 @@ def status(call: Call) -> int:
         from vault_client.watch import watch
 
         return watch(call)
-    body = call.link.call("GET", "/v1/status")
+    body = call.link.call("GET", "/v1/status", seconds=LOOK)
     if call.flag("json"):
         call.json(body)
     else:
@@ -131,7 +131,12 @@ def status_text(body: dict[str, Any], ink: Ink) -> str:
     if text := skew(body.get("clock_skew_seconds")):
         lines.append(ink.paint(f"{text}: AWS refuses signatures from 15 minutes on, so set the clock", "bad"))
     if lost := body.get("lost_audit_lines"):
-        lines.append(ink.paint(f"{lost} audit lines could not be written: free space for {body.get('log')}", "bad"))
+        lines.append(
+            ink.paint(
+                f"{lost} audit line{'' if lost == 1 else 's'} could not be written: free space for {body.get('log')}",
+                "bad",
+            )
+        )
     trouble = body.get("trouble")
     troubles = trouble if isinstance(trouble, list) else [trouble] if trouble else []
     lines += [ink.paint(clean(each), "bad") for each in troubles]

@@ -18,7 +18,7 @@ from contextlib import suppress
 from vault_client import ask, changes, panel
 from vault_client.errors import UNREACHABLE, Refusal, Stop
 from vault_client.feed import EVERY, Feed
-from vault_client.link import PATIENCE
+from vault_client.link import LOOK, PATIENCE
 from vault_client.panel import Board
 from vault_client.screen import Screen
 from vault_client.tables import Ink, clean
@@ -63,7 +63,7 @@ def _for_scripts(call: Call) -> int:
     stream = _stream(call.link)
     try:
         while True:
-            body = call.link.call("GET", "/v1/status")
+            body = call.link.call("GET", "/v1/status", seconds=LOOK)
             if body != last:
                 call.out(json.dumps(body) + "\n")
                 last = body

@@ -7,6 +7,7 @@ import sys
 import termios
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -133,7 +134,7 @@ def test_gone_before_we_attend(stub: Stub, terminal: Start) -> None:
     ended = terminal("use", "web-admin", "--shell", "sh", piped=True).end()
 
     assert ended.status == 0
-    assert "answered elsewhere" in ended.err
+    assert "answered elsewhere" not in ended.err, "nobody said so"
 
 
 def test_answered_elsewhere_while_posting(stub: Stub, terminal: Start) -> None:
@@ -498,8 +499,67 @@ def test_a_code_is_no_consent(stub: Stub, process: Run) -> None:
     assert stub.asked("DELETE", "/v1/prompts/q1?leave") == []
 
 
+#: What a no costs is a setting of the daemon's: its default is named as such.
+LATER = "to be asked once more, run the program again after `[prompt] cancel_cooldown` (120 s, unless you set it)"
+
+MEANWHILE = "run it again, and type `vault-client mfa identity` meanwhile"
+
+
+def test_a_no_says_when_it_is_asked_again(stub: Stub, terminal: Start) -> None:
+    """Which program, and until when the no holds."""
+    needs_consent(stub)
+    shell = terminal("export", "web-admin", piped=True)
+    shell.until("[y/N] ")
+    stub.attending.acquire(timeout=10)
+    shell.type("n\n")
+
+    assert f"web-admin was not given to zsh (pid 4711, /usr/bin/zsh): {LATER}" in shell.end().err
+
+
+def test_mfa_names_the_program_that_it_let_in(stub: Stub, terminal: Start) -> None:
+    """The oldest wish may be another program's than the one that somebody came for."""
+    stub.answers["POST", "/v1/prompts"] = (201, {**PROMPT, **WISH})
+    shell = terminal("mfa")
+    shell.until("[y/N] ")
+    stub.attending.acquire(timeout=10)
+    shell.type("y\n")
+    ended = shell.end()
+
+    assert ended.status == 0
+    said = "web-admin is allowed to zsh (pid 4711, /usr/bin/zsh): run it again, if it has given up"
+    assert said in ended.err
+
+
+GONE = error(404, "UnknownPrompt", "no such question: type `vault-client mfa`", 1)
+
+
+@pytest.mark.parametrize("wish", [{}, WISH])
+@pytest.mark.parametrize("late", ["before it was shown", "when it was answered", "with a code"])
+def test_mfa_claims_nothing_of_a_question_that_is_gone(
+    stub: Stub, terminal: Start, wish: dict[str, Any], late: str
+) -> None:
+    """A lock may have ended it: the daemon is asked again, and what it says then is said. Control: the tests above."""
+    said = "vaultd is locked: type `vault-client unlock`"
+    stub.answers["POST", "/v1/prompts"] = [(201, {**PROMPT, **wish}), error(403, "Locked", said, 1)]
+    stub.answers["POST", "/v1/prompts/q1"] = GONE
+    if late == "before it was shown":
+        stub.answers["GET", "/v1/prompts/q1?wait&attend"] = GONE
+    shell = terminal("mfa", *(["--token-code", "123456"] if late == "with a code" else []))
+    if late == "when it was answered":
+        shell.until("[y/N] " if wish else ASK)
+        shell.type("y\n" if wish else "123456\n")
+    ended = shell.end()
+
+    assert ended.status == 1
+    assert ended.err.endswith(f"vault-client: {said}\r\n")
+    assert "is open" not in ended.err
+    assert "is allowed" not in ended.err
+
+
 @pytest.mark.parametrize(("outcome", "said", "status"), [
-    ("answered", "", 0), ("cancelled", "was denied elsewhere", 1), ("expired", "nobody allowed the use", 3),
+    ("answered", "", 0),
+    ("cancelled", f"the use of web-admin was denied elsewhere: {LATER}", 1),
+    ("expired", f"nobody allowed zsh (pid 4711, /usr/bin/zsh) the use of web-admin in time: {MEANWHILE}", 3),
 ])  # fmt: skip
 def test_a_wish_that_is_over_elsewhere(stub: Stub, terminal: Start, outcome: str, said: str, status: int) -> None:
     """The line is cleared, and the command goes on or says why not."""

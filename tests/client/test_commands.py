@@ -6,13 +6,14 @@ import json
 import os
 import re
 import subprocess
+import threading
 import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.client.conftest import Run
+from tests.client.conftest import CLIENT, Run
 from tests.client.stub import (
     GRANT_ROW,
     IDENTITY,
@@ -24,10 +25,11 @@ from tests.client.stub import (
     STATUS,
     Answer,
     Stub,
+    environment,
     error,
     mfa_required,
 )
-from vault_client import __version__
+from vault_client import __version__, sessions, show
 from vault_client.commands import COMMANDS
 
 ROOT = Path(__file__).parents[2]
@@ -385,8 +387,10 @@ def test_mfa_when_the_session_lives(run: Run, stub: Stub) -> None:
     stub.answers["POST", "/v1/prompts"] = (200, {"live": True})
     ended = run("mfa", "identity")
 
-    assert (ended.status, ended.err) == (0, "vault-client: the MFA session lives already\n")
+    said = "vault-client: no question about identity is open, and the MFA session lives already\n"
+    assert (ended.status, ended.err) == (0, said)
     assert stub.asked("POST", "/v1/prompts") == [{"identity": "identity"}]
+    assert run("mfa").err == "vault-client: no question is open, and the MFA session lives already\n"
 
 
 def test_mfa_of_several_identities(run: Run, stub: Stub) -> None:
@@ -409,6 +413,19 @@ def test_mfa_with_a_code(run: Run, stub: Stub) -> None:
     assert second.err == "vault-client: the MFA session of identity is open: its profiles need no code for now\n"
     assert stub.asked("POST", "/v1/prompts") == [{"token_code": "123456"}] * 2
     assert stub.asked("POST", "/v1/prompts/q1") == [{"token_code": "123456"}]
+
+
+def test_mfa_tells_of_the_next_question(run: Run, stub: Stub) -> None:
+    """The oldest is answered first: whoever came for another one is told that it waits. Control: none is open."""
+    stub.answers["POST", "/v1/prompts"] = (201, PROMPT)
+    wish = {**PROMPT, "id": "q2", "kind": "consent", "profile": "oth\x1ber"}
+    stub.answers["GET", "/v1/prompts"] = [(200, {"prompts": [wish]}), (200, {"prompts": []})]
+    opened = "vault-client: the MFA session of identity is open: its profiles need no code for now\n"
+    first, last = run("mfa", "--token-code", "123456"), run("mfa", "--token-code", "123456")
+
+    assert (first.status, last.status) == (0, 0)
+    assert first.err == f"{opened}vault-client: another question is open, for oth?er: type `vault-client mfa`\n"
+    assert last.err == opened
 
 
 def test_mfa_with_a_wrong_code(run: Run, stub: Stub) -> None:
@@ -478,6 +495,42 @@ def test_unlock_with_nothing_on_stdin(process: Run, stub: Stub) -> None:
 
     assert (ended.status, ended.err) == (2, "vault-client: stdin is empty: give the passphrase as one line\n")
     assert stub.asked("POST", "/v1/unlock") == []
+
+
+@pytest.mark.parametrize(("given", "said"), [
+    (b"\xff\xfe\n", "not UTF-8 text"), (b"a" * 10_000 + b"\n", "too long for a passphrase"),
+])  # fmt: skip
+@pytest.mark.parametrize("locale", ["C.UTF-8", "C"])
+def test_unlock_with_what_is_no_passphrase(stub: Stub, given: bytes, said: str, locale: str) -> None:
+    """Said of stdin, not of the JSON that would have been made of it; nothing is sent, whatever the locale reads."""
+    command = [*CLIENT, "unlock", "--stdin"]
+    seen = environment(stub, LC_ALL=locale)
+    ended = subprocess.run(command, input=given, env=seen, capture_output=True, check=False)
+
+    assert ended.returncode == 2
+    assert ended.stderr.decode() == f"vault-client: what stdin gave is {said}: give the passphrase as one line\n"
+    assert stub.asked("POST", "/v1/unlock") == []
+
+
+@pytest.mark.parametrize("command", ["status", "grants", "list", "unlock"])
+def test_a_look_at_a_daemon_that_hangs(run: Run, stub: Stub, monkeypatch: pytest.MonkeyPatch, command: str) -> None:
+    """It needs nobody but the daemon, so it does not wait as long as for AWS. Control: one that answers."""
+    assert run(command).status == 0
+    monkeypatch.setattr(show, "LOOK", 0.05)
+    monkeypatch.setattr(sessions, "LOOK", 0.05)
+    over = threading.Event()
+
+    def hang(_: object) -> Answer:
+        over.wait(20)
+        return 200, STATUS
+
+    for path in ("/v1/status", "/v1/grants", "/v1/profiles"):
+        stub.answers["GET", path] = hang
+    ended = run(command)
+    over.set()
+
+    assert ended.status == 69
+    assert "vaultd does not answer" in ended.err
 
 
 def test_unlock_without_terminal(process: Run, stub: Stub) -> None:
@@ -769,7 +822,13 @@ def test_explain(run: Run, stub: Stub) -> None:
         ],
         "problems": ["region us-east-9 is unknown: choose another"],
     }
-    stub.answers["GET", "/v1/profiles/web-admin/plan"] = [(200, plan), (200, {**plan, "problems": []})]
+    callers = {"protected": True, "allow_executables": ["/usr/bin/aws", "~/x.py"], "relays": ["ssh"]}
+    stub.answers["GET", "/v1/profiles/web-admin/plan"] = [
+        (200, plan),
+        (200, {**plan, "problems": []}),
+        (200, {**plan, "callers": callers}),
+        (200, {**plan, "callers": {"protected": False, "allow_executables": None, "relays": []}}),
+    ]
     lines = run("explain", "web-admin").out.splitlines()
 
     assert lines[0] == "web-admin of identity identity"
@@ -778,6 +837,16 @@ def test_explain(run: Run, stub: Stub) -> None:
     assert lines[3].split() == ["role_arn", "arn:aws:iam::2:role/R", "~/.aws/config:4"]
     assert lines[-2:] == ["what would go wrong:", "  - region us-east-9 is unknown: choose another"]
     assert run("explain", "web-admin").out.endswith("\nnothing is known that would go wrong\n")
+    policies = run("explain", "web-admin").out.splitlines()
+    assert policies[4:10] == [
+        "   its session now: fresh, 55m left",
+        "",
+        "which programs are given its keys:",
+        "  - only /usr/bin/aws, ~/x.py (allow_executables)",
+        "  - each program only after a person has allowed it (protected)",
+        "  - also ssh, which others may stand behind (relays)",
+    ]
+    assert run("explain", "web-admin").out.splitlines() == lines, "control: any program of this user"
 
 
 SERVE = {

@@ -21,7 +21,7 @@ from vault_client import cli, link
 from vault_client.errors import Refusal, Stop
 from vault_client.link import Link, check_listener, quoted
 from vault_client.places import Places
-from vaultd.files import Layout
+from vaultd.layout import Layout
 
 BASE = {"HOME": "/home/alice"}
 
@@ -46,7 +46,7 @@ BASE = {"HOME": "/home/alice"}
     ],
 )
 def test_places_are_the_daemons(environ: dict[str, str], platform: str) -> None:
-    """The client's own paths are those of vaultd.files.Layout, which it may not import."""
+    """The client's own paths are those of vaultd.layout.Layout, which it may not import."""
     ours, theirs = Places(environ, platform=platform), Layout.find(environ, platform=platform)
 
     assert Path(ours.socket) == theirs.control_sock
@@ -349,8 +349,9 @@ def test_daemon_dies_in_the_middle(tmp_path: Path, answer: bytes) -> None:
 
 
 def test_daemon_hangs(stub: Stub) -> None:
-    """Each wait has an end: 69."""
-    with pytest.raises(Stop, match=r"vaultd does not answer \(its log is .*\): type `vaultd start`") as stopped:
+    """Each wait has an end: 69, and the way out is not a start, which finds it there."""
+    said = r"vaultd does not answer \(its log is .*\): type `vaultd stop`, then `vaultd start`"
+    with pytest.raises(Stop, match=said) as stopped:
         Link(Places(stub.environ)).call("GET", "/v1/prompts/q1?wait", seconds=0.05)
     assert stopped.value.exit_status == 69
 

@@ -15,9 +15,10 @@ from tests.fakes import FakeClock, FakeIam, FakeStore, FakeSts, StsCall
 from vaultd.engine.audit import Audit
 from vaultd.engine.grants import Grants
 from vaultd.engine.seams import MintMfa
-from vaultd.files import Files, Layout
+from vaultd.files import Files
 from vaultd.keeper.keeper import DaemonKeeper
 from vaultd.keeper.opening import Stores
+from vaultd.layout import Layout
 from vaultd.model.credentials import IdentityKey
 from vaultd.model.partitions import Endpoint
 from vaultd.model.plan import Overrides

@@ -191,13 +191,13 @@ async def _key_id(house: House, name: str) -> str | None:
 
 
 async def _gone(house: House, acknowledged: Acknowledged, findings: Findings) -> None:
-    """A removed key is in no item of the store; an item that no line names is one of a removed key, or of none."""
+    """A removed key is in no item of the store, nor is one that is about to be and that no line names any more."""
     listed = {entry.uuid for entry in house.index.load()}
     for name in acknowledged.removed & {each.name for each in house.keeper.list()}:
         findings.say("undone", f"{name} was removed and is there")
     for item, value in house.store._contents().items():
         if item.removeprefix("identity:") not in listed:
-            for name in acknowledged.removed:
+            for name in acknowledged.removed | acknowledged.leaving:
                 if f"canary-{name}-".encode() in value:
                     findings.say("undone", f"{name} was removed and its key is in the store")
 

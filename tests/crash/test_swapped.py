@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,9 @@ from tests.crash.points import workbench
 from vaultd.engine.seams import Note, Opened
 from vaultd.errors import IdentityBroken, Misconfigured, StoreDamaged, StoreRolledBack
 from vaultd.files import Files
+
+_OLDER = "identities.json is not the one that sessions.sealed knows"
+_LOST = "the store holds 2 keys and identities.json lists none"
 
 
 @pytest.fixture
@@ -158,6 +162,42 @@ def test_a_missing_index_over_a_store_forgets_no_key_silently(root: Path) -> Non
     asyncio.run(case())
 
 
+def test_an_older_index_is_told(root: Path) -> None:
+    """One that lists fewer keys, an older state of one, none at all, one that was edited: told, once. The newest is not
+    accused, whatever was added, replaced or removed, nor after a restart.
+    """
+
+    async def told(house: House) -> list[str]:
+        found = await opened(house)
+        await ended(house)
+        return [re.split("[,;]", each)[0] for each in found.warnings]
+
+    async def case() -> None:
+        await used(root / "home", "ada")
+        index = life(root / "home").layout.identities_json
+        fewer = index.read_bytes()
+        await used(root / "home", "bob")
+        before = index.read_bytes()
+        house = life(root / "home")
+        await opened(house)
+        await house.keeper.add(key_of("ada", 2), endpoint=ENDPOINT, replace=True)
+        await house.keeper.add(key_of("carl", 1), endpoint=ENDPOINT)
+        await house.keeper.remove("carl")
+        await ended(house)
+        newest = index.read_bytes()
+        assert await told(life(root / "home")) == [], "positive control"
+        for older in (fewer, before, newest.replace(b"mfa/ada", b"mfa/eve"), b'{"version": 1, "identities": []}'):
+            index.write_bytes(older)
+            said = await told(life(root / "home"))
+            assert said == [_LOST if b"[]" in older else _OLDER]
+            assert await told(life(root / "home")) == ([_LOST] if b"[]" in older else []), "told once; a loss on"
+            index.write_bytes(newest)
+            assert await told(life(root / "home")) == [_OLDER]
+            assert await told(life(root / "home")) == []
+
+    asyncio.run(case())
+
+
 def test_an_older_sessions_sealed_is_told(root: Path) -> None:
     """It verifies by itself; the audit log knows that a later life had sealed its end. The newest is not accused."""
 
@@ -177,7 +217,10 @@ def test_an_older_sessions_sealed_is_told(root: Path) -> None:
         house = life(root / "home")
         house.tell = said.append
         await opened(house)
-        assert [each.partition(":")[0] for each in said] == ["sessions.sealed is not the one last written"]
+        assert [re.split("[,:]", each)[0] for each in said] == [
+            _OLDER,
+            "sessions.sealed is not the one last written",
+        ]
         await ended(house)
         said.clear()
         after = life(root / "home")

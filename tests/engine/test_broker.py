@@ -12,7 +12,7 @@ import pytest
 
 from tests.engine import rig as world
 from tests.engine.rig import Rig, chained, direct, plain, web_admin
-from vaultd.engine.desk import Question
+from vaultd.engine.questions import Question
 from vaultd.engine.seams import MintMfa, MintRole, MintServed, Note, Opened
 from vaultd.errors import (
     CodeRefused,

@@ -8,7 +8,8 @@ from datetime import timedelta
 import pytest
 
 from tests.fakes import FakeClock
-from vaultd.engine.desk import Desk, OnCode, Question, Verdict
+from vaultd.engine.desk import Desk
+from vaultd.engine.questions import OnCode, Question, Verdict
 from vaultd.errors import (
     CodeRefused,
     InvalidCode,

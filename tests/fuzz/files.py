@@ -27,10 +27,10 @@ from vaultd.engine.audit import Audit, verify
 from vaultd.engine.grants import Grants, Kind
 from vaultd.engine.seams import Head
 from vaultd.errors import VaultdError
-from vaultd.files import Layout
 from vaultd.keeper import codec
 from vaultd.keeper.codes import Codes
 from vaultd.keeper.records import Records
+from vaultd.layout import Layout
 from vaultd.lifecycle.surroundings import read_settings
 from vaultd.model import metadata_tokens
 from vaultd.model.credentials import Identity, IdentityKey, MfaHandle, MfaSession, RoleSession

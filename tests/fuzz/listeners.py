@@ -364,11 +364,12 @@ class ControlSocket(Listening):
 
     async def _ended(self) -> bool:
         assert self._started is not None
-        return self._started.running.done() or self._started.daemon._control is None or self._control() is None
+        return self._started.running.done() or self._started.daemon._sides is None or self._control() is None
 
     def _control(self) -> Any:
         assert self._started is not None
-        control = self._started.daemon._control
+        sides = self._started.daemon._sides
+        control = None if sides is None else sides.control
         return None if control is None or control._runner is None or control._server is None else control._runner.server
 
     async def _said(self, chunks: list[bytes], how: How = PLAIN) -> bytes:

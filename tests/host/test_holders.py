@@ -14,7 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from vaultd.host import holders as holders_module
+from vaultd.host import processes
 from vaultd.host.holders import MOST_PINNED, Holders, file_id, program_of
+from vaultd.model.programs import Program
 
 BOB = 65534
 
@@ -111,6 +114,26 @@ def test_a_scan_finds_the_holder_and_what_it_runs(holders: Holders, listener: in
     changed.write_text("2")
     os.utime(changed, ns=(0, 0))
     assert file_id(str(changed)) != before
+
+
+def test_what_was_read_counts_for_who_holds_the_socket_afterwards(
+    holders: Holders, listener: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its holder gives the socket up while it is read (it ends, or its pid is another's): nobody is named. Control: one
+    that keeps it is.
+    """
+    with calling(listener) as caller:
+        read = holders_module._read
+
+        def read_late(pid: int, directory: int) -> Program | None:
+            found = read(pid, directory)
+            caller.does("x")
+            return found
+
+        kept = caller.does("c")
+        assert found_pid(holders, kept) == caller.pid
+        monkeypatch.setattr(holders_module, "_read", read_late)
+        assert found_pid(Holders(), kept) is None
 
 
 def test_who_called_before_is_found_where_it_was(holders: Holders, listener: int) -> None:
@@ -218,10 +241,11 @@ sys.stdin.read()
 
 
 @contextmanager
-def of_bob(port: int, name: str, *, dumpable: int) -> Iterator[tuple[int, int]]:
-    """A process of Bob's with a connection: its pid and the socket's inode."""
-    command = ["/usr/bin/python3", "-I", "-c", HIDDEN, str(port), name, str(dumpable)]
-    with subprocess.Popen(command, user=BOB, group=BOB, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+def of_bob(port: int, name: str, *, dumpable: int, by: tuple[str, ...] = ()) -> Iterator[tuple[int, int]]:
+    """A process of Bob's with a connection, which `by` makes of root: its pid and the socket's inode."""
+    command = [*by, "/usr/bin/python3", "-I", "-c", HIDDEN, str(port), name, str(dumpable)]
+    who = None if by else BOB
+    with subprocess.Popen(command, user=who, group=who, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         try:
             assert process.stdout is not None
             yield process.pid, int(process.stdout.readline())
@@ -229,23 +253,117 @@ def of_bob(port: int, name: str, *, dumpable: int) -> Iterator[tuple[int, int]]:
             process.kill()
 
 
+def seen_by_bob(*inodes: int) -> list[tuple[int | None, list[str]]]:
+    """Pid, and the hidden names: looked at by a fork that has become that user, since root sees everything."""
+    reading, writing = os.pipe()
+    if (child := os.fork()) == 0:
+        try:
+            os.setresgid(BOB, BOB, BOB)
+            os.setresuid(BOB, BOB, BOB)
+            found = [Holders().look(inodes).found[each] for each in inodes]
+            rows = [(None if each.program is None else each.program.peer.pid, each.hidden) for each in found]
+            os.write(writing, json.dumps(rows).encode())
+        finally:
+            os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading) as told:
+        rows = json.loads(told.read())
+    os.waitpid(child, 0)
+    return [(pid, hidden) for pid, hidden in rows]
+
+
 @pytest.mark.needs("root")
 def test_what_hides_is_told_by_name_as_a_possibility(listener: int) -> None:
-    """A client that is not dumpable cannot be looked into by its own user; control: a plain one is found. Looked at by
-    a fork that has become that user, since root sees everything.
-    """
+    """A client that is not dumpable cannot be looked into by its own user; control: a plain one is found."""
     with of_bob(listener, "plain", dumpable=1) as (pid, one), of_bob(listener, "sshd", dumpable=0) as (_, two):
-        reading, writing = os.pipe()
-        if (child := os.fork()) == 0:
-            try:
-                os.setresgid(BOB, BOB, BOB)
-                os.setresuid(BOB, BOB, BOB)
-                found = Holders().look([one, two]).found
-                pids = [None if each.program is None else each.program.peer.pid for each in (found[one], found[two])]
-                os.write(writing, json.dumps([pids, found[two].hidden]).encode())
-            finally:
-                os._exit(0)
-        os.close(writing)
-        with os.fdopen(reading) as told:
-            assert json.loads(told.read()) == [[pid, None], ["sshd"]]
-        os.waitpid(child, 0)
+        assert seen_by_bob(one, two) == [(pid, []), (None, ["sshd"])]
+
+
+#: A capability that the looking process has not: its descriptors can be listed, and none of them read.
+CAPABLE = (
+    "setpriv", f"--reuid={BOB}", f"--regid={BOB}", "--clear-groups",
+    "--inh-caps=+net_bind_service", "--ambient-caps=+net_bind_service",
+)  # fmt: skip
+
+
+@pytest.mark.needs("root")
+def test_who_lets_only_list_his_descriptors_hides_as_well(listener: int) -> None:
+    """A relay with a capability of its own (a unit with AmbientCapabilities=), or outside the user namespace that the
+    daemon runs in: told by name, not taken for a process without that socket.
+    """
+    with of_bob(listener, "socat", dumpable=1, by=CAPABLE) as (pid, inode):
+        assert Path(f"/proc/{pid}/fd").stat().st_uid == BOB  # control: it is dumpable
+        assert seen_by_bob(inode) == [(None, ["socat"])]
+
+
+#: Connects, and holds many descriptors: as a relay of that name, or as who is in the way of a scan.
+MANY = """\
+import os, socket, sys
+held = [os.open("/dev/null", os.O_RDONLY) for _ in range(int(sys.argv[2]))]
+sock = socket.create_connection(("127.0.0.1", int(sys.argv[1])))
+print(os.fstat(sock.fileno()).st_ino, flush=True)
+sys.stdin.read()
+"""
+
+
+@contextmanager
+def holding(port: int, many: int, *, exe: Path | None = None) -> Iterator[tuple[int, int]]:
+    command = [str(exe or "/usr/bin/python3"), "-I", "-c", MANY, str(port), str(many)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout is not None
+            yield process.pid, int(process.stdout.readline())
+        finally:
+            process.kill()
+
+
+def named(folder: Path, name: str) -> Path:
+    """An interpreter under the name of a relay."""
+    made = folder / name
+    made.write_bytes(Path("/usr/bin/python3").resolve().read_bytes())
+    made.chmod(0o700)
+    return made
+
+
+def test_nobody_is_in_the_way_of_a_relay(
+    holders: Holders, listener: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever is behind it may start processes with descriptors until a scan is at its bounds (a container of this
+    user): a relay is looked at before them all. Control: another program is not found then.
+    """
+    monkeypatch.setattr(processes, "SCAN_LIMIT", 64)
+    relay = named(tmp_path, "slirp4netns")
+    with (
+        holding(listener, 0, exe=relay) as (pid, inode),
+        holding(listener, 0) as (_, other),
+        holding(listener, 100),
+    ):
+        assert found_pid(holders, inode) == pid
+        assert found_pid(holders, other) is None
+
+
+def test_a_relay_with_more_descriptors_than_others_may_have(
+    holders: Holders, listener: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A tunnel holds thousands: it is looked at to its end. Control: another program is not."""
+    monkeypatch.setattr(processes, "SCAN_LIMIT_EACH", 16)
+    with (
+        holding(listener, 64, exe=named(tmp_path, "ssh")) as (pid, inode),
+        holding(listener, 64) as (_, other),
+    ):
+        assert found_pid(holders, inode) == pid
+        assert found_pid(holders, other) is None
+
+
+def test_a_relay_that_was_not_looked_through_is_a_possibility(
+    holders: Holders, listener: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bounds of relays have an end, too: what lies behind it is told by name, and not taken for nobody's."""
+    monkeypatch.setattr(holders_module, "RELAY_LIMIT", 16)
+    with (
+        holding(listener, 64, exe=named(tmp_path, "socat")) as (_, inode),
+        holding(listener, 64, exe=named(tmp_path, "ncat")),
+    ):
+        found = holders.look([inode]).found[inode]
+        assert found.program is None
+        assert {"socat", "ncat"} <= set(found.hidden)

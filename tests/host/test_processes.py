@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import ctypes
 import os
+import shutil
 import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -122,6 +123,17 @@ def test_another_start_time_is_another_process() -> None:
 
     assert processes.alive(os.getpid(), own)
     assert not processes.alive(os.getpid(), own - 1)
+
+
+def test_a_pid_that_changes_hands_while_it_is_read_is_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """security.md §5, race rules: what was read of two processes is told of neither. Control: of one it is told."""
+    times = [7, 7, 7, 8]
+    monkeypatch.setattr(processes, "start_time", lambda _: times.pop(0))
+
+    one = processes.look(os.getpid())
+    assert one is not None
+    assert one.started == 7
+    assert processes.look(os.getpid()) is None
 
 
 def test_look_tells_exe_and_argv0_and_nothing_else_of_the_command_line() -> None:
@@ -267,3 +279,70 @@ def in_child_as(uid: int, act: Callable[[], str]) -> str:
         said = stream.read().decode()
     os.waitpid(pid, 0)
     return said
+
+
+@pytest.fixture
+def sleeper(tmp_path: Path) -> Iterator[Callable[[str], Peer]]:
+    """Starts a copy of sleep under any name."""
+    with ExitStack() as ends:
+
+        def start(name: str) -> Peer:
+            copy = tmp_path / name
+            shutil.copy("/bin/sleep", copy)
+            process = ends.enter_context(subprocess.Popen([copy, "60"]))
+            ends.callback(process.kill)
+            found = None
+            while found is None or found.exe is None or not found.exe.startswith(str(tmp_path)):  # until its execve
+                found = processes.look(process.pid)
+            return found
+
+        yield start
+
+
+def test_a_name_speaks_for_itself_alone(sleeper: Callable[[str], Peer]) -> None:
+    """A file may be called like our whole sentence, and be as long: it is quoted and cut, and what the kernel says of
+    it is still there. Control: a plain name is shown as it is.
+    """
+    plain = sleeper("terraform")
+    assert processes.describe(plain).startswith(f"terraform (pid {plain.pid}, ")
+    forged = sleeper("terraform (pid 1, \N{DIVISION SLASH}usr\N{DIVISION SLASH}bin, started by zsh)" + " " * 150)
+    said = processes.describe(forged)
+    assert said.startswith('"terraform (pid 1, ')
+    assert f'" (pid {forged.pid}, ' in said
+    assert said.endswith(")")
+    assert "started by" in said.rpartition(str(forged.pid))[2]
+    assert '"' not in processes.describe(plain)
+    quoting = sleeper('a" b\u200b\u2028')
+    assert processes.describe(quoting).startswith(f'"a? b??" (pid {quoting.pid}, ')
+
+
+def test_a_path_that_another_file_has_is_no_proof(sleeper: Callable[[str], Peer], tmp_path: Path) -> None:
+    """A program that runs from elsewhere under a path of here (a mount of its own, a container), or was replaced since:
+    the path is said to be another's. Control: before that it is not.
+    """
+    peer = sleeper("terraform")
+    assert "not the file" not in processes.describe(peer)
+    shutil.copy("/bin/true", tmp_path / "other")
+    (tmp_path / "other").rename(tmp_path / "terraform")
+    assert "not the file at " in processes.describe(peer)
+    again = processes.look(peer.pid or 0)
+    assert again is not None
+    assert "not the file at " in processes.describe(again)
+    assert "deleted" not in processes.describe(again)
+
+
+@pytest.mark.needs("root")
+def test_a_mount_of_its_own_lends_no_path(tmp_path: Path) -> None:
+    """The kernel gives the path that the process sees: in a mount namespace any file has any path."""
+    shutil.copy("/bin/sleep", tmp_path / "evil")
+    target = str(Path("/bin/true").resolve())
+    line = f"mount --bind {tmp_path}/evil {target} && exec {target} 60"
+    with subprocess.Popen(["unshare", "--mount", "/bin/sh", "-c", line]) as process:
+        try:
+            found = None
+            while found is None or found.exe != target:
+                found = processes.look(process.pid)
+                assert process.poll() is None, "it could be mounted"
+            assert f"not the file at {target}" in processes.describe(found)
+        finally:
+            process.kill()

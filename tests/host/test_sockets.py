@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import pwd
+import resource
 import socket
 import stat
 import subprocess
@@ -71,6 +72,17 @@ def test_listen_tcp_is_on_the_loopback_device_only() -> None:
         assert not sock.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT)
         assert not sock.get_inheritable()
         assert not sock.getblocking()
+
+
+@pytest.mark.parametrize("soft", [256, 1024, 4096, 65_536])
+def test_no_turn_of_a_loop_takes_the_last_descriptor(soft: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """security.md §0.4: asyncio's own loop accepts its backlog in one turn. Four turns' worth fits beside the three
+    quarters that connections may hold; what waits for the next turn, the kernel keeps.
+    """
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (soft, soft))
+    assert sockets.a_turn() >= 8
+    assert 4 * sockets.a_turn() <= soft // 4
+    assert 4 * sockets.BACKLOG > 256 // 4, "control: the kernel's queue in one turn would not fit"
 
 
 def test_a_restart_does_not_wait_for_time_wait() -> None:
@@ -282,6 +294,22 @@ def test_what_is_no_socket_is_refused_by_name(run_dir: Path, kind: str) -> None:
 
     assert caught.value.exit == 78
     assert os.path.lexists(path)
+
+
+@as_root
+def test_a_socket_of_another_user_is_refused_by_name(run_dir: Path) -> None:
+    """He planted it where ours belongs: neither removed nor asked, though we hold the lock; ours, left behind, is."""
+    path = run_dir / "control.sock"
+    for uid, refused in ((BOB, True), (os.geteuid(), False)):
+        with socket.socket(socket.AF_UNIX) as planted:
+            planted.bind(str(path))
+        os.chown(path, uid, uid)
+        if refused:
+            with pytest.raises(FileRefused, match="not a socket of yours"):
+                sockets.listen_unix(path, locked=True)
+            path.unlink()
+        else:
+            sockets.listen_unix(path, locked=True).close()
 
 
 def test_a_directory_that_others_may_enter_is_refused(run_dir: Path) -> None:

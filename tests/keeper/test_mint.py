@@ -273,6 +273,18 @@ async def test_a_dead_key_behind_a_dead_session_is_told(home: Home) -> None:
         await keeper.mint(from_handle(handle))
 
 
+async def test_a_key_of_another_account_is_not_used(home: Home) -> None:
+    """T13: AWS knows the key, and says another account than it was added for: IdentityBroken, ending in what to type.
+    Control: the same probe before is well.
+    """
+    keeper = await home.with_franklin()
+    await keeper.probe("franklin", endpoint=ENDPOINT)
+    home.sts.arn = "arn:aws:iam::999999999999:user/franklin"
+
+    with pytest.raises(IdentityBroken, match=r"of account 999999999999, and was added for 123456789012.*--replace`$"):
+        await keeper.probe("franklin", endpoint=ENDPOINT)
+
+
 async def test_a_probe_that_fails_decides_nothing(home: Home) -> None:
     """STS went away in between: the session is dropped, the key is not called broken."""
     keeper = await home.with_franklin()
@@ -311,6 +323,23 @@ async def test_what_lands_after_a_lock_is_dropped(home: Home) -> None:
     assert opened.epoch == 1
     with pytest.raises(CodeSpent):
         await keeper.mint(with_code())
+
+
+@pytest.mark.parametrize("reopened", [False, True])
+async def test_a_role_session_that_lands_after_a_lock_is_dropped(home: Home, reopened: bool) -> None:
+    """Nothing of it is sealed, so that only the epoch tells: an `unlock` in between does not make it welcome."""
+    keeper = await home.with_franklin()
+    handle = handle_of(await keeper.mint(with_code()))
+    home.sts.hold()
+    flight = asyncio.create_task(keeper.mint(from_handle(handle)))
+    await home.clock.settle()
+    await keeper.close(None)
+    if reopened:
+        await keeper.open(unlock=True)
+    home.sts.release()
+
+    with pytest.raises(Locked):
+        await flight
 
 
 @pytest.mark.parametrize("how", ["removed", "removed and added", "replaced", "neither"])

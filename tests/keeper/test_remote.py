@@ -96,7 +96,11 @@ async def test_what_is_asked_without_waiting_is_known_when_the_call_returns(home
     assert (keeper.list(), keeper.skew()) == ((), None)
 
     wired.outlook.skewed = 3.0
-    identity = await add_franklin(keeper)
+    home.sts.hold()  # what was told when the call came is not what it changed
+    adding = asyncio.ensure_future(add_franklin(keeper))
+    await turned(lambda: home.sts.calls)
+    home.sts.release()
+    identity = await adding
     assert (keeper.list(), keeper.skew()) == ((identity,), 3.0)
     await keeper.remove("franklin")
     assert keeper.list() == ()
@@ -173,6 +177,45 @@ async def test_epochs_grow_with_every_close_over_every_process(home: Home, wired
 
     assert (await keeper.open(unlock=True)).epoch == 1
     assert await keeper.close(None, lock=False) == 2
+
+
+async def test_a_lock_is_done_though_its_caller_gives_up(home: Home) -> None:
+    """Said is said: who locked may leave (an interrupted command), and neither keys nor marker depend on him."""
+    keeper = await franklins(home)
+    lock = asyncio.ensure_future(keeper.close(None))
+    await asyncio.sleep(0)
+    lock.cancel()
+    await turned(home.marker.exists)
+
+    assert home.within(keeper)._store is None
+    assert (await keeper.open()).locked
+
+
+async def test_an_unlock_is_not_said_again_after_a_lock(home: Home, wired: Wired) -> None:
+    """The keeper dies of an unlock that a lock has overtaken: the next one keeps the marker, and opens nothing."""
+    keeper = await franklins(home)
+    await keeper.close(None)
+    assert home.keyring is not None
+    opens = home.keyring.open
+    held = asyncio.Event()
+
+    async def slow(*args: object, **options: object) -> None:
+        held.set()
+        await asyncio.Event().wait()
+
+    home.keyring.open = slow  # type: ignore[method-assign]
+    unlock = asyncio.ensure_future(keeper.open(unlock=True))
+    await held.wait()
+    await keeper.close(None)
+    home.keyring.open = opens  # type: ignore[method-assign]
+    wired.die()
+    opened = await unlock
+
+    assert opened.locked
+    assert home.marker.exists()
+    assert home.within(keeper)._store is None
+    assert not (await keeper.open(unlock=True)).locked, "control: a person's next one opens it"
+    assert not home.marker.exists()
 
 
 # ---- death ----

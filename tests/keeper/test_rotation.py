@@ -613,6 +613,32 @@ async def test_a_key_in_its_first_minutes_may_be_unknown(person: Person) -> None
         await person.keeper.mint(from_handle(None))
 
 
+async def test_a_young_key_of_another_account(person: Person) -> None:
+    """security.md §1 T13: AWS knows it, and elsewhere; no minute mends that. Control: the account it was added for."""
+    await person.until("swapped")
+    await person.keeper.probe("franklin", endpoint=ENDPOINT)
+    person.home.sts.arn = "arn:aws:iam::210987654321:user/franklin"
+
+    with pytest.raises(IdentityBroken, match="is of account 210987654321"):
+        await person.keeper.probe("franklin", endpoint=ENDPOINT)
+
+
+async def test_an_index_of_before_a_step_is_told(person: Person) -> None:
+    """Each arrow is sealed as the index that was written last: put back, an older one would bring the old key back.
+    Control: the newest opens without a word.
+    """
+    index = person.home.path / "identities.json"
+    older = index.read_bytes()
+    await person.until("swapped")
+    newest = index.read_bytes()
+    assert (await person.home.opened())[1].warnings == ()
+    index.write_bytes(older)
+    (said,) = (await person.home.opened())[1].warnings
+
+    assert said.startswith("identities.json is not the one that sessions.sealed knows")
+    assert b"null" not in newest
+
+
 # ---- the old key ----
 
 

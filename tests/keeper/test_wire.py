@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.keeper.rooms import ENDPOINT, HOUR, ROLE, SERIAL, franklin, with_code
-from tests.keeper.wired import errors, setup
+from tests.keeper.wired import NoOutlook, errors, setup
 from vaultd.engine.seams import (
     Console,
     Custody,
@@ -34,6 +34,7 @@ from vaultd.engine.seams import (
 )
 from vaultd.errors import CodeSpent, KeyringBusy, VaultdError
 from vaultd.keeper import wire
+from vaultd.keeper.process import Served, Whole
 from vaultd.model.console import Site
 from vaultd.model.credentials import Identity, MfaHandle, RoleSession
 from vaultd.model.partitions import Endpoint
@@ -205,6 +206,8 @@ WRONG: list[wire.Message] = [
         "with": {"order": {"!": "MintServed", "handle": {**wire.packed(HANDLE), "issued": "2026-11-22T12:00:00"}}},
     },
     {"call": "close", "id": 1, "with": {"head": {"!": "Head", "seq": 1.5, "digest": ""}, "lock": True}},
+    {"call": "close", "id": 1, "with": {"head": {"!": "Head", "seq": True, "digest": ""}, "lock": True}},
+    {"call": "note", "id": 1, "with": {"note": {**wire.packed(Note("limit")), "seconds": False}}},
     {"call": "note", "id": 1, "with": {"note": {**wire.packed(Note("limit")), "kind": "anything"}}},
     {"call": "note", "id": 1, "with": {"note": {**wire.packed(Note("limit")), "kind": ["limit"]}}},
     {
@@ -225,6 +228,25 @@ def test_what_no_seam_declares_is_refused(message: wire.Message) -> None:
     """The daemon's end may be broken into: a call that is not exactly one of the seams' is Malformed."""
     with pytest.raises(wire.Malformed):
         wire.called(sent(message))
+
+
+@pytest.mark.parametrize(
+    "message",
+    [{"cancel": [1]}, {"cancel": {}}, {"cancel": "1"}, {"cancel": True}, {"cancel": None}, _altered("warm", {})],
+)
+async def test_neither_is_a_cancellation_of_no_number_or_a_number_twice(message: wire.Message) -> None:
+    """The other frames that come down: nothing but Malformed is raised into the loop, which would go on after it."""
+    served = Served(typing.cast("Whole", None), NoOutlook())
+    served.take(_altered("warm", {}))
+    served.take({"cancel": 6})
+    with pytest.raises(wire.Malformed):
+        served.take(message)
+
+
+def test_an_error_whose_details_are_its_own_parameters_is_refused() -> None:
+    """What comes up is a value of the declared classes, or Malformed."""
+    with pytest.raises(wire.Malformed):
+        wire.error_of({"kind": "Locked", "message": "m", "details": {"message": "x"}})
 
 
 def test_a_refused_frame_is_not_quoted() -> None:

@@ -365,3 +365,12 @@ def test_the_two_systemd_services_are_one_but_for_their_words() -> None:
     assert {line.split("=")[0] for line in directives[0] ^ directives[1]} == {"ExecStart"}
     for line in ("User=@USER@", "NoNewPrivileges=yes", "CapabilityBoundingSet=", "RestrictAddressFamilies=AF_UNIX"):
         assert line in directives[0]
+
+
+@pytest.mark.parametrize(("name", "address"), [("imds", "169.254.169.254"), ("ecs", "169.254.170.2")])
+def test_the_sockets_are_of_the_loopback_device(name: str, address: str) -> None:
+    """An alias on lo answers ARP on every device: systemd binds the socket to lo, and the alias has host scope."""
+    lines = (ROOT / f"systemd/vaultd-{name}.socket").read_text().split("[Socket]")[1].splitlines()
+    assert [line for line in lines if line.startswith("ListenStream=")] == [f"ListenStream={address}:80"]
+    assert "BindToDevice=lo" in lines
+    assert f"ExecStartPre=ip address replace {address}/32 dev lo scope host" in lines

@@ -551,6 +551,7 @@ def test_one_changed_line(world: World, position: int, key: str) -> None:
     "changed",
     [
         replace(FRANKLIN, user_arn="arn:aws:iam::123456789012:user/other"),
+        replace(FRANKLIN, user_arn="arn:aws:iam::123456789012:user/there/franklin"),  # the same role session name
         replace(FRANKLIN, mfa_serial=SERIAL + "2"),
     ],
 )

@@ -208,15 +208,37 @@ class Logind:
         assert self._connection is not None
         self._connection.send(new_signal(place, member, signature, body))
 
+    def shouts(self, message: bytes) -> None:
+        """Bytes as they are."""
+        assert self._connection is not None
+        self._connection.sock.sendall(message)
+
     def released(self, number: int = -1) -> bool:
         """The last inhibitor (or that one) was let go."""
         readable, _, _ = select.select([self.inhibitors[number]], [], [], 0)
         return bool(readable)
 
 
+def raw_signal(to: str, signature: str, body: bytes) -> bytes:
+    """A message whose body is as given, whatever its signature says."""
+    header = new_signal(MANAGER, "PrepareForSleep").header
+    header.fields[HeaderFields.destination] = to
+    header.fields[HeaderFields.signature] = signature
+    header.body_length = len(body)
+    content: bytes = header.serialise(serial=9_999)
+    return content + bytes(-len(content) % 8) + body
+
+
+def shout(address: str, message: bytes) -> None:
+    """The same as `lie`, with bytes as they are."""
+    with open_dbus_connection(address) as connection:
+        connection.sock.sendall(message)
+        unwrap_msg(connection.send_and_get_reply(message_bus.GetId()))
+
+
 def lie(address: str, to: str, place: DBusAddress, member: str, signature: str, body: tuple[Any, ...]) -> None:
     """A signal that somebody else sends to one connection, as any process may."""
-    with open_dbus_connection(address) as connection:
+    with open_dbus_connection(address, enable_fds="h" in signature) as connection:
         message = new_signal(place, member, signature, body)
         message.header.fields[HeaderFields.destination] = to
         connection.send(message)

@@ -298,6 +298,44 @@ def watched_close(started: Started, logind: Logind) -> list[str]:
 
 
 @pytest.mark.needs("dbus-daemon")
+@pytest.mark.parametrize("first", ["screen", "command"])
+async def test_a_suspend_waits_for_a_lock_that_is_under_way(
+    tmp_path: Path, bus: PrivateBus, logind: Logind, first: str
+) -> None:
+    """A lid that is shut locks the screen a moment before: the machine sleeps only once the keeper has forgotten."""
+    house = House(tmp_path)
+    async with listening(house, logind) as started:
+        await granted(started)
+        keeper, gate = started.daemon._keeper, asyncio.Event()
+        close: Callable[..., Any] = keeper.close
+
+        async def slow(head: Head | None, *, lock: bool = True) -> int:
+            await gate.wait()
+            epoch: int = await close(head, lock=lock)
+            return epoch
+
+        keeper.close = slow  # type: ignore[method-assign]
+        command = asyncio.ensure_future(started.call("POST", "/v1/lock", {})) if first == "command" else None
+        if command is None:
+            logind.locks()
+        await soon(lambda: started.daemon.broker.locked)
+        watched = started.daemon.presence.logind if started.daemon.presence is not None else None
+        assert watched is not None
+        logind.sleeps(begins=True)
+        await soon(lambda: watched._asleep)
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert (logind.released(), nothing_held(started)) == (False, False)
+        gate.set()
+        await soon(logind.released)
+        assert nothing_held(started)
+        assert house.layout.locked_marker.exists()
+        if command is not None:
+            assert (await command).status == 200
+    assert reasons(house) == [first]
+
+
+@pytest.mark.needs("dbus-daemon")
 async def test_a_suspend_without_the_setting_finds_all(tmp_path: Path, bus: PrivateBus, logind: Logind) -> None:
     """Control: it is the setting that locks."""
     house = House(tmp_path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import tracemalloc
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ import pytest
 from jeepney import DBusAddress  # type: ignore[import-untyped]
 
 from tests.fakes import FakeClock
-from tests.presence.logind import MANAGER, SESSION, Logind, PrivateBus, Session, lie
+from tests.presence.logind import MANAGER, SESSION, Logind, PrivateBus, Session, lie, raw_signal, shout
 from tests.web.control import soon
 from vaultd.host.logind import Why
 from vaultd.host.presence import Presence
@@ -254,6 +255,48 @@ async def test_only_logind_says_so(bus: PrivateBus, logind: Logind) -> None:
         assert (watched.locks, watched.holding) == ([], True)
         logind.locks()
         await soon(lambda: watched.locks == ["screen"])
+
+
+#: An index of a descriptor that was not sent; half a million empty strings.
+GARBLED = ("h", (9).to_bytes(4, "little"))
+LARGE = ("as", (3_999_997).to_bytes(4, "little") + bytes(3_999_997))
+
+
+@pytest.mark.parametrize(("signature", "body"), [GARBLED, LARGE], ids=["garbled", "large"])
+async def test_strangers_take_neither_bus_nor_memory(
+    bus: PrivateBus, logind: Logind, signature: str, body: bytes
+) -> None:
+    """Any user may send us what he likes. It is not read, so it costs neither the connection (and with it the
+    inhibitor) nor memory nor the loop's time. Control: of logind's own the garbled one does cost the connection.
+    """
+    async with watching(bus.address) as watched:
+        await settled(watched, logind)
+        message = raw_signal(watched.unique, signature, body)
+        tracemalloc.start()
+        try:
+            shout(bus.address, message)
+            await quiet(watched)
+            assert tracemalloc.get_traced_memory()[1] < 1_000_000
+        finally:
+            tracemalloc.stop()
+        assert (watched.presence.trouble, watched.holding, watched.locks) == ((), True, [])
+        logind.locks()
+        await soon(lambda: watched.locks == ["screen"])
+        if (signature, body) == GARBLED:
+            logind.shouts(message)
+            assert "it sent what cannot be read" in await watched.trouble()
+
+
+async def test_descriptors_of_strangers_are_closed(bus: PrivateBus, logind: Logind) -> None:
+    """Sent to be used up: they are given back at once."""
+    async with watching(bus.address) as watched:
+        await settled(watched, logind)
+        before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+        for _ in range(20):
+            lie(bus.address, watched.unique, MANAGER, "PrepareForSleep", "ah", ([0] * 8,))
+        await quiet(watched)
+        assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
+        assert watched.holding
 
 
 async def test_what_is_not_asked_for_is_not_heard(bus: PrivateBus, logind: Logind) -> None:

@@ -54,7 +54,29 @@ def test_an_edited_and_a_cut_log_are_named(home: Home) -> None:
 def test_a_log_that_others_may_read_is_refused(home: Home) -> None:
     """The proof reads no file that `vaultd start` would refuse."""
     (home.state / "audit.jsonl").chmod(0o644)
-    ran = proof(home)
+    ran, text = proof(home), home.run("vaultd", "check", "--audit")
     (home.state / "audit.jsonl").chmod(0o600)
 
-    assert (ran.status, "audit.jsonl is refused" in ran.err) == (78, True), ran
+    path = home.state / "audit.jsonl"
+    said = f"{path} is refused because it may be read by others"
+    assert (ran.status, ran.err, ran.json()["audit"]) == (78, "", None)
+    assert ran.json()["checks"] == [
+        {"name": "audit", "ok": False, "message": said, "remedy": f"run `chmod 600 {path}`"}
+    ]
+    assert (text.status, text.err) == (78, f"vaultd: {said}: run `chmod 600 {path}`.\n")
+
+
+def test_a_log_that_is_gone_is_not_whole(home: Home) -> None:
+    """A home with keys has had lines: without a daemon, too, an empty or missing log is told; control: it is there."""
+    path = home.state / "audit.jsonl"
+    home.stop()
+    whole = home.run("vaultd", "check", "--audit")
+    path.write_bytes(b"")
+    empty = home.run("vaultd", "check", "--audit")
+    path.unlink()
+    gone = home.run("vaultd", "check", "--audit")
+
+    assert (whole.status, " lines in 1 file, 1 to " in whole.out) == (0, True)
+    remedy = "restore it from a copy, or have another begun with `vaultd start`"
+    for ran, said in ((empty, f"the audit log {path} is empty"), (gone, f"there is no audit log at {path}")):
+        assert (ran.status, ran.out) == (1, f"BAD  audit        {said}\n                  → {remedy}\n")

@@ -269,6 +269,26 @@ def test_a_crash_leaves_no_core(evidence: Evidence, home: Home) -> None:
     assert not list(home.directory.rglob("core*"))
 
 
+def test_the_callers_keys_are_not_given_to_the_daemon(home: Home) -> None:
+    """Whoever starts it in a shell with keys: neither process has them, and /proc/PID/environ would show them for good.
+    Control: what is started from that shell otherwise has them.
+    """
+    caller = Canaries.random()
+    shell = {"AWS_SECRET_ACCESS_KEY": caller.values["secret_key"], "AWS_SESSION_TOKEN": caller.values["session_token"]}
+    home.run("vaultd", "stop")
+    started = home.run("vaultd", "start", environment=shell)
+    pid = home.pid()
+    both = [pid, *map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())]
+
+    assert started.status == 0, started
+    assert len(both) == 2
+    assert [caller.scan_process(each) for each in both] == [[], []]
+    assert {hit.canary for hit in caller.scan(home.run("env", environment=shell).out)} == {
+        "secret_key",
+        "session_token",
+    }
+
+
 def test_the_outputs_are_those_of_commands(evidence: Evidence) -> None:
     """What was scanned is real: commands that worked and commands that were refused, with what they said."""
     statuses = [ran.status for ran in evidence.home.ran]

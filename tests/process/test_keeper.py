@@ -17,10 +17,11 @@ from pathlib import Path
 import pytest
 
 from tests.process.harness import PASSPHRASE, SERIAL, Emulator, Home, Ran, alive, stop, until
-from vaultd.files import Files, Layout
+from vaultd.files import Files
 from vaultd.host.clock import SystemClock
 from vaultd.host.hardening import KEPT
 from vaultd.keeper.codec import data_key_of
+from vaultd.layout import Layout
 from vaultd.model.secret import Secret
 from vaultd.store.sealed_file import SealedFile
 
@@ -217,9 +218,9 @@ def _another(home: Home, old: int) -> bool:
         return False
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1])
 def test_signals_are_the_daemons(apart: Home, number: int) -> None:
-    """SIGTERM, SIGINT and SIGHUP do nothing to the keeper: the daemon closes it, last (architecture.md §6.7)."""
+    """None of them does anything to the keeper: the daemon locks it, and closes it, last (architecture.md §6.7)."""
     keeper = keeper_of(apart)
     os.kill(keeper, number)
     assert apart.client("status").status == 0

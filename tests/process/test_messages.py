@@ -217,7 +217,7 @@ def test_a_config_without_permission(cold: Home) -> None:
     cold.run("vaultd", "start")
 
     assert said(cold.client("use", "web-admin")) == refused(
-        78, f"{path} cannot be read (permission denied): run `ls -l {path}` and mend it."
+        78, f"{path} is refused because it may not be read by you: run `chmod 600 {path}`."
     )
 
 

@@ -1,4 +1,4 @@
-"""One promise as a value: what is promised, where its control stands, which tests prove it, and how the control is taken away.
+"""One promise as a value: what is promised, where its control stands, its tests, and how the control is taken away.
 
 Rule: a break removes or weakens exactly one control, so that the program still starts and works; every test named
 beside it must then fail, and passes on the tree as it is. `old` stands exactly once in its file.

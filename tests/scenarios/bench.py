@@ -30,17 +30,18 @@ from vaultd.aws.clients import Clients
 from vaultd.aws.sts import BotoSts
 from vaultd.aws.threads import Threads
 from vaultd.config import load_settings
-from vaultd.daemon import Amazon, Daemon, Surroundings, build, real_amazon
-from vaultd.engine.desk import Question
+from vaultd.daemon import Daemon, build
 from vaultd.engine.grant_records import Door, Grant
+from vaultd.engine.questions import Question
 from vaultd.engine.sightings import Sighting
 from vaultd.engine.states import ProfileState
 from vaultd.errors import MfaRequired, VaultdError
-from vaultd.files import Files, Layout
+from vaultd.files import Files
 from vaultd.keeper.keeper import DaemonKeeper
 from vaultd.keeper.remote import RemoteKeeper
-from vaultd.lifecycle.keeping import Here
-from vaultd.lifecycle.surroundings import make_keeper
+from vaultd.layout import Layout
+from vaultd.lifecycle.keeping import Amazon, Here
+from vaultd.lifecycle.surroundings import Surroundings, make_keeper, real_amazon
 from vaultd.model.credentials import Identity, IdentityKey, RoleSession
 from vaultd.model.environment import CREDENTIALS_PATH, ecs_change, imds_change
 from vaultd.model.plan import Overrides, Plan
@@ -319,7 +320,7 @@ class Scene:
         added = await self.drive(
             self.keeper.add(IdentityKey(name, key.id, Secret(key.secret)), endpoint=ground.endpoint, **more)
         )
-        self.daemon.identities_changed()
+        self.daemon.commands.identities_changed()
         return added
 
     def plan(self, profile: str, overrides: Overrides = NO_OVERRIDES) -> Plan:
@@ -353,14 +354,14 @@ class Scene:
 
     async def use_imds(self, profile: str) -> Use:
         """`vault-client use --imds`: a grant with a door of its own."""
-        doors, made = self.daemon._doors, list[Use]()
-        assert doors is not None
+        sides, made = self.daemon._sides, list[Use]()
+        assert sides is not None
 
         def create(door: Door) -> Grant:
             made.append(self.use(profile, door=door))
             return made[0].grant
 
-        await doors.open(create)
+        await sides.doors.open(create)
         return made[0]
 
     def environment(self, use: Use) -> dict[str, str]:

@@ -113,8 +113,10 @@ class Login(Home):
         assert self.ctl("daemon-reload").status == 0
 
     def ran_by_unit(self, *, other_than: int = 0) -> int:
-        """Wait for a daemon that serves; its pid."""
-        until(lambda: self.runs() and self.pid() != other_than, f"the unit's daemon serves: {self.log()}")
+        """Wait for a daemon that serves; its pid. The pid is asked for first: after a crash the unit is active without
+        one for a moment.
+        """
+        until(lambda: self.pid() not in {0, other_than} and self.runs(), f"the unit's daemon serves: {self.log()}")
         return self.pid()
 
     def said(self, done: Ran) -> tuple[int, str]:

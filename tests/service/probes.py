@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.link_local.manager import Manager
+from tests.process.harness import ROOT
 
 _BEGIN = """
 import ctypes, errno, mmap, os, resource, socket, sys
@@ -86,6 +87,10 @@ STRICT = {
     ),
     "CapabilityBoundingSet=": "end(int(status('CapBnd'), 16) == 0)",
 }
+
+
+#: PrivateTmp hides a checkout below /tmp, and with it the interpreter: this shows it again, and nothing else there.
+CHECKOUT = f"BindReadOnlyPaths={ROOT}" if ROOT.is_relative_to("/tmp") else ""
 
 
 @dataclass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import plistlib
 import stat
@@ -15,7 +16,8 @@ import pytest
 
 from vaultd.command import by_unit, installing, own_unit, service
 from vaultd.command.installing import Wanted
-from vaultd.errors import FileRefused, Misconfigured, Unwritable
+from vaultd.errors import FileRefused, Misconfigured, Unwritable, VaultdError
+from vaultd.host.clock import SystemClock
 from vaultd.host.supervisors import Launchd, Ran, Systemd, command
 
 Capture = pytest.CaptureFixture[str]
@@ -156,7 +158,7 @@ def test_the_units_of_another_home_are_not_taken_over(place: Place, capsys: Capt
     place.extra["VAULTD_HOME"] = str(place.path / "other")
 
     assert own_unit.find(place.environ, platform="linux", run=place.manager) is None
-    with pytest.raises(Unwritable, match="for another home of vaultd"):
+    with pytest.raises(Unwritable, match=r"^the units in .* are for another home of vaultd"):
         installing.install(place.wanted())
     assert installing.status(place.wanted()) == 0
     assert "for another home of vaultd" in capsys.readouterr().out
@@ -172,6 +174,7 @@ def test_what_the_daemon_would_have_read_of_the_shell_is_in_the_unit(place: Plac
         "AWS_ENDPOINT_URL_STS": "http://127.0.0.1:1",
         "AWS_SECRET_ACCESS_KEY": "canary-key",
         "HTTPS_PROXY": "http://me:canary-password@proxy:1",
+        "AWS_ENDPOINT_URL": "http://canary-token@127.0.0.1:1",
         "NO_PROXY": "localhost",
         "VAULTD_PASSPHRASE_FILE": str(passphrase),
         "PYTHONPATH": "/canary-path",
@@ -187,6 +190,87 @@ def test_what_the_daemon_would_have_read_of_the_shell_is_in_the_unit(place: Plac
     assert "canary" not in text + said
     assert "s3cret" not in text + said
     assert "warning: HTTPS_PROXY holds a password and was not written into a unit" in said
+
+
+def test_nothing_is_made_where_others_may_write(place: Place) -> None:
+    """A home whose ~/.config another user may change is refused before a directory is made in it; a umask of 0 opens
+    none of those that are.
+    """
+    config = place.path / "home/.config"
+    place.extra["VAULTD_HOME"] = str(place.path / "own")
+    config.mkdir()
+    config.chmod(0o777)
+    with pytest.raises(FileRefused, match="may be written to by others"):
+        installing.install(place.wanted())
+    assert list(config.iterdir()) == []
+
+    config.chmod(0o755)
+    before = os.umask(0)
+    try:
+        assert installing.install(place.wanted()) == 0
+    finally:
+        os.umask(before)
+    assert {stat.S_IMODE(each.stat().st_mode) for each in config.rglob("*") if each.is_dir()} == {0o700}
+
+
+def test_a_directory_that_cannot_be_made_is_told(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """~/.config closed to its owner (as the kernel says it to anybody but root), a link to nothing, a file."""
+    place.extra["VAULTD_HOME"] = str(place.path / "own")
+    config, real = place.path / "home/.config", os.mkdir
+    config.mkdir(mode=0o700)
+
+    def mkdir(path: str, *args: Any, **more: Any) -> None:
+        if Path(path).name == "systemd":
+            raise PermissionError(errno.EACCES, "Permission denied")
+        real(path, *args, **more)
+
+    monkeypatch.setattr(os, "mkdir", mkdir)
+    said = f"{place.units} cannot be made (permission denied): type `chmod u+rwx {config}`, then the same again"
+    with pytest.raises(Unwritable) as closed:
+        installing.install(place.wanted())
+    assert closed.value.message == said
+    monkeypatch.undo()
+
+    for name, value in place.environ.items():
+        monkeypatch.setenv(name, value)
+    config.rmdir()
+    config.symlink_to("nothing")
+    with pytest.raises(Unwritable) as dangling:
+        installing.install(place.wanted())
+    assert dangling.value.message == (
+        f"{place.units} cannot be made ({config} is a link to nothing): run `ls -l {config}`, make what that link "
+        "names, then type the same again"
+    )
+    config.unlink()
+    config.touch()
+    with pytest.raises(VaultdError, match=str(config)):
+        installing.install(place.wanted())
+    config.unlink()
+    assert installing.install(place.wanted()) == 0, "control"
+
+
+@pytest.mark.parametrize("home", ["", "rel", "./rel"])
+@pytest.mark.parametrize("action", ["install", "uninstall", "status"])
+def test_a_home_that_is_no_full_path_is_refused(place: Place, home: str, action: str) -> None:
+    """VAULTD_HOME does not say where units are looked for; control: XDG_CONFIG_HOME does, and so does no HOME."""
+    place.extra |= {"VAULTD_HOME": str(place.path / "own"), "HOME": home}
+    with pytest.raises(Misconfigured, match=r"^HOME is no full path \('.*'\), .* type `export HOME=/.*`, then"):
+        installing.run(action, place.wanted())
+    place.extra["XDG_CONFIG_HOME"] = str(place.path / "config")
+    assert installing.run(action, place.wanted()) == (1 if action == "status" else 0)
+
+
+def test_an_uninstall_without_a_service_manager(place: Place, capsys: Capture) -> None:
+    """No socket was closed by it, so none is said to be; control: one that answers."""
+    for answers in ({}, {"systemctl": Ran(0, "ActiveState=active\n", "")}):
+        place.manager.answers = {}
+        installing.install(place.wanted())
+        place.manager.answers = answers
+        capsys.readouterr()
+        assert installing.uninstall(place.wanted()) == 0
+        said = capsys.readouterr().out.splitlines()[-1]
+        assert said.startswith("its sockets are closed: " if answers else "systemd does not run for you here, so none ")
+        assert said.endswith(": type `vaultd start` to run vaultd without units")
 
 
 def test_what_would_keep_the_daemon_from_starting_is_told_before_anything_is_written(place: Place) -> None:
@@ -265,10 +349,21 @@ def test_options_of_one_start_are_taken_back() -> None:
     with pytest.raises(Unwritable):
         Systemd(manager).start(["debug", "accept-rollback"])
 
-    assert manager.asked[0] == "systemctl --user set-environment VAULTD_ONCE=debug,accept-rollback"
+    said, _, until = manager.asked[0].partition("@")
+    assert said == "systemctl --user set-environment VAULTD_ONCE=debug,accept-rollback"
     assert manager.asked[2] == "systemctl --user unset-environment VAULTD_ONCE"
-    assert by_unit.given_once("debug,accept-rollback") == {"debug", "accept-rollback"}
-    assert by_unit.given_once("port=1,,foreground") == set()
+    assert by_unit.given_once(f"debug,accept-rollback@{until}") == {"debug", "accept-rollback"}
+    assert by_unit.given_once(f"port=1,,foreground@{until}") == set()
+
+
+@pytest.mark.parametrize("until", ["", "@", "@x", "@-1", "@0", "@99999999999999", "@{past}"])
+def test_a_consent_that_was_left_behind_is_none(until: str) -> None:
+    """A terminal that is closed under `vaultd restart --accept-rollback` takes nothing back: later starts of that login
+    do not take an older store for it.
+    """
+    past = int(SystemClock().boottime()) - 2
+    assert by_unit.given_once(f"accept-rollback{until.format(past=past)}") == set()
+    assert by_unit.given_once(f"accept-rollback@{past + 60}") == {"accept-rollback"}, "positive control"
 
 
 def test_launchd_is_asked_in_its_own_words() -> None:

@@ -16,6 +16,7 @@ import pytest
 
 from tests.process.harness import PASSPHRASE, Emulator, alive, until, variables
 from tests.service.conftest import Login, needs_systemd, root_of_credentials
+from tests.service.probes import CHECKOUT
 
 pytestmark = [pytest.mark.process, needs_systemd]
 
@@ -131,6 +132,10 @@ def test_a_daemon_without_units_is_handed_over(login: Login) -> None:
     status = login.said(login.run("vaultd", "status"))[1]
     assert status.endswith(", without vaultd.socket: type `vaultd restart`\n")
 
+    assert login.shown("vaultd.socket", "UnitFileState") == "enabled", "from the next login on they are held anyhow"
+    looked = login.said(login.run("vaultd", "service", "status"))[1]
+    assert looked.endswith("vaultd: runs without its units (pid N)\nnext: vaultd restart\n")
+
     assert login.run("vaultd", "restart").status == 0
     assert login.runs()
     assert login.said(login.run("vaultd", "status"))[1].endswith(", run by systemd\n")
@@ -147,6 +152,18 @@ def test_a_crash_is_followed_by_a_start(login: Login) -> None:
     assert login.client("status").status == 0
     assert login.ran_by_unit() != first
     assert int(login.shown("vaultd.service", "NRestarts")) == 1
+
+
+def test_a_keeper_that_dies_is_not_the_units_end(login: Login) -> None:
+    """Its daemon goes on and starts another; systemd leaves that to it, also where the kernel was out of memory."""
+    login.install()
+    assert login.run("vaultd", "start").status == 0
+    daemon, keeper = login.pid(), login.client("status", "--json").json()["keeper_pid"]
+    os.kill(keeper, signal.SIGKILL)
+
+    until(lambda: login.client("status", "--json").json()["keeper_pid"] not in {keeper, daemon}, "another one is there")
+    assert (login.pid(), login.shown("vaultd.service", "NRestarts")) == (daemon, "0")
+    assert login.shown("vaultd.service", "OOMPolicy") == "continue"
 
 
 def test_a_hung_daemon_is_killed_and_started_again(login: Login) -> None:
@@ -185,6 +202,26 @@ def test_the_service_managers_credential_opens_the_store(login: Login) -> None:
     assert "unlocked" in login.run("vaultd", "status").out
 
 
+def test_a_passphrase_file_that_is_gone_starts_it_locked(login: Login) -> None:
+    """interface.md §2: a stick that was pulled out is no reason to start the daemon in a circle for ever."""
+    passphrase = login.directory / "passphrase"
+    login.install(VAULTD_PASSPHRASE_FILE=str(passphrase))
+    passphrase.rename(aside := passphrase.with_name("aside"))
+    started = login.run("vaultd", "start")
+
+    assert started.status == 0, (started, login.log())
+    said = login.client("status", "--json").json()
+    assert (said["locked"], login.shown("vaultd.service", "NRestarts")) == (True, "0")
+    assert "LoadCredential=" in said["locked_reason"]
+    assert login.client("unlock", "--stdin", stdin=PASSPHRASE + "\n").status == 0
+    aside.rename(passphrase)
+    assert login.run("vaultd", "restart").status == 0
+    assert login.said(login.run("vaultd", "status"))[1].endswith(", unlocked, run by systemd\n"), "control"
+    passphrase.chmod(0)  # nor does one that cannot be read, where systemd has nothing to put in its place
+    assert login.run("vaultd", "restart").status == 1
+    assert login.shown("vaultd.service", "ActiveState") == "failed", "it waits for the next use"
+
+
 def _asked(port: int, times: int) -> int:
     """How many of so many clients, one after the other, are turned away: closed once a start has failed."""
     for done in range(times):
@@ -221,8 +258,8 @@ def test_a_daemon_that_cannot_start_is_tried_again_by_the_next_client(login: Log
     "limit",
     [
         "",
-        "vaultd.service.d/limit.conf:[Unit]\nStartLimitIntervalSec=60\nStartLimitBurst=5\n",
-        "vaultd.socket.d/limit.conf:[Socket]\nTriggerLimitIntervalSec=60\nTriggerLimitBurst=20\n",
+        "vaultd.service.d/limit.conf:[Unit]\nStartLimitIntervalSec=600\nStartLimitBurst=5\n",
+        "vaultd.socket.d/limit.conf:[Socket]\nTriggerLimitIntervalSec=600\nTriggerLimitBurst=20\n",
     ],
 )
 def test_no_limit_gives_the_port_away(login: Login, limit: str) -> None:
@@ -236,7 +273,7 @@ def test_no_limit_gives_the_port_away(login: Login, limit: str) -> None:
         assert login.ctl("restart", "vaultd.socket").status == 0
 
     if limit:
-        assert _asked(login.port, 40) < 40
+        assert _asked(login.port, 400) < 400  # who comes while one start ends is turned away with it
         until(lambda: as_other(login.port) == 0, "the port is anybody's")
     else:
         assert _asked(login.port, 40) == 40
@@ -262,6 +299,26 @@ def test_uninstall_leaves_nothing(login: Login) -> None:
     assert login.run("vaultd", "stop").status == 0
 
 
+@pytest.mark.parametrize("name", ["vaultd.socket", "vaultd.service"])
+def test_uninstall_goes_on_from_a_unit_that_was_edited_and_removed(login: Login, name: str) -> None:
+    """What is said to type leads to the end: nothing runs, nothing is enabled, nothing of ours is there."""
+    login.install()
+    assert login.run("vaultd", "start").status == 0
+    pid, path = login.pid(), login.units / name
+    path.write_text(path.read_text() + "# mine\n")
+    refused = login.run("vaultd", "service", "uninstall")
+    assert (refused.status, f"run `rm {path}`, then type the same again" in refused.err) == (78, True), refused
+    assert alive(pid)
+    path.unlink()
+    gone = login.run("vaultd", "service", "uninstall")
+
+    assert gone.status == 0, gone
+    assert not alive(pid)
+    assert [each for each in login.units.rglob("*") if not each.is_dir()] == []
+    assert as_other(login.port) == 0
+    assert login.run("vaultd", "service", "uninstall").out == "no units of vaultd are installed\n"
+
+
 @pytest.mark.parametrize("credential", [True, False])
 def test_the_strict_drop_in_runs_the_daemon(credential: bool) -> None:
     """It serves from inside a user namespace: files, locks, sockets and the peer check work. Which program a client is,
@@ -272,6 +329,7 @@ def test_the_strict_drop_in_runs_the_daemon(credential: bool) -> None:
             stack.enter_context(root_of_credentials())
         login = stack.enter_context(Login.begun("/run"))  # PrivateTmp hides /tmp
         login.install("--strict", VAULTD_PASSPHRASE_FILE=str(login.directory / "passphrase") if credential else "")
+        login.drop_in("vaultd.service.d/checkout.conf", f"[Service]\n{CHECKOUT}\n")
         started = login.run("vaultd", "start")
         assert started.status == 0, (started, login.log())
         assert Path(f"/proc/{login.pid()}/uid_map").read_text().split() == ["1", "1", "1"]

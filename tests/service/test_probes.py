@@ -14,7 +14,7 @@ import pytest
 from tests.link_local.manager import Manager, groups
 from tests.process.harness import ROOT
 from tests.service.conftest import USER, needs_systemd
-from tests.service.probes import PLAIN, STRICT, Bench
+from tests.service.probes import CHECKOUT, PLAIN, STRICT, Bench
 
 pytestmark = [pytest.mark.process, needs_systemd]
 
@@ -51,7 +51,7 @@ def test_a_directive_of_the_strict_drop_in_is_enforced(bench: Bench, directives:
     )
     filled = directives.replace("@HERE@", str(bench.place))
 
-    assert bench.run(f"PrivateUsers=yes\n{filled}", script) == 0
+    assert bench.run(f"PrivateUsers=yes\n{filled}\n{CHECKOUT}", script) == 0
     assert bench.run("", script) == 1
 
 

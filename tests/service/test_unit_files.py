@@ -6,11 +6,13 @@ import os
 import plistlib
 import re
 import subprocess
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
 from tests.process.harness import ROOT
+from tests.service import probes
 from vaultd.errors import Misconfigured
 from vaultd.host import units
 
@@ -76,12 +78,29 @@ def test_families_keep_the_one_that_tells_whose_a_client_is() -> None:
     assert set(found[1].split()) == {"AF_UNIX", "AF_INET", "AF_INET6", "AF_NETLINK"}
 
 
+def missing(content: str, probed: Iterable[str]) -> set[str]:
+    """The lines of a unit that a probe shows to be enforced, and that this unit does not have."""
+    lines = {line for each in probed for line in each.splitlines()} - {"RestrictAddressFamilies=AF_UNIX"}
+    shipped = re.sub(r"^ReadWritePaths=.*$", "ReadWritePaths=@HERE@", content, flags=re.MULTILINE).splitlines()
+    return lines - set(shipped)
+
+
+def test_every_directive_that_was_probed_is_shipped() -> None:
+    """What the probes show to work is worth nothing in a file where it is not. Controls: one line of each gone."""
+    service, strict = text("vaultd.service"), text(STRICT)
+    assert missing(service, probes.PLAIN) == missing(strict, ["PrivateUsers=yes", *probes.STRICT]) == set()
+    assert missing(service.replace("NoNewPrivileges=yes\n", ""), probes.PLAIN) == {"NoNewPrivileges=yes"}
+    assert missing(strict.replace("ProtectHome=", "#ProtectHome="), probes.STRICT) == {"ProtectHome=read-only"}
+
+
 def test_the_life_of_the_unit() -> None:
     """sd_notify by the main process alone; a watchdog; again after a crash; nobody else's sockets."""
     service, socket = text("vaultd.service"), text("vaultd.socket")
 
     for line in ("Type=notify", "NotifyAccess=main", "WatchdogSec=30", "Restart=on-failure", "RestartSec=1"):
         assert f"\n{line}\n" in service
+    assert "\nStartLimitIntervalSec=0\n" in service  # at either limit systemd closes the socket: the port is anybody's
+    assert "\nTriggerLimitIntervalSec=0\n" in socket
     for line in ("SocketMode=0600", "DirectoryMode=0700", "ListenStream=127.0.0.1:@PORT@", "BindToDevice=lo"):
         assert f"\n{line}\n" in socket
     assert socket.index("127.0.0.1") < socket.index("@CONTROL@")  # a port that is taken leaves the control socket alone

@@ -77,6 +77,24 @@ def environment(tmp_path: Path, siem: Siem) -> dict[str, str]:
     }
 
 
+def test_the_steps_of_the_readme_run_in_their_order(tmp_path: Path) -> None:
+    """As they are typed, up to the one that stays: the recipe parses with the variables that are set before."""
+    text = RECIPE.with_name("README.md").read_text()
+    steps = [line.strip() for line in text.splitlines() if line.startswith("    ")]
+    typed = [each for each in steps if not each.startswith(("sudo ", "rsyslogd -n "))]
+    script = "\n".join(each.replace("rsyslogd", RSYSLOGD) for each in typed) + '\ntest -d "$SPOOL" -a -n "$SIEM_HOST"'
+    done = subprocess.run(
+        ["/bin/sh", "-ec", script],
+        env={"HOME": str(tmp_path), "PATH": os.environ["PATH"]},
+        cwd=RECIPE.parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, "error" in done.stderr) == (0, False), done
+    assert "drop\nrepeats by `seq`" in text
+
+
 @contextmanager
 def agent(environment: dict[str, str]) -> Iterator[None]:
     command = [RSYSLOGD, "-n", "-i", f"{environment['SPOOL']}/pid", "-f", str(RECIPE)]

@@ -15,9 +15,12 @@ from typing import Any, Self
 
 from tests.fakes import FakeClock, FakeConsole, FakeIam, FakeStore, FakeSts
 from vaultd.config import Settings, load_settings
-from vaultd.daemon import Amazon, Daemon, Surroundings, build
+from vaultd.daemon import Daemon, build
 from vaultd.engine.seams import Clock, IdentityStore
-from vaultd.files import Files, Layout
+from vaultd.files import Files
+from vaultd.layout import Layout
+from vaultd.lifecycle.keeping import Amazon
+from vaultd.lifecycle.surroundings import Surroundings
 
 SERIAL = "arn:aws:iam::123456789012:mfa/franklin"
 ROLE = "arn:aws:iam::234567890123:role/WebAdmin"

@@ -14,8 +14,9 @@ from typing import Any
 from tests.engine.rig import ENDPOINT, SERIAL, web_admin
 from tests.engine.rig import Rig as Engine
 from tests.web.rig import FRANKLIN, PATH, ROLE, Reply, StandInAudit, _grant, _grants, nobody, read_reply, until_closed
-from vaultd.engine.desk import Attendance, Question
+from vaultd.engine.desk import Attendance
 from vaultd.engine.grants import Grants
+from vaultd.engine.questions import Question
 from vaultd.errors import UnknownProfile
 from vaultd.host.peers import Peers
 from vaultd.model.plan import Overrides, Plan

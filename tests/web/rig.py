@@ -223,6 +223,8 @@ async def still_open(reader: asyncio.StreamReader, *, seconds: float) -> bool:
             await reader.read(1)
     except TimeoutError:
         return True
+    except ConnectionError:  # what was still being written met an end that was closed
+        return False
     return False
 
 

@@ -209,6 +209,21 @@ async def test_revoked_and_expired_tokens(tmp_path: Path) -> None:
         assert (await rig.get()).status == 401
 
 
+async def test_a_grant_that_ends_while_its_session_is_made(tmp_path: Path) -> None:
+    """Once `revoke` has returned, nothing goes out for that grant, not to who was waiting. Control: another's."""
+    broker = StandInBroker(later=session(), release=asyncio.Event())
+    assert broker.release is not None
+    async with running(tmp_path, broker=broker) as rig:
+        revoked, kept = rig.another_token("web-admin"), rig.another_token("web-admin")
+        asked = [asyncio.ensure_future(rig.get(Authorization=token)) for token in (revoked, kept)]
+        await broker.was_asked(2)
+        rig.grants.revoke(rig.grants.list()[1].id, reason="test")
+        broker.release.set()
+        check_error(await asked[0], 401, "InvalidToken")
+        assert (await asked[1]).status == 200
+        assert rig.audit.denials[-1][:2] == ("InvalidToken", "web-admin")
+
+
 async def test_profile_that_means_another_role(tmp_path: Path) -> None:
     """A profile that has since come to mean another role is refused, not followed (architecture.md §4)."""
     async with running(tmp_path) as rig:
@@ -340,6 +355,29 @@ async def test_nothing_of_a_malformed_request_comes_back(
         assert b"CANARY" not in reply.raw
         assert "CANARY" not in caplog.text
         assert rig.token not in caplog.text
+
+
+@pytest.mark.parametrize("name", _MALFORMED)
+async def test_nothing_comes_back_from_behind_a_request_that_waits(
+    name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The same where aiohttp's own loop has the connection, and its own answer to a parse error lies near: the one that
+    waits is served, then the constant.
+    """
+    release = asyncio.Event()
+    async with running(tmp_path, broker=StandInBroker(later=session(), release=release)) as rig:
+        reader, writer = await rig.connect()
+        with caplog.at_level(logging.DEBUG):
+            writer.write(rig.request())
+            await rig.broker.was_asked(1)
+            writer.write(rig.request().removesuffix(b"\r\n") + _MALFORMED[name] + b"\r\n")
+            release.set()
+            assert (await read_reply(reader)).status == 200
+            reply = await read_reply(reader)
+        check_error(reply, 400, "BadRequest")
+        assert b"CANARY" not in reply.raw
+        assert "CANARY" not in caplog.text
+        writer.close()
 
 
 async def test_duplicate_host_is_400(tmp_path: Path) -> None:

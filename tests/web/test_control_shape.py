@@ -118,6 +118,7 @@ async def test_the_plan_is_told_step_by_step(started: Started) -> None:
     plan = await started.ok("GET", "/v1/profiles/web-admin/plan")
 
     assert (plan["profile"], plan["identity"], plan["problems"]) == ("web-admin", "identity", [])
+    assert plan["callers"] == {"protected": False, "allow_executables": None, "relays": []}
     assert [(each["kind"], each["source"]) for each in plan["steps"]] == [
         ("mfa_session", "identity key"), ("assume_role", "mfa_session"),
     ]  # fmt: skip

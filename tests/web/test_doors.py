@@ -385,9 +385,9 @@ async def test_too_many_over_the_control_api(tmp_path: Path) -> None:
     """A clear refusal with the next step, exit 1; nothing of it remains."""
     async with House(tmp_path).run() as started:
         await started.with_session()
-        doors = started.daemon._doors
-        assert doors is not None
-        doors._most = 1
+        sides = started.daemon._sides
+        assert sides is not None
+        sides.doors._most = 1
         await started.ok("POST", "/v1/grants", LEASE)
         status, body = await started.refused("POST", "/v1/grants", LEASE)
         assert (status, body["exit"]) == (422, 1)

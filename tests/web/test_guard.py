@@ -57,6 +57,13 @@ HOSTS = {
     "\t": 400,
 }
 
+#: interface.md §4, in its own words: not those of the guard, which would not miss one that it has lost.
+FORBIDDEN = (
+    b"origin", b"referer", b"cookie", b"upgrade", b"via", b"forwarded", b"x-real-ip",
+    b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto",
+    b"sec-fetch-site", b"sec-fetch-mode", b"sec-fetch-dest", b"sec-fetch-user",
+)  # fmt: skip
+
 
 @pytest.mark.parametrize("host", HOSTS)
 async def test_host_table(host: str, tmp_path: Path) -> None:
@@ -68,7 +75,7 @@ async def test_host_table(host: str, tmp_path: Path) -> None:
         assert (reply.status == 200) == (len(rig.audit.serves) == 1)
 
 
-@pytest.mark.parametrize("name", sorted([*BROWSER_HEADERS, b"sec-fetch-site", b"x-forwarded-for"]))
+@pytest.mark.parametrize("name", sorted({*FORBIDDEN, *BROWSER_HEADERS}))
 async def test_browser_headers_over_the_socket(name: bytes, tmp_path: Path) -> None:
     """Present even empty: 403 ForbiddenOrigin, closed, audited; nothing of the header comes back."""
     async with running(tmp_path) as rig:
@@ -111,6 +118,24 @@ def test_browser_headers_property(name: str, value: str) -> None:
     assert refused(f"{name}: {value}".encode()) is FOREIGN
     assert refused() is None
     assert refused(f"x-{name}: {value}".encode()) is None
+
+
+@pytest.mark.parametrize(
+    "hosts",
+    [
+        [],
+        [b""],
+        [b"127.0.0.1:9169", b"127.0.0.1:9169"],
+        [b"127.0.0.1:9169", b"evil.example"],
+        [b"evil.example", b"localhost"],
+    ],
+)
+def test_exactly_one_host(hosts: list[bytes]) -> None:
+    """None, an empty one or two are 400 by the guard itself, whatever the parser in front of it lets through."""
+    message = parsed(b"GET /x HTTP/1.1\r\nHost: 127.0.0.1:9169\r\n\r\n")
+    assert Guard(port=9169).refusal(message) is None
+    fields = tuple((b"Host", each) for each in hosts)
+    assert Guard(port=9169).refusal(message._replace(raw_headers=fields)) is MALFORMED
 
 
 @pytest.mark.parametrize("usual", [FOREIGN, FOREIGN_AT_DOOR])
@@ -210,6 +235,8 @@ async def test_far_too_long_is_still_answered(size: int, tmp_path: Path) -> None
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
         b"CONNECT 127.0.0.1:1 HTTP/1.1\r\nHost: 127.0.0.1:1\r\n\r\n",
         b"OPTIONS * HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n",
+        b"GET http://127.0.0.1/healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n",
+        b"GET /healthz HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n",
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
         b"GET\r\n\r\n",
         b"GET  HTTP/1.1\r\n\r\n",

@@ -210,7 +210,7 @@ async def test_after_a_blank_end_the_grant_is_not_held_for_ten_seconds(rig: Hold
     await _cancelled(rig)
     await client.end()
     await rig.engine.clock.advance(REST - 1)
-    rig.engine.desk._cooldowns.clear()
+    rig.engine.desk._cooldowns._running.clear()
     await attended(rig)
     assert (await rig.get()).status == 403
     other = await rig.ask(rig.request("/v1/credentials/audit", Authorization=rig.another_token("audit")))

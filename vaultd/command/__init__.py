@@ -1,1 +1,1 @@
-"""What the commands of `vaultd` are made of (cli.py): what may be typed, what runs already, how it is printed."""
+"""Each command of `vaultd`, which cli.py calls by name, and what they share: what may be typed, what runs already."""

@@ -10,14 +10,18 @@ from __future__ import annotations
 
 import json
 import os
+from pathlib import Path
 from typing import Any
 
 from vault_client.errors import Stop
 from vault_client.link import Link
 from vaultd.command import running
-from vaultd.engine.audit_proof import Proof, examine
+from vaultd.engine.audit_proof import BEGUN_ANEW, Proof, examine
 from vaultd.engine.seams import Head
-from vaultd.files import Files, Layout
+from vaultd.errors import VaultdError
+from vaultd.files import Files
+from vaultd.layout import Layout
+from vaultd.model.text import counted
 
 #: The daemon flushes, and reads what it checks.
 _SECONDS = 60
@@ -26,11 +30,18 @@ _SECONDS = 60
 def run(*, json_wanted: bool) -> int:
     """Print the proof; 1 when anything is not as it was written."""
     head, check = _asked()
-    path, files = Layout.find(os.environ).audit_jsonl, Files()
-    proof = examine(files, path, head=head)
-    if proof.breaches:  # looked at twice: a running daemon may rotate the files under the first look
-        proof = examine(files, path, head=head)
-    found = _check(proof, head, check)
+    layout = Layout.find(os.environ)
+    try:
+        proof = _examined(layout.audit_jsonl, head)
+    except VaultdError as exc:
+        if not json_wanted:
+            raise
+        print(json.dumps({"checks": [_refused(exc)], "audit": None}))
+        return exc.exit
+    if missing := proof.missing(layout.audit_jsonl, used=layout.identities_json.exists()):
+        found = {"name": "audit", "ok": False, "message": missing, "remedy": BEGUN_ANEW}
+    else:
+        found = _check(proof, head, check)
     if json_wanted:
         print(json.dumps({"checks": [found], "audit": _wire(proof, head)}))
     else:
@@ -38,8 +49,23 @@ def run(*, json_wanted: bool) -> int:
     return 0 if found["ok"] else 1
 
 
+def _examined(path: Path, head: Head | None) -> Proof:
+    """Raises FileRefused and Misconfigured of Files.read."""
+    proof = examine(Files(), path, head=head)
+    # looked at twice: a running daemon may rotate the files under the first look
+    return examine(Files(), path, head=head) if proof.breaches else proof
+
+
+def _refused(exc: VaultdError) -> dict[str, Any]:
+    """The file itself is not ours to read."""
+    message, _, remedy = exc.message.rpartition(": ")
+    return {"name": "audit", "ok": False, "message": message, "remedy": remedy.removesuffix(".")}
+
+
 def _asked() -> tuple[Head | None, dict[str, Any] | None]:
     """Where the files must end, and what the daemon found when it opened them; None of both without a daemon."""
+    if running.answer() is None:  # asked first: one that hangs would hold this up for a minute, a unit be started
+        return None, None
     link = Link(running.places())
     try:
         head = link.call("GET", "/v1/audit?n=0", seconds=_SECONDS)["head"]
@@ -58,9 +84,15 @@ def _check(proof: Proof, head: Head | None, check: dict[str, Any] | None) -> dic
         more = f", and {len(proof.breaches) - 1} more" if len(proof.breaches) > 1 else ""
         remedy = "keep a copy of the files, then see what is left with `vault-client log`"
         return {"name": "audit", "ok": False, "message": f"{_told(proof.breaches[0].message)}{more}", "remedy": remedy}
-    end = "" if head is not None else "; where it should end is known once vaultd runs: type `vaultd start`"
-    lines = f"{proof.lines} lines in {len(proof.files)} files, {proof.first} to {proof.last}"
+    lines = f"{counted(proof.lines, 'line')} in {counted(len(proof.files), 'file')}, {proof.first} to {proof.last}"
+    end = "" if head is not None else f"; where it should end {_unknown()}"
     return {"name": "audit", "ok": True, "message": f"the chain is whole: {lines}{end}", "remedy": ""}
+
+
+def _unknown() -> str:
+    """Why nobody says where the log ends, and what to type."""
+    silent = running.silent()
+    return f"is not known: {silent}" if silent else "is known once vaultd runs: type `vaultd start`"
 
 
 def _told(sentence: str) -> str:

@@ -4,36 +4,26 @@ Rules
 - The daemon that runs is the service manager's, so its sockets stay open through a restart and close with a stop.
 - What a unit cannot take for one start (--port, --config) is refused with the install that gives it for good; --debug
   and --accept-rollback count for one start.
-- Where no service manager runs for this user, the units are passed over, and that is said.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
 from vault_client.link import Link
-from vaultd.command import own_unit, running
+from vaultd.command import running
 from vaultd.command.own_unit import OwnUnit
 from vaultd.errors import Misconfigured, VaultdError
-from vaultd.files import Files, Layout
+from vaultd.files import Files
+from vaultd.host.clock import SystemClock
+from vaultd.host.supervisors import SECONDS
+from vaultd.layout import Layout
 from vaultd.lifecycle.surroundings import read_settings
 
 _ONCE = ("debug", "accept-rollback")
-
-
-def usable() -> OwnUnit | None:
-    """The units of this home, where somebody runs them."""
-    unit = own_unit.find()
-    if unit is None:
-        return None
-    if unit.supervisor.answers():
-        return unit
-    print(f"{unit.supervisor.name} does not run for you here, so {unit.name} is passed over", file=sys.stderr)
-    return None
 
 
 def start(unit: OwnUnit, options: argparse.Namespace) -> dict[str, Any]:
@@ -67,8 +57,10 @@ def once(unit: OwnUnit, options: argparse.Namespace) -> list[str]:
 
 
 def given_once(text: str) -> set[str]:
-    """The options of VAULTD_ONCE; an unknown one is none."""
-    return set(text.split(",")) & set(_ONCE)
+    """The options of VAULTD_ONCE; an unknown one is none, nor is one whose time is over."""
+    options, _, until = text.partition("@")
+    fresh = until.isascii() and until.isdecimal() and 0 <= int(until) - SystemClock().boottime() <= SECONDS + 1
+    return set(options.split(",")) & set(_ONCE) if fresh else set()
 
 
 def introduction() -> dict[str, Any]:

@@ -20,9 +20,10 @@ from vaultd import ownership
 from vaultd.command import own_unit, running
 from vaultd.command.service import Machine
 from vaultd.errors import FileRefused, Misconfigured, Unwritable
-from vaultd.files import Files, Layout, check_runtime_dir, check_socket_path
+from vaultd.files import Files
 from vaultd.host import units
 from vaultd.host.supervisors import DAEMON, Run, Supervisor
+from vaultd.layout import Layout, check_runtime_dir, check_socket_path
 from vaultd.lifecycle.passphrase import PassphraseFile
 from vaultd.lifecycle.surroundings import read_settings
 
@@ -93,7 +94,7 @@ def _suitable(wanted: Wanted, layout: Layout) -> None:
     elsewhere = own_unit.bound(machine.environ, platform=machine.platform)
     if elsewhere is not None and elsewhere[1] != str(layout.control_sock):
         raise Unwritable(
-            f"The units in {wanted.folder} are for another home of vaultd, with {elsewhere[1]}, and a user has them "
+            f"the units in {wanted.folder} are for another home of vaultd, with {elsewhere[1]}, and a user has them "
             "once: type `vaultd service uninstall`, then the same again"
         )
     if machine.platform != "darwin" and not machine.environ.get("XDG_RUNTIME_DIR"):
@@ -122,9 +123,7 @@ def _systemd(wanted: Wanted, layout: Layout, port: int, more: list[str]) -> Iter
         "PORT": str(port),
         "CONTROL": units.path(str(layout.control_sock)),
         "ENVIRONMENT": units.environment(_environment(machine)),
-        "CREDENTIAL": f"LoadCredential=vaultd-passphrase:{units.path(os.path.abspath(passphrase))}"  # noqa: PTH100
-        if passphrase
-        else "",
+        "CREDENTIAL": _CREDENTIAL + units.path(os.path.abspath(passphrase)) if passphrase else "",  # noqa: PTH100
         "VAULTD": units.program(command),
         "RUNTIME": _RUNTIME if layout.run == Path(machine.environ.get("XDG_RUNTIME_DIR", ""), "vaultd") else "",
         "WRITABLE": " ".join(units.word(str(each)) for each in layout.directories),
@@ -136,6 +135,8 @@ def _systemd(wanted: Wanted, layout: Layout, port: int, more: list[str]) -> Iter
         yield name, units.filled(units.template("systemd", source), words)
 
 
+#: An empty line where the file is not there: the daemon then starts locked and says so, where systemd would refuse.
+_CREDENTIAL = "SetCredential=vaultd-passphrase:\\n\nLoadCredential=vaultd-passphrase:"
 #: Tokens in it outlive the daemon (architecture.md §7).
 _RUNTIME = "RuntimeDirectory=vaultd\nRuntimeDirectoryMode=0700\nRuntimeDirectoryPreserve=yes"
 
@@ -182,7 +183,7 @@ def _left_out(environ: Mapping[str, str]) -> list[str]:
 
 def _has_password(text: str) -> bool:
     try:
-        return "://" in text and urlsplit(text).password is not None
+        return "://" in text and urlsplit(text).username is not None  # a token may stand alone there
     except ValueError:
         return True  # nobody can say
 
@@ -217,13 +218,33 @@ def _write(wanted: Wanted, files: Files, made: Mapping[str, str], before: Mappin
     changed = {name: text for name, text in made.items() if before.get(name) != text}
     for name, text in changed.items():
         path = wanted.folder / name
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        ownership.check_ancestors(path)
+        _make_folder(path)
         files.replace(path, text.encode())
     for name in before.keys() - made.keys():
         files.remove(wanted.folder / name)
         print(f"removed {wanted.folder / name}, which nobody asked for this time")
     return bool(changed) or bool(before.keys() - made.keys())
+
+
+def _make_folder(path: Path) -> None:
+    """What is missing above `path`, 0700 whatever the umask; nothing below what others may change."""
+    ownership.check_ancestors(path)
+    for each in [parent for parent in reversed(path.parents) if not parent.exists()]:
+        try:
+            each.mkdir(mode=0o700)
+        except OSError as exc:
+            raise _unmade(path.parent, each, exc) from exc
+
+
+def _unmade(folder: Path, missing: Path, exc: OSError) -> Unwritable:
+    """`missing` is the first of `folder` that is not there."""
+    if missing.is_symlink():
+        mend = f"run `ls -l {ownership.quoted(missing)}`, make what that link names, then type the same again"
+        return Unwritable(f"{folder} cannot be made ({missing} is a link to nothing): {mend}")
+    if isinstance(exc, PermissionError):
+        mend = f"type `chmod u+rwx {ownership.quoted(missing.parent)}`, then the same again"
+        return Unwritable(f"{folder} cannot be made ({ownership.reason_of(exc)}): {mend}")
+    return ownership.unwritable(exc, missing)
 
 
 def _take(wanted: Wanted, found: Mapping[str, object] | None, *, changed: bool) -> None:
@@ -234,7 +255,7 @@ def _take(wanted: Wanted, found: Mapping[str, object] | None, *, changed: bool) 
         print("  vaultd restart" if wanted.machine.platform == "darwin" else _BY_HAND)
         return
     if found is not None and supervisor.pid() != found["pid"]:  # its sockets are not the service manager's yet
-        supervisor.reload()
+        supervisor.enable(now=False)
         print(f"vaultd (pid {found['pid']}) still runs without its units: type `vaultd restart`")
         return
     supervisor.enable()
@@ -267,7 +288,8 @@ def uninstall(wanted: Wanted) -> int:
         print(f"removed {wanted.folder / name}")
     if answers:
         supervisor.reload()
-    print("its sockets are closed: type `vaultd start` to run vaultd without units")
+    done = "its sockets are closed" if answers else f"{supervisor.name} does not run for you here, so none was stopped"
+    print(f"{done}: type `vaultd start` to run vaultd without units")
     return 0
 
 
@@ -288,6 +310,10 @@ def status(wanted: Wanted) -> int:
         print(f"{supervisor.name} does not run for you here: type `vaultd start` to run vaultd without units")
         return 0
     listens, pid = supervisor.listens(), supervisor.pid()
+    found = None if listens else running.answer()  # one that was there before its units
+    if found is not None:
+        print(f"vaultd: runs without its units (pid {found['pid']})\nnext: vaultd restart")
+        return 0
     print(f"127.0.0.1:{unit.port} and {unit.control}: {'held by ' + supervisor.name if listens else 'not open'}")
     print(f"vaultd: {'stopped' if pid is None else f'runs by its units (pid {pid})'}")
     if not listens:
@@ -298,10 +324,23 @@ def status(wanted: Wanted) -> int:
 _STATES = {True: "as it was installed", False: "changed since it was installed", None: "not written by vaultd"}
 
 
+def _check_home(machine: Machine) -> None:
+    """Where the service manager looks for units depends on it; VAULTD_HOME does not change that."""
+    home, config = machine.environ.get("HOME"), machine.environ.get("XDG_CONFIG_HOME", "")
+    if home is None or home.startswith("/") or (machine.platform != "darwin" and config.startswith("/")):
+        return
+    meant = ownership.quoted(Path(machine.home or "/home/NAME"))
+    raise Misconfigured(
+        f"HOME is no full path ({home!r}), and units are looked for below it: type `export HOME={meant}`, then the "
+        "same again"
+    )
+
+
 def run(action: str | None, wanted: Wanted) -> int:
     """The exit status. Raises VaultdError."""
     actions = {"install": install, "uninstall": uninstall, "status": status}
     if action is None:
         print("vaultd: say what to do: type `vaultd service install`", file=sys.stderr)
         return 2
+    _check_home(wanted.machine)
     return actions[action](wanted)

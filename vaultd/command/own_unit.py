@@ -81,6 +81,15 @@ def find(
     return OwnUnit(file.name, *found, supervisor(environ, platform=platform, run=run))
 
 
+def usable() -> OwnUnit | None:
+    """The units of this home, where somebody runs them; else they are passed over, and that is said."""
+    unit = find()
+    if unit is None or unit.supervisor.answers():
+        return unit
+    print(f"{unit.supervisor.name} does not run for you here, so {unit.name} is passed over", file=sys.stderr)
+    return None
+
+
 def supervisor(environ: Mapping[str, str], *, platform: str = sys.platform, run: Run | None = None) -> Supervisor:
     """The user's; whether it runs, it has to be asked."""
     from vaultd.host import supervisors

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 import os
 import select
 import time
@@ -20,6 +19,9 @@ from vault_client.link import Link
 from vault_client.places import Places
 from vaultd.command import own_unit
 from vaultd.command.own_unit import OwnUnit
+
+#: How long a command waits for the first answer of a daemon that holds the lock.
+ANSWER_SECONDS = 3.0
 
 
 def places() -> Places:
@@ -46,6 +48,11 @@ def asleep() -> OwnUnit | None:
     return unit if unit is not None and unit.asleep() else None
 
 
+def heard(seconds: float = ANSWER_SECONDS) -> dict[str, Any] | None:
+    """The same, waited for where a daemon holds the lock: it may be just starting."""
+    return answer() or (first_answer(seconds) if held() else None)
+
+
 def first_answer(seconds: float) -> dict[str, Any] | None:
     """What the daemon that holds the lock says, once it serves."""
     end = time.monotonic() + seconds
@@ -66,13 +73,16 @@ def held() -> bool:
     return False
 
 
-def kill() -> str:
-    """What ends a daemon that does not answer."""
-    try:
-        found = json.loads(Path(places().socket).with_name("endpoint.json").read_bytes())
-        return f"`kill -9 {int(found['pid'])}`"
-    except (OSError, ValueError, KeyError, TypeError):
-        return "end that process"
+def silent(remedy: str = "type `vaultd stop`") -> str:
+    """Of the daemon that holds the lock and was not heard, and what to type; `{pid}` is its own. Empty: none."""
+    if not held():
+        return ""
+    from vaultd.lifecycle.holding import holder_of
+
+    holder = holder_of(Path(places().state))
+    if holder is None:  # what says its pid was removed
+        return f"vaultd runs but does not answer: end the process that `fuser {places().run}/vaultd.lock` names"
+    return holder.silent(remedy.format(pid=holder.pid))
 
 
 @contextlib.contextmanager

@@ -21,10 +21,11 @@ from pathlib import Path
 
 from vaultd.catalog import CatalogWatch
 from vaultd.errors import Misconfigured, Unwritable
-from vaultd.files import Files, Layout
+from vaultd.files import Files
 from vaultd.host import units
 from vaultd.host.clock import SystemClock
 from vaultd.host.link_local import ECS, IMDS, PLACES, LinkLocal, cloud
+from vaultd.layout import Layout
 from vaultd.lifecycle.surroundings import read_settings
 
 USAGE = 2
@@ -57,12 +58,17 @@ class Machine:
         return name if _USER_NAME.fullmatch(name) else str(self.uid)
 
     @property
+    def home(self) -> str:
+        """Of the user, whatever the environment says; empty where nobody knows."""
+        return _home(self.uid)
+
+    @property
     def finding(self) -> dict[str, str]:
         """The variables by which the unit finds the same directories as we do."""
         values = {name: self.environ[name] for name in _FINDING if self.environ.get(name, "").startswith("/")}
         if "VAULTD_HOME" in values:
             return {"VAULTD_HOME": values["VAULTD_HOME"]}
-        if self.environ.get("HOME", "") not in {"", _home(self.uid)}:
+        if self.environ.get("HOME", "") not in {"", self.home}:
             values["HOME"] = self.environ["HOME"]
         return values
 
@@ -93,7 +99,8 @@ def run(action: str | None, profile: str, *, ecs: bool, machine: Machine | None 
 def install(profile: str, *, ecs: bool, machine: Machine) -> int:
     """Show the units, keep them below the state directory, print what installs them."""
     if not profile:
-        print("vaultd: --link-local needs the PROFILE that 169.254.169.254 is to serve", file=sys.stderr)
+        said = "--link-local needs the PROFILE that 169.254.169.254 is to serve"
+        print(f"vaultd: {said}: type `vaultd service install --link-local PROFILE`", file=sys.stderr)
         return USAGE
     files, layout = Files(), Layout.find(machine.environ)
     _suitable(machine)

@@ -18,8 +18,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TextIO
 
+from vault_client.errors import Stop
+
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
+
+#: Exit status after Ctrl-C, as shells count SIGINT.
+INTERRUPTED = 130
 
 
 class _Lossy(io.FileIO):
@@ -68,6 +73,12 @@ def failure(stream: TextIO) -> OSError | None:
     """Why something written to `stream` was lost; None while nothing was."""
     raw = getattr(getattr(stream, "buffer", None), "raw", None)
     return raw.failure if isinstance(raw, _Lossy) else None
+
+
+def interrupted(message: str) -> Stop:
+    """Ctrl-C, and what goes on all the same."""
+    print(file=sys.stderr)  # the line on which the terminal shows ^C
+    return Stop(message, INTERRUPTED)
 
 
 def _stream(number: int, like: TextIO | None) -> io.TextIOWrapper:

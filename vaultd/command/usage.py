@@ -57,6 +57,21 @@ def _service_options(commands: Commands) -> None:
     service.add_argument("--ecs", action="store_true", help="with --link-local: 169.254.170.2, too")
 
 
+def out_of_place(options: argparse.Namespace) -> str:
+    """The option of `service` that would be ignored, and what to type; empty: none."""
+    linked, installs = options.link_local is not None, options.action in {None, "install"}
+    own, theirs = "an install", "an install with --link-local"
+    wanted = (
+        ("--strict", options.strict, installs and not linked, own, "--strict"),
+        ("--config", options.config, installs and not linked, own, "--config FILE"),
+        ("--ecs", options.ecs, installs and linked, theirs, "--link-local PROFILE --ecs"),
+    )
+    for name, given, counts, where, typed in wanted:
+        if given and not counts:
+            return f"{name} counts for {where} only: leave it out, or type `vaultd service install {typed}`"
+    return ""
+
+
 def _link_local_options(commands: Commands) -> None:
     said = "hand a service manager's socket over to vaultd (the units run this)"
     command = commands.add_parser("link-local", help=said, description=said.capitalize() + ".")

@@ -14,8 +14,9 @@ from functools import partial
 
 from vaultd.engine.cells import Cells
 from vaultd.engine.chains import Chains
-from vaultd.engine.desk import Desk, Question, Verdict
+from vaultd.engine.desk import Desk
 from vaultd.engine.flights import Flight
+from vaultd.engine.questions import Question, Verdict
 from vaultd.engine.renewals import Recorder, Renewals, again
 from vaultd.engine.seams import Clock
 from vaultd.engine.wishes import Waiting, Wish

@@ -3,37 +3,47 @@
 Rules
 - Once for each connection and grant, after the token was good and before the session is looked at: who has no token
   costs no look-up. A connection that was cleared costs one comparison.
-- By default a relay is refused, everything else of this user is served: also one that cannot be told (not dumpable, or
-  not found within 50 ms), unless a process that may be it has a relay's name. With `allow_executables` or `protected`
-  who cannot be told is refused.
+- By default a relay is refused, everything else of this user is served: also one that cannot be told (not dumpable),
+  unless a process that may be it has a relay's name. With `allow_executables` or `protected` who cannot be told is
+  refused.
+- A look-up that is late (whoever stands behind a relay can keep the machine busy) is 503 for this request and goes on
+  for the next. One that hangs, or fails, finds nobody: it must not be the end of everybody's work.
 - `protected`: each new program is confirmed by a person once, by an explicit yes; a no counts for the cool-down.
-- Scans run in a thread, one at a time for all who wait.
+- Scans run in a thread, one at a time for all who wait, and besides at most MOST_LEFT that hang.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Mapping
-from typing import Final, Protocol
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from functools import partial
+from typing import Final, Protocol, TypeVar
 
 from vaultd.engine.desk import Desk
 from vaultd.engine.flights import within
 from vaultd.engine.renewals import Recorder
 from vaultd.engine.seams import Clock
 from vaultd.engine.sightings import Seat, Sighting
-from vaultd.errors import ConsentRequired, ForbiddenPeer, TooManyAttempts
+from vaultd.errors import ConsentRequired, ForbiddenPeer, Locked, StsUnavailable, TooManyAttempts
 from vaultd.model.peer import Peer
 from vaultd.model.plan import Plan
 from vaultd.model.programs import Found, Policy, Program, table_of
 from vaultd.model.text import shown, typed
 
-#: A request waits so long for the look-up (2 ms as a rule).
-LONGEST: Final = 0.05
+#: `admit` waits so long for a look-up (2 ms as a rule, 120 ms at most on two cores with eight times the work that they
+#: can do), and at most as long again for one that was under way.
+LONGEST: Final = 0.15
+#: A look-up takes no longer, on whatever machine: it hangs, as on a network file system that is away.
+HANGS: Final = 3.0
+#: Threads that hang so; with as many of them nobody is looked for.
+MOST_LEFT: Final = 2
 _OPEN: Final = Policy()
 _NOBODY: Final = Found()
 
 log = logging.getLogger(__name__)
+
+Told = TypeVar("Told")
 
 
 class Programs(Protocol):
@@ -76,6 +86,7 @@ class Attestation:
         self._met = met
         self._wanted: dict[int, asyncio.Future[Found | None]] = {}
         self._scan: asyncio.Task[None] | None = None
+        self._left: set[asyncio.Future[Mapping[int, Found]]] = set()
 
     # ---- a connection ----
 
@@ -113,21 +124,21 @@ class Attestation:
         return not policy.protected or self._desk.consents.hold((profile, badge.program.key))
 
     async def admit(self, grant_id: str, plan: Plan, sighting: Sighting) -> None:
-        """The same with a look-up of at most 50 ms, and with a question where a person has to confirm.
+        """The same with a look-up, and with a question where a person has to confirm.
 
-        Raises ForbiddenPeer, and ConsentRequired with the question.
+        Raises ForbiddenPeer, ConsentRequired with the question, and StsUnavailable for a look-up that is late.
         """
         badge = sighting.badge
         if badge.cleared == grant_id or self.clears(grant_id, plan.profile, sighting):
             return
-        policy = self._policies.get(plan.profile, _OPEN)
+        policy, locks = self._policies.get(plan.profile, _OPEN), self._desk.locks
         found = await self._find(sighting)
-        if found is not None and found.program is not None:
+        if found is None:
+            raise _late(plan.profile)
+        if found.program is not None:
             badge.program = found.program  # for the audit line, also of a denial
             self._seated(sighting)
-        await self._judge(policy, plan, found or _NOBODY, stays=True)
-        if found is None:  # not found in time: this request is served, and the next one looks again
-            return
+        await self._judge(policy, plan, found, stays=True, locks=locks)
         if policy.strict:
             badge.passed = grant_id
         else:
@@ -142,35 +153,45 @@ class Attestation:
 
     async def admit_caller(self, plan: Plan, peer: Peer) -> None:
         """For keys that go out over the control socket: the same rules for the process at its other end."""
-        policy = self._policies.get(plan.profile, _OPEN)
-        await self._judge(policy, plan, await self._programs.behind(peer), stays=False)
+        policy, locks = self._policies.get(plan.profile, _OPEN), self._desk.locks
+        await self._judge(policy, plan, await self._programs.behind(peer), stays=False, locks=locks)
 
     # ---- the policies ----
 
-    async def _judge(self, policy: Policy, plan: Plan, found: Found, *, stays: bool) -> None:
+    async def _judge(self, policy: Policy, plan: Plan, found: Found, *, stays: bool, locks: int) -> None:
         self._refuse_relay(policy, plan.profile, found)
         if not policy.strict:
             return
         if found.program is None:
             raise _untold(plan.profile)
-        if policy.allow is not None and not await self._programs.listed(found.program, policy.allow):
-            raise _unlisted(plan.profile, found.program)
+        if policy.allow is not None:
+            listed = await self._promptly(self._programs.listed(found.program, policy.allow))
+            if listed is None:
+                raise _late(plan.profile)
+            if not listed:
+                raise _unlisted(plan.profile, found.program)
         if policy.protected and not self._desk.consents.hold((plan.profile, found.program.key)):
-            await self._ask(plan, found.program, stays=stays)
+            await self._ask(plan, found.program, stays=stays, locks=locks)
 
     def _refuse_relay(self, policy: Policy, profile: str, found: Found) -> None:
         family = policy.refused_relay(found)
         if family is not None:
             raise _relayed(profile, family, sure=found.program is not None)
 
-    async def _ask(self, plan: Plan, program: Program, *, stays: bool) -> None:
-        """Raises ConsentRequired with the open question, or ForbiddenPeer after a no."""
-        requester = await self._programs.describe_peer(program.peer)
+    async def _ask(self, plan: Plan, program: Program, *, stays: bool, locks: int) -> None:
+        """Raises ConsentRequired with the open question, or ForbiddenPeer after a no. `locks`: of the desk, before
+        anything was waited for.
+        """
+        told = await self._promptly(self._programs.describe_peer(program.peer))
+        requester = told or f"{program.path} (pid {program.peer.pid})"
+        if self._desk.locks != locks:  # else a question would be open, and a yes be given, while nothing is served
+            raise Locked("vaultd was locked meanwhile: type `vault-client unlock`.")
         subject = (plan.profile, program.key)
         opened = self._desk.asked(subject) is None
         try:
+            note = partial(self._note, program.peer)
             question = self._desk.ask_consent(
-                subject=subject, identity=plan.identity, requester=requester, on_end=self._note, stays=stays
+                subject=subject, identity=plan.identity, requester=requester, on_end=note, stays=stays
             )
         except TooManyAttempts as exc:
             raise ForbiddenPeer(exc.message) from exc
@@ -186,17 +207,24 @@ class Attestation:
             opened=opened,
         )
 
-    def _note(self, profile: str, identity: str, decision: str, by: str) -> None:
+    def _note(self, peer: Peer, profile: str, identity: str, decision: str, by: str) -> None:
+        """`peer`: whom the question was opened for."""
         self._audit.record(
-            "consent.answer", sync=True, profile=profile, identity=identity, decision=decision, reason=by
+            "consent.answer", sync=True, profile=profile, identity=identity, peer=peer, decision=decision, reason=by
         )
 
     # ---- look-ups ----
 
+    async def _promptly(self, asked: Awaitable[Told]) -> Told | None:
+        """What a thread is asked about files that may be on a disk that is away; None: it does not say in time."""
+        task = asyncio.ensure_future(asked)
+        await within(self._clock, {task}, LONGEST)
+        return task.result() if task.done() else None
+
     async def _find(self, sighting: Sighting) -> Found | None:
-        """None: not in time, or there is no socket to look for."""
+        """None: not in time."""
         if sighting.inode is None:
-            return None
+            return _NOBODY
         future = self._wanted.get(sighting.inode)
         if future is None:
             future = self._wanted[sighting.inode] = asyncio.get_running_loop().create_future()
@@ -206,15 +234,37 @@ class Attestation:
         return future.result()
 
     async def _look(self) -> None:
-        """Scan for all who wait, until nobody does. Nobody waits longer than LONGEST for one scan."""
+        """Scan for all who wait, until nobody does."""
         try:
             while batch := tuple(self._wanted):
+                if len(self._left) >= MOST_LEFT:
+                    log.error("skip look-up because=others-hang", extra={"rarely": True})
+                    self._tell(batch, {})
+                    continue
                 scan = asyncio.ensure_future(self._programs.look(batch))
-                while not await within(self._clock, {scan}, LONGEST):
-                    self._tell(tuple(self._wanted), None)
-                self._tell(batch, _result_of(scan))
+                if await self._in_time(scan, batch):
+                    self._tell(batch, _result_of(scan))
+                else:
+                    self._leave(scan)
+                    self._tell(batch, {})
         finally:
             self._scan = None
+
+    async def _in_time(self, scan: asyncio.Future[Mapping[int, Found]], waiting: Collection[int]) -> bool:
+        """One timer for all: who came since it rang hears at the next. False: it hangs."""
+        began = self._clock.boottime()
+        while not await within(self._clock, {scan}, LONGEST):
+            if self._clock.boottime() - began >= HANGS:
+                return False
+            self._tell(waiting, None)
+            waiting = tuple(self._wanted)
+        return True
+
+    def _leave(self, scan: asyncio.Future[Mapping[int, Found]]) -> None:
+        log.error("leave look-up because=it-hangs", extra={"rarely": True})
+        self._left.add(scan)
+        scan.add_done_callback(self._left.discard)
+        scan.add_done_callback(_result_of)
 
     def _tell(self, inodes: Collection[int], found: Mapping[int, Found] | None) -> None:
         for inode in inodes:
@@ -227,7 +277,7 @@ def _result_of(scan: asyncio.Future[Mapping[int, Found]]) -> Mapping[int, Found]
     """Whoever cannot be told for an error of ours is treated as such."""
     if (exc := scan.exception()) is None:
         return scan.result()
-    log.error("fail look-up error=%s", type(exc).__name__, exc_info=exc)
+    log.error("fail look-up error=%s", type(exc).__name__, exc_info=exc, extra={"rarely": True})
     return {}
 
 
@@ -245,6 +295,14 @@ def _unlisted(profile: str, program: Program) -> ForbiddenPeer:
     return ForbiddenPeer(
         f"Profile {shown(profile)} is not given to {program.path}: to allow it add that path to allow_executables "
         f"under {table_of(profile)} in config.toml, then type `vaultd restart`."
+    )
+
+
+def _late(profile: str) -> StsUnavailable:
+    return StsUnavailable(
+        f"Profile {shown(profile)} waits until it is known which program asks, for which this machine was too busy: "
+        "run the same again.",
+        under_way=True,
     )
 
 

@@ -67,12 +67,14 @@ def digest_of(line: bytes) -> str:
 
 
 def parsed(line: bytes) -> dict[str, Any] | None:
-    """The line as an object with a number; None when it is damaged."""
+    """The line as an object with a number and an event's name; None when it is damaged."""
     try:
         found = json.loads(line)
     except (ValueError, RecursionError):
         return None
-    seq = found.get("seq") if isinstance(found, dict) else None
+    if not isinstance(found, dict) or not isinstance(found.get("event"), str):
+        return None
+    seq = found.get("seq")
     return found if type(seq) is int and abs(seq) <= _HIGHEST else None
 
 

@@ -23,6 +23,9 @@ from vaultd.files import Files
 #: More than this many are not told: who has rewritten a file has broken each of its lines.
 MOST = 20
 
+#: What to do where there is no log at all.
+BEGUN_ANEW = "restore it from a copy, or have another begun with `vaultd start`"
+
 Break = Literal["edited", "deleted", "reordered", "repeated", "damaged", "torn", "truncated"]
 
 
@@ -64,6 +67,12 @@ class Proof:
     first: int
     last: int
     breaches: tuple[Breach, ...]
+
+    def missing(self, path: Path, *, used: bool) -> str:
+        """That a home which was `used` has no line of a log: with a key it has had one since its first start."""
+        if self.lines or self.breaches or not used:
+            return ""
+        return f"the audit log {path} is empty" if self.files else f"there is no audit log at {path}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,10 +18,11 @@ from datetime import timedelta
 from vaultd.engine.asking import Asking
 from vaultd.engine.cells import Cells, device_key
 from vaultd.engine.chains import Chain, Chains
-from vaultd.engine.desk import Desk, Question
+from vaultd.engine.desk import Desk
 from vaultd.engine.flights import Flight, Flights, within
 from vaultd.engine.notes import Notes
 from vaultd.engine.proving import Proving
+from vaultd.engine.questions import Question
 from vaultd.engine.renewals import DEADLINE_SECONDS, Recorder, Renewals, again, outcome_error
 from vaultd.engine.seams import Clock, Custody, Keeper, Note, Opened
 from vaultd.engine.states import ProfileState, States

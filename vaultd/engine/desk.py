@@ -5,8 +5,8 @@ Rules
   code, so that two uses of one device wait for each other: a code is good once (aws-facts §1.2).
 - Askers are terminals and dialogs, counted by `attend`. The last to leave closes a question that askers opened,
   without a cool-down. A question that an SDK request or the refresher opened (`stays`) lives to its time-out.
-- First answer wins. Three refused codes, or an explicit cancel, start a cool-down; a code given unasked
-  (`--token-code`) ends one that is 30 s old (interface.md §3). How many codes may go out is the keeper's to say.
+- First answer wins. Three refused codes, or an explicit cancel, start a cool-down. How many codes may go out is the
+  keeper's to say.
 - A question of kind `consent` asks whether a program may use a protected profile, one for each program and profile.
   Only an explicit yes counts; a no is a cancel, with its cool-down. At most MOST_CONSENTS are open.
 - Codes are checked for their shape here, passed down, and not kept. Deadlines are by boottime (architecture.md §8.9).
@@ -17,111 +17,26 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
-from typing import Any, Literal
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+from typing import Literal
 
 from vaultd.engine.consents import Consents, Subject
+from vaultd.engine.cooldowns import Cooldowns, whole_seconds
 from vaultd.engine.flights import within
+from vaultd.engine.questions import Ending, Key, OnCode, OnConsent, Open, Question, Verdict
 from vaultd.engine.seams import Clock
 from vaultd.errors import BadRequest, CodeRefused, InvalidCode, TooManyAttempts, UnknownPrompt, VaultdError
-from vaultd.model.dialects import stamp
 from vaultd.model.secret import Secret
-from vaultd.model.text import shown, typed
+from vaultd.model.text import shown
 
 #: Refused codes per question (aws-facts §1.3.7).
 ATTEMPTS = 3
-#: A cool-down of this age ends when a code is given unasked (interface.md §3).
-THAW_SECONDS = 30.0
 #: A program may be copied to any number of names, and a person answers one question at a time.
 MOST_CONSENTS = 16
 
-Ending = Literal["answered", "cancelled", "expired"]
-
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """A question as a terminal sees it. `note` says why it is asked once more."""
-
-    id: str
-    kind: Literal["code", "consent"]
-    identity: str
-    mfa_serial: str
-    profile: str
-    requester: str
-    attempts_left: int
-    expires_at: datetime
-    note: str = ""
-
-    def wire(self) -> dict[str, Any]:
-        """interface.md §6, every string fit for a terminal."""
-        return {
-            "id": self.id,
-            "kind": self.kind,
-            "identity": shown(self.identity),
-            "mfa_serial": shown(self.mfa_serial),
-            "profile": shown(self.profile),
-            "requester": shown(self.requester),
-            "attempts_left": self.attempts_left,
-            "expires_at": stamp(self.expires_at),
-            "note": shown(self.note),
-        }
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """What became of a code. No error: taken. `again`: the question stays open; `counted`: one attempt less.
-
-    `mfa_serial`: the question has moved to another device of the same identity (aws-facts §1.5 row 3).
-    """
-
-    error: VaultdError | None = None
-    again: bool = False
-    counted: bool = False
-    mfa_serial: str | None = None
-
-
-#: Takes (question, code, who answered); the broker's side of a question. It never raises.
-OnCode = Callable[[Question, Secret, str], Awaitable[Verdict]]
-#: Hears of a consent's end: profile, identity, `allow` or `deny`, who answered.
-OnConsent = Callable[[str, str, str, str], None]
-Device = tuple[str, str]
-#: What there is one question for: a device, or a program at a profile.
-Key = Device | Subject
-
-
-@dataclass(slots=True, eq=False)
-class _Open:
-    question: Question
-    purpose: str
-    on_code: OnCode | None
-    stays: bool
-    deadline: float
-    ended: asyncio.Future[Ending]
-    askers: int = 0
-    attended: bool = False
-    landing: asyncio.Task[VaultdError | None] | None = None
-    subject: Subject | None = None
-    on_consent: OnConsent | None = None
-
-    @property
-    def abandoned(self) -> bool:
-        """Opened by askers, and all of them have left."""
-        return self.attended and self.askers == 0 and not self.stays
-
-    @property
-    def device(self) -> Key:
-        return self.subject or (self.question.identity, self.question.mfa_serial)
-
-
-@dataclass(frozen=True, slots=True)
-class _Cooldown:
-    since: float
-    until: float
-    why: str
 
 
 class Attendance:
@@ -144,12 +59,14 @@ class Desk:
         self._clock = clock
         self._timeout = timeout
         self._cooldown = cancel_cooldown.total_seconds()
-        self._open: dict[Key, _Open] = {}
-        self._cooldowns: dict[Key, _Cooldown] = {}
+        self._open: dict[Key, Open] = {}
+        self._cooldowns = Cooldowns(clock)
         self.consents = Consents(clock)
         self._landings: set[asyncio.Task[VaultdError | None]] = set()
         #: Why every question was ended at once; None once another is asked.
         self.shut: Literal["locked", "stopped"] | None = None
+        #: How often every question was ended: who began to ask before that is not to go on.
+        self.locks = 0
 
     # ---- opening and finding ----
 
@@ -170,7 +87,7 @@ class Desk:
         found = self._open.get(device)
         if found is not None:
             return found.question
-        self._refuse_cooling(device)
+        self._cooldowns.check(device)
         self.shut = None
         question = Question(
             id=secrets.token_hex(8),
@@ -182,7 +99,7 @@ class Desk:
             attempts_left=ATTEMPTS,
             expires_at=self._clock.now() + self._timeout,
         )
-        self._open[device] = _Open(
+        self._open[device] = Open(
             question=question,
             purpose=purpose,
             on_code=on_code,
@@ -202,11 +119,11 @@ class Desk:
         found = self._open.get(subject)
         if found is not None:
             return found.question
-        self._refuse_cooling(subject)
+        self._cooldowns.check(subject)
         if sum(each.subject is not None for each in self._open.values()) >= MOST_CONSENTS:
             raise TooManyAttempts(
                 f"{MOST_CONSENTS} programs wait for a person to allow them: type `vault-client mfa` for each of them.",
-                retry_after_seconds=_seconds(self._timeout.total_seconds()),
+                retry_after_seconds=whole_seconds(self._timeout.total_seconds()),
             )
         self.shut = None
         question = Question(
@@ -219,7 +136,7 @@ class Desk:
             attempts_left=1,
             expires_at=self._clock.now() + self._timeout,
         )
-        self._open[subject] = _Open(
+        self._open[subject] = Open(
             question=question,
             purpose="consent",
             on_code=None,
@@ -248,6 +165,10 @@ class Desk:
         self._sweep()
         return tuple(each.question for each in self._open.values())
 
+    def thaw(self, identity: str, mfa_serial: str) -> None:
+        """A code was given unasked, or a person asks to be asked: end a cool-down that is 30 s old."""
+        self._cooldowns.thaw((identity, mfa_serial))
+
     def question(self, question_id: str) -> Question:
         """Raises UnknownPrompt."""
         return self._find(question_id).question
@@ -257,35 +178,6 @@ class Desk:
         self._sweep()
         found = next((each for each in self._open.values() if each.question.id == question_id), None)
         return found is not None and (found.askers > 0 or found.landing is not None)
-
-    # ---- cool-downs ----
-
-    def thaw(self, identity: str, mfa_serial: str) -> None:
-        """A code was given unasked, or a person asks to be asked: end a cool-down that is 30 s old."""
-        cooldown = self._cooldowns.get((identity, mfa_serial))
-        if cooldown is not None and self._clock.boottime() - cooldown.since >= THAW_SECONDS:
-            del self._cooldowns[identity, mfa_serial]
-
-    def _refuse_cooling(self, device: Key) -> None:
-        cooldown, boot = self._cooldowns.get(device), self._clock.boottime()
-        if cooldown is None:
-            return
-        if boot >= cooldown.until:
-            del self._cooldowns[device]
-            return
-        wait, early = _seconds(cooldown.until - boot), _seconds(cooldown.since + THAW_SECONDS - boot)
-        if not isinstance(device[1], str):
-            remedy = f"wait {wait} s, run the program again, and allow it with `vault-client mfa`"
-        elif early > 0:
-            remedy = f"wait {early} s, then type `vault-client mfa {typed(device[0])} --token-code CODE`"
-        else:
-            remedy = f"wait {wait} s, or type `vault-client mfa {typed(device[0])} --token-code CODE`"
-        raise TooManyAttempts(f"{cooldown.why}: {remedy}.", retry_after_seconds=wait)
-
-    def _cool(self, device: Key, why: str, seconds: float) -> None:
-        boot = self._clock.boottime()
-        self._cooldowns = {key: each for key, each in self._cooldowns.items() if boot < each.until}
-        self._cooldowns[device] = _Cooldown(since=boot, until=boot + seconds, why=why)
 
     # ---- answering ----
 
@@ -314,7 +206,7 @@ class Desk:
         if error is not None:
             raise error
 
-    async def _land(self, found: _Open, code: Secret, by: str) -> VaultdError | None:
+    async def _land(self, found: Open, code: Secret, by: str) -> VaultdError | None:
         """Runs to its end whoever leaves; returns the error instead of raising it."""
         verdict = Verdict(error=VaultdError("The answer was lost: type `vaultd logs` for the reason."))
         try:
@@ -328,28 +220,28 @@ class Desk:
             return verdict.error
         return self._judge(found, verdict)
 
-    def _judge(self, found: _Open, verdict: Verdict) -> VaultdError | None:
+    def _judge(self, found: Open, verdict: Verdict) -> VaultdError | None:
         error = verdict.error
         if error is None:
-            self._cooldowns.pop(found.device, None)
+            self._cooldowns.end(found.device)
             self._end(found, "answered")
             return None
         if isinstance(error, TooManyAttempts):
             why = error.message.partition("; ")[0]  # without the keeper's next step: a cool-down has its own
-            self._cool(found.device, why, float(error.details.get("retry_after_seconds", self._cooldown)))
+            self._cooldowns.begin(found.device, why, float(error.details.get("retry_after_seconds", self._cooldown)))
         if not verdict.again:
             # Final, and remembered by the broker: "answered" sends the waiting back to hear the reason.
             self._end(found, "answered")
             return error
         return self._once_more(found, verdict, error)
 
-    def _once_more(self, found: _Open, verdict: Verdict, error: VaultdError) -> VaultdError:
+    def _once_more(self, found: Open, verdict: Verdict, error: VaultdError) -> VaultdError:
         left = found.question.attempts_left - (1 if verdict.counted else 0)
         if left <= 0:
             why = f"AWS refused {ATTEMPTS} codes for {shown(found.question.mfa_serial)}"
-            self._cool(found.device, why, self._cooldown)
+            self._cooldowns.begin(found.device, why, self._cooldown)
             self._end(found, "cancelled")
-            return _raised(lambda: self._refuse_cooling(found.device)) or error
+            return self._cooldowns.refusal(found.device) or error
         self._move(found, verdict.mfa_serial)
         found.deadline = self._deadline()
         found.question = replace(
@@ -365,7 +257,7 @@ class Desk:
             self._end(found, "cancelled")
         return error
 
-    def _move(self, found: _Open, mfa_serial: str | None) -> None:
+    def _move(self, found: Open, mfa_serial: str | None) -> None:
         if mfa_serial is None or (found.question.identity, mfa_serial) in self._open:
             return
         del self._open[found.device]
@@ -394,10 +286,10 @@ class Desk:
         else:
             why = f"Profile {shown(found.question.profile)} was denied to {shown(found.question.requester)}"
             self._tell(found, "deny", by)
-        self._cool(found.device, why, self._cooldown)
+        self._cooldowns.begin(found.device, why, self._cooldown)
         self._end(found, "cancelled")
 
-    def _tell(self, found: _Open, decision: str, by: str) -> None:
+    def _tell(self, found: Open, decision: str, by: str) -> None:
         if found.on_consent is not None:
             found.on_consent(found.question.profile, found.question.identity, decision, by)
 
@@ -408,7 +300,7 @@ class Desk:
         found.attended = True
         return Attendance(lambda: self._leave(found))
 
-    def _leave(self, found: _Open) -> None:
+    def _leave(self, found: Open) -> None:
         found.askers -= 1
         if found.abandoned and found.landing is None:
             self._end(found, "cancelled")
@@ -426,17 +318,18 @@ class Desk:
     def lock(self, *, why: Literal["locked", "stopped"] = "locked") -> None:
         """End every question and consent; one turn. Cool-downs stay: a lock is no way around them."""
         self.shut = why
+        self.locks += 1
         self.consents.drop()
         for found in list(self._open.values()):
             self._end(found, "cancelled")
 
-    def _end(self, found: _Open, ending: Ending) -> None:
+    def _end(self, found: Open, ending: Ending) -> None:
         if not found.ended.done():
             found.ended.set_result(ending)
         if self._open.get(found.device) is found:
             del self._open[found.device]
 
-    def _find(self, question_id: str) -> _Open:
+    def _find(self, question_id: str) -> Open:
         self._sweep()
         for found in self._open.values():
             if found.question.id == question_id:
@@ -450,16 +343,3 @@ class Desk:
 
     def _deadline(self) -> float:
         return self._clock.boottime() + self._timeout.total_seconds()
-
-
-def _seconds(left: float) -> int:
-    """Whole seconds, rounded up: "wait 0 s" would be a lie."""
-    return int(-(-left // 1))
-
-
-def _raised(call: Callable[[], None]) -> VaultdError | None:
-    try:
-        call()
-    except VaultdError as exc:
-        return exc
-    return None

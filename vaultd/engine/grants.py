@@ -304,6 +304,10 @@ class Grants:
         if living is not None:
             living.met = peer
 
+    def lives(self, grant_id: str) -> bool:
+        """It was not ended; no I/O, and no use of it."""
+        return grant_id in self._by_id
+
     def get(self, grant_id: str) -> Grant:
         """Raises UnknownGrant."""
         living = self._by_id.get(grant_id)

@@ -5,7 +5,10 @@ Rules
   reused meanwhile reads as gone. What was read of it counts only if it still holds the socket afterwards.
 - A process that called before and calls again on another connection is found on the loop, by looking where it had a
   socket before (2.5 µs a place). Everything else is a scan in a thread, one for all who wait.
-- A process that may not be looked into (not dumpable) is told by name only, as a possibility.
+- A process that may not be looked into (not dumpable, or with more rights than ours) is told by name only, as a
+  possibility.
+- A scan has bounds, and whoever stands behind a relay could fill them: what has a relay's name is looked at before all
+  others, with bounds of its own, and is a possibility where these end.
 - The look is at the first request of a connection: a socket that is handed to another process later keeps its name.
 """
 
@@ -13,13 +16,13 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
 
 from vaultd.host import processes
-from vaultd.model.programs import FileId, Found, Program
+from vaultd.model.programs import FileId, Found, Program, may_relay, name_of
 
 #: Processes that are kept pinned, the latest caller first; each is one descriptor.
 MOST_PINNED = 16
@@ -29,6 +32,8 @@ MOST_PLACES = 12
 MOST_BUSY = 8
 #: Places and sockets that are remembered of one process.
 MOST_FREED, MOST_SEEN = 128, 1024
+#: Descriptors that one scan reads of relays, all together.
+RELAY_LIMIT = 16_384
 
 
 @dataclass(slots=True, eq=False)
@@ -162,9 +167,9 @@ class Holders:
     def look(self, inodes: Iterable[int], *, first: Iterable[int] = ()) -> Looked:
         """One scan for all of these sockets: `first` are looked at first, then all, the newest first. Blocks."""
         looked, names = Looked(), {f"socket:[{each}]": each for each in inodes}
-        barred: list[int] = []
+        unseen: set[str] = set()
         wanted = set(names)
-        for pid, places in _descriptors(first, barred):
+        for pid, places in _descriptors(first, unseen):
             mine = wanted & places.keys()
             if mine and (pinned := _pin(pid, {link: places[link] for link in mine}, places)) is not None:
                 looked.pinned.append(pinned)
@@ -172,8 +177,8 @@ class Holders:
                 wanted -= mine
             if not wanted:
                 return looked
-        hidden = tuple(sorted({name for pid in barred if (name := _own_name(pid)) is not None}))
-        looked.found.update({names[each]: Found(hidden=hidden) for each in wanted})
+        hidden = Found(hidden=tuple(sorted(unseen)))
+        looked.found.update({names[each]: hidden for each in wanted})
         return looked
 
 
@@ -211,29 +216,69 @@ def _open(pid: int) -> int:
     return os.open(f"/proc/{pid}", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
-def _descriptors(first: Iterable[int], barred: list[int]) -> Iterator[tuple[int, dict[str, int]]]:
-    """Process by process the descriptors that are sockets, within the bounds of a scan; `barred` gets the rest."""
-    budget = processes.SCAN_LIMIT
-    for pid in processes.candidates(first):
-        folder, seen, places = f"/proc/{pid}/fd", 0, dict[str, int]()
+#: A process, and where it has which socket.
+_Places = tuple[int, dict[str, int]]
+
+
+def _descriptors(first: Iterable[int], unseen: set[str]) -> Iterator[_Places]:
+    """Process by process the descriptors that are sockets; `unseen` gets the names of what could not be looked into."""
+    known = dict.fromkeys(first)
+    most, each = processes.SCAN_LIMIT, processes.SCAN_LIMIT_EACH
+    yield from _bounded(known, unseen, most=most, each=each)
+    relays: list[int] = []
+    others: list[int] = []
+    for pid in processes.candidates(()):
+        if may_relay(name_of(_exe_of(pid))):
+            relays.append(pid)
+        elif pid not in known:
+            others.append(pid)
+    cut = yield from _bounded(relays, unseen, most=RELAY_LIMIT, each=RELAY_LIMIT)
+    unseen.update(name_of(_exe_of(pid)) for pid in cut)
+    yield from _bounded(others, unseen, most=most, each=each)
+
+
+def _bounded(
+    pids: Iterable[int], unseen: set[str], *, most: int, each: int
+) -> Generator[_Places, None, tuple[int, ...]]:
+    """`each` descriptors of each, `most` of all; returns those that this did not come to, or not to their end."""
+    left = tuple(pids)
+    for place, pid in enumerate(left):
+        places = dict[str, int]()
         try:
-            with os.scandir(folder) as entries:
-                for entry in entries:
-                    if seen >= min(budget, processes.SCAN_LIMIT_EACH):
-                        break
-                    seen += 1
-                    with suppress(OSError):
-                        link = os.readlink(f"{folder}/{entry.name}")  # noqa: PTH115 - thousands of these a scan
-                        if link.startswith("socket:"):
-                            places[link] = int(entry.name)
+            most -= _sockets(pid, places, min(most, each))
         except PermissionError:
-            barred.append(pid)
+            if (name := _own_name(pid)) is not None:
+                unseen.add(name)
         except OSError:
             continue
-        budget -= seen
         yield pid, places
-        if budget <= 0:
-            return
+        if most <= 0:
+            return left[place:]
+    return ()
+
+
+def _sockets(pid: int, places: dict[str, int], most: int) -> int:
+    """Put its sockets into `places`; how many descriptors that took. Raises PermissionError where one is hidden."""
+    folder, seen = f"/proc/{pid}/fd", 0
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if seen >= most:
+                break
+            seen += 1
+            try:
+                link = os.readlink(f"{folder}/{entry.name}")  # noqa: PTH115 - thousands of these a scan
+            except FileNotFoundError:
+                continue
+            if link.startswith("socket:"):
+                places[link] = int(entry.name)
+    return seen
+
+
+def _exe_of(pid: int) -> str:
+    try:
+        return os.readlink(f"/proc/{pid}/exe")  # noqa: PTH115 - one for each process
+    except OSError:
+        return ""
 
 
 def _pin(pid: int, held: dict[str, int], places: dict[str, int]) -> _Pinned | None:

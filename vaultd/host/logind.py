@@ -72,7 +72,7 @@ class Logind:
         try:
             while True:
                 try:
-                    bus = await Bus.connect(self._address, on_signal=self._heard, sleep=self._sleep)
+                    bus = await Bus.connect(self._address, on_signal=self._heard, hears=self._hears, sleep=self._sleep)
                     wait = FIRST_WAIT
                     await self._follow(bus)
                 except BusError as exc:
@@ -164,6 +164,9 @@ class Logind:
         return bool(hint)
 
     # ---- what it says ----
+
+    def _hears(self, sender: str) -> bool:
+        return bool(sender) and sender == self._owner
 
     def _heard(self, signal: Signal) -> None:
         if signal.sender == THE_BUS.name:

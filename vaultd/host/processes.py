@@ -31,6 +31,10 @@ SCAN_LIMIT_EACH = 2_048
 _GENERATIONS = 256
 
 
+#: What the kernel appends to the path of a running program whose file is gone.
+_DELETED = " (deleted)"
+#: A name that nobody takes for a sentence.
+_PLAIN = re.compile(r"[A-Za-z0-9_.+@%~/…-]+")
 _INTERPRETERS = re.compile(r"-?(python|pypy|node|ruby|perl|php|bash|sh|dash|zsh|fish|pwsh)[0-9.]*")
 
 
@@ -72,18 +76,51 @@ def look(pid: int) -> Peer | None:
     return peer if start_time(pid) == started else None
 
 
-def describe(peer: Peer) -> str:
+def describe(peer: Peer, *, looking: bool = True) -> str:
     """`terraform (pid 4711, /usr/bin/terraform, started by zsh)`: who asks, before a person types a code.
 
-    The executable is the kernel's word and always shown; a script's name is its own choice.
+    The executable is the kernel's word and always shown; a script's name is its own choice, and so is every name of a
+    file: one that could be read as more than a name is quoted and cut. `looking`: whether the path is held against the
+    file that is there, which may be on a slow disk.
     """
     if peer.pid is None:
         return f"a process of uid {peer.uid}"
     program = Path(peer.exe or peer.argv0 or "process").name
     interpreted = _INTERPRETERS.fullmatch(program) is not None and peer.argv0 is not None
-    name = Path(peer.argv0).name if interpreted and peer.argv0 else program
-    facts = (f"pid {peer.pid}", peer.exe, _started_by(peer))
-    return shown(f"{name} ({', '.join(each for each in facts if each)})")
+    name = Path(peer.argv0).name if interpreted and peer.argv0 else program.removesuffix(_DELETED)
+    facts = (f"pid {peer.pid}", _place(peer, looking=looking), _started_by(peer))
+    return shown(f"{_as_name(name, 40)} ({', '.join(each for each in facts if each)})")
+
+
+def _place(peer: Peer, *, looking: bool) -> str | None:
+    """The path of its executable, which another file may have here: in a mount namespace of its own, or since."""
+    if peer.exe is None:
+        return None
+    place = _as_name(peer.exe.removesuffix(_DELETED), 70)
+    return f"not the file at {place}" if looking and _is_elsewhere(peer) else place
+
+
+def _is_elsewhere(peer: Peer) -> bool:
+    try:
+        running = os.stat(_PROC / str(peer.pid) / "exe")  # noqa: PTH116 - the link's end, which may have no path here
+        if peer.pid is None or start_time(peer.pid) != peer.started:
+            return False
+    except OSError:  # it has ended
+        return False
+    try:
+        there = os.stat(peer.exe or "")  # noqa: PTH116
+    except OSError:
+        return True
+    return (running.st_dev, running.st_ino) != (there.st_dev, there.st_ino)
+
+
+def _as_name(text: str, most: int) -> str:
+    """As it is, or in quotes that it cannot end; of one that is too long both ends."""
+    if len(text) > most:
+        text = f"{text[: most // 2]}…{text[1 - most // 2 :]}"
+    if _PLAIN.fullmatch(text):
+        return text
+    return '"' + "".join(each if each.isprintable() and each != '"' else "?" for each in text) + '"'
 
 
 def _started_by(peer: Peer) -> str | None:
@@ -91,7 +128,9 @@ def _started_by(peer: Peer) -> str | None:
     if stat is None or int(stat[_START]) != peer.started:
         return None
     parent = look(int(stat[_PPID]))
-    return None if parent is None else f"started by {Path(parent.argv0 or parent.exe or 'process').name.lstrip('-')}"
+    if parent is None:
+        return None
+    return f"started by {_as_name(Path(parent.argv0 or parent.exe or 'process').name.lstrip('-'), 30)}"
 
 
 def find_by_inode(inode: int, *, first: Iterable[int] = ()) -> Peer | None:
@@ -147,7 +186,7 @@ def script_of(pid: int, exe: str) -> str | None:
     """The full path of the script that an interpreter runs, by argv[1]: the process's own word. None: no interpreter,
     or one with code from elsewhere (`-c`, `-m`, stdin).
     """
-    if not _INTERPRETERS.fullmatch(exe.removesuffix(" (deleted)").rpartition("/")[2]):
+    if not _INTERPRETERS.fullmatch(exe.removesuffix(_DELETED).rpartition("/")[2]):
         return None
     with suppress(OSError, ValueError), (_PROC / str(pid) / "cmdline").open("rb") as stream:
         script = os.fsdecode([*stream.read(4096).split(b"\0", 2), b"", b""][1])

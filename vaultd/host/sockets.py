@@ -26,8 +26,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from vaultd.errors import FileRefused, Unwritable
-from vaultd.files import check_socket_path
 from vaultd.host import processes
+from vaultd.layout import check_socket_path
 from vaultd.model.peer import Peer
 
 #: Under a foreign connect storm 100 cost the owner SYN retries of seconds, and 4,096 made him queue for seconds

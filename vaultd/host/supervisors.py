@@ -18,10 +18,13 @@ from pathlib import Path
 from typing import Protocol
 
 from vaultd.errors import Unwritable
+from vaultd.host.clock import SystemClock
 
 SOCKET, DAEMON = "vaultd.socket", "vaultd.service"
 LABEL = "vaultd"
-#: Options of one start alone, for a daemon that is not ours to give words to: read by `vaultd start --foreground`.
+#: Options of one start alone, for a daemon that is not ours to give words to: read by `vaultd start --foreground`, and
+#: until that moment of boottime only. Who closes the terminal under a start leaves them behind in the manager, and a
+#: consent to an older store is not to be given to each daemon of a login.
 ONCE = "VAULTD_ONCE"
 SECONDS = 90.0
 
@@ -67,8 +70,8 @@ class Supervisor(Protocol):
     def stop(self) -> None:
         """The sockets first, so that nobody starts it again."""
 
-    def enable(self) -> None:
-        """Take the units as they are on disk now, and hold the sockets from each login on."""
+    def enable(self, *, now: bool = True) -> None:
+        """Take the units as they are on disk now, and hold the sockets from each login on; `now`: at once, too."""
 
     def forget(self) -> None:
         """Stop everything, and do not begin again at the next login."""
@@ -134,11 +137,11 @@ class Systemd:
         """Raises Unwritable."""
         self._must("stop", SOCKET, DAEMON)
 
-    def enable(self) -> None:
+    def enable(self, *, now: bool = True) -> None:
         """The socket alone: the first use starts the daemon. Raises Unwritable."""
         self._must("daemon-reload")
         self._must("enable", SOCKET)
-        if self.pid() is None:  # a socket cannot be opened anew under a daemon that has it
+        if now and self.pid() is None:  # a socket cannot be opened anew under a daemon that has it
             self._must("restart", SOCKET)
 
     def forget(self) -> None:
@@ -159,7 +162,7 @@ class Systemd:
     def _with_once(self, once: Iterable[str], *words: str) -> None:
         options = ",".join(once)
         if options:
-            self._must("set-environment", f"{ONCE}={options}")
+            self._must("set-environment", f"{ONCE}={options}@{SystemClock().boottime() + SECONDS:.0f}")
         try:
             done = self._ctl(*words)
         finally:
@@ -243,9 +246,9 @@ class Launchd:
         if self.listens():
             self._must("bootout", self._target)
 
-    def enable(self) -> None:
-        """Raises Unwritable."""
-        if self.pid() is None:
+    def enable(self, *, now: bool = True) -> None:
+        """Raises Unwritable. What is in ~/Library/LaunchAgents is loaded at each login."""
+        if now and self.pid() is None:
             self.stop()
             self._must("bootstrap", self._domain, str(self.plist))
 

@@ -4,7 +4,9 @@ Rules
 - Nothing here blocks: handshake, reads and writes are the loop's. jeepney brings the wire format and no loop that could
   take a descriptor; it is imported at the first connection, so that only those who use one pay for it.
 - Each call has its end. An answer that comes after it is dropped, and its descriptor closed.
-- Whatever cannot be read as D-Bus, and a bus that takes no more bytes, ends the connection: `lost` says why.
+- Any user may send us a message, of up to 32 MiB. What is not of somebody whom we listen to is not read beyond its
+  header, its descriptors are closed, and nothing above a megabyte is kept, whoever sent it.
+- What they send and cannot be read as D-Bus, and a bus that takes no more bytes, ends the connection: `lost` says why.
 """
 
 from __future__ import annotations
@@ -26,11 +28,17 @@ _CLOSE_ON_EXEC: Final = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 #: Read at once, and room for the 16 descriptors that a message of the reference bus may bring.
 PIECE: Final = 65_536
 _ROOM: Final = socket.CMSG_SPACE(16 * 4)
+#: Of a message that is kept: the sessions of some thousand people.
+LARGEST: Final = 1 << 20
+#: The part of a message that tells how long it is.
+_PROLOGUE: Final = 16
 
 log = logging.getLogger(__name__)
 
 Value = TypeVar("Value")
 Sleep = Callable[[float], Awaitable[None]]
+#: Whether a sender is listened to, by the unique name that the bus wrote.
+Hears = Callable[[str], bool]
 
 
 class BusError(Exception):
@@ -70,14 +78,15 @@ THE_BUS: Final = Target("org.freedesktop.DBus", "/org/freedesktop/DBus", "org.fr
 class Bus:
     """One connection; `connect` makes it, and `close` or the other end ends it."""
 
-    def __init__(self, sock: socket.socket, *, on_signal: Callable[[Signal], None], sleep: Sleep) -> None:
+    def __init__(self, sock: socket.socket, *, on_signal: Callable[[Signal], None], hears: Hears, sleep: Sleep) -> None:
         import jeepney  # type: ignore[import-untyped]
 
         self._jeepney = jeepney
         self._sock = sock
         self._on_signal = on_signal
+        self._hears = hears
         self._sleep = sleep
-        self._parser = jeepney.Parser()
+        self._pieces = Pieces()
         self._serials = itertools.count(1)
         loop = asyncio.get_running_loop()
         self._waiting: dict[int, asyncio.Future[tuple[Any, ...]]] = {}
@@ -88,8 +97,10 @@ class Bus:
         loop.add_reader(sock.fileno(), self._read)
 
     @classmethod
-    async def connect(cls, address: str, *, on_signal: Callable[[Signal], None], sleep: Sleep) -> Bus:
-        """On the bus at `address` (`unix:path=…`), greeted. Raises BusError."""
+    async def connect(cls, address: str, *, on_signal: Callable[[Signal], None], hears: Hears, sleep: Sleep) -> Bus:
+        """On the bus at `address` (`unix:path=…`), greeted. `hears`: whom to listen to beside the bus itself. Raises
+        BusError.
+        """
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         sock.setblocking(False)
         try:
@@ -99,7 +110,7 @@ class Bus:
             if isinstance(exc, OSError):  # a TimeoutError among them
                 raise BusError(exc.strerror or "it does not answer") from exc
             raise
-        bus = cls(sock, on_signal=on_signal, sleep=sleep)
+        bus = cls(sock, on_signal=on_signal, hears=hears, sleep=sleep)
         try:
             (bus.name,) = await bus.call(THE_BUS, "Hello")
         except BaseException:
@@ -149,10 +160,9 @@ class Bus:
 
     def _read(self) -> None:
         try:
-            content, descriptors = self._received()
-            self._parser.add_data(content, fds=descriptors)
-            while not self.lost.done() and (message := self._parser.get_next_message()) is not None:
-                self._take(message)
+            whole = self._pieces.add(*self._received())
+            if whole is not None:
+                self._take(*whole)
         except BlockingIOError:
             return
         except OSError as exc:
@@ -163,32 +173,42 @@ class Bus:
 
     def _received(self) -> tuple[bytes, list[Any]]:
         """Bytes of one message at most, so that its descriptors are its own."""
-        wanted = min(self._parser.bytes_desired(), PIECE)
-        content, ancillary, flags, _ = self._sock.recvmsg(wanted, _ROOM, _CLOSE_ON_EXEC)
+        content, ancillary, flags, _ = self._sock.recvmsg(self._pieces.wanted, _ROOM, _CLOSE_ON_EXEC)
         descriptors: list[Any] = self._jeepney.FileDescriptor.from_ancdata(ancillary)
         if not content or flags & socket.MSG_CTRUNC:
             close_all(descriptors)
             raise ConnectionResetError(0, "it closed the connection")
         return content, descriptors
 
-    def _take(self, message: Any) -> None:
-        header, kinds = message.header, self._jeepney.MessageType
-        fields = {field.name: value for field, value in header.fields.items()}
-        if header.message_type is kinds.signal:
+    def _take(self, content: bytes, descriptors: list[Any]) -> None:
+        """A whole message. Its descriptors are closed, but for those of an answer that is waited for."""
+        kept: tuple[Any, ...] = ()
+        try:
+            header, _ = self._jeepney.low_level.Header.from_buffer(content)
+            fields = {field.name: value for field, value in header.fields.items()}
+            sender = fields.get("sender", "")
+            if sender == THE_BUS.name or self._hears(sender):
+                kept = self._understand(content, descriptors, header.message_type, fields)
+        finally:
+            close_all([each for each in descriptors if not any(each is one for one in kept)])
+
+    def _understand(self, content: bytes, descriptors: list[Any], kind: Any, fields: dict[str, Any]) -> tuple[Any, ...]:
+        """What is handed on of it."""
+        kinds = self._jeepney.MessageType
+        body = tuple(self._jeepney.low_level.Message.from_buffer(content, fds=descriptors).body)
+        if kind is kinds.signal:
             self._on_signal(
-                Signal(
-                    fields.get("sender", ""), fields["path"], fields["interface"], fields["member"], tuple(message.body)
-                )
+                Signal(fields.get("sender", ""), fields["path"], fields["interface"], fields["member"], body)
             )
-            close_all(message.body)
-            return
+            return ()
         waiting = self._waiting.get(fields.get("reply_serial", -1))
         if waiting is None or waiting.done():
-            close_all(message.body)
-        elif header.message_type is kinds.error:
+            return ()
+        if kind is kinds.error:
             waiting.set_exception(BusError("it refused", name=fields.get("error_name", "")))
-        else:
-            waiting.set_result(tuple(message.body))
+            return ()
+        waiting.set_result(body)
+        return body
 
     def _end(self, why: str) -> None:
         if self.lost.done():
@@ -196,10 +216,57 @@ class Bus:
         self.lost.set_result(why)
         asyncio.get_running_loop().remove_reader(self._sock.fileno())
         self._sock.close()
-        close_all(self._parser.fds)
+        self._pieces.drop()
         for waiting in self._waiting.values():
             if not waiting.done():
                 waiting.set_exception(BusError(why))
+
+
+class Pieces:
+    """Cuts the stream into messages; one that is too large is let pass by."""
+
+    def __init__(self) -> None:
+        self._content = bytearray()
+        self._descriptors: list[Any] = []
+        self._size = 0
+        self._passing = 0
+
+    @property
+    def wanted(self) -> int:
+        """How many bytes to read, none of them of the next message."""
+        return min(self._passing or (self._size or _PROLOGUE) - len(self._content), PIECE)
+
+    def add(self, content: bytes, descriptors: list[Any]) -> tuple[bytes, list[Any]] | None:
+        """A message with its descriptors, once it is whole. Raises what jeepney does for one that has no size."""
+        from jeepney.low_level import calc_msg_size  # type: ignore[import-untyped]
+
+        if self._passing:
+            self._passing -= len(content)
+            close_all(descriptors)
+            return None
+        self._content += content
+        self._descriptors += descriptors
+        if not self._size and len(self._content) == _PROLOGUE:
+            self._size = calc_msg_size(bytes(self._content))
+            if self._size > LARGEST:
+                self._passing = self._size - _PROLOGUE
+                log.warning("skip bus-message bytes=%d", self._size, extra={"rarely": True})
+                self.drop()
+        return self._whole() if len(self._content) == self._size else None
+
+    def _whole(self) -> tuple[bytes, list[Any]] | None:
+        if not self._size:
+            return None
+        content, descriptors = bytes(self._content), self._descriptors
+        self._content.clear()
+        self._descriptors, self._size = [], 0
+        return content, descriptors
+
+    def drop(self) -> None:
+        """Let go of what is there."""
+        close_all(self._descriptors)
+        self._content.clear()
+        self._descriptors, self._size = [], 0
 
 
 async def ended(work: Awaitable[Value], *, sleep: Sleep, seconds: float = SECONDS) -> Value:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, Literal, Protocol
@@ -20,6 +20,7 @@ from uuid import uuid4
 from vaultd.engine.seams import Clock, Iam, IdentityStore, Sts
 from vaultd.errors import BadRequest, IdentityBroken, IdentityExists, Locked, RoleDenied, UnknownIdentity, VaultdError
 from vaultd.keeper import codec
+from vaultd.keeper.index_seal import IndexSeal
 from vaultd.model import limits
 from vaultd.model.credentials import Identity, IdentityKey
 from vaultd.model.partitions import Endpoint, parse_arn
@@ -57,11 +58,18 @@ class Entry(Protocol):
 class Index(Protocol):
     """`identities.json`, loaded and saved whole (store/identities.py). `entries` are of its own class."""
 
+    @property
+    def digest(self) -> str:
+        """Of the file as it was loaded or saved last."""
+
     def load(self) -> tuple[Entry, ...]:
         """Raises FileRefused, Misconfigured."""
 
     def save(self, entries: tuple[Any, ...]) -> None:
         """Raises Unwritable; the old index then stands."""
+
+    def digest_of(self, entries: tuple[Any, ...]) -> str:
+        """What `digest` is once they are saved."""
 
 
 class MakeEntry(Protocol):
@@ -82,8 +90,11 @@ class MakeEntry(Protocol):
 class Identities:
     """The index and the keys. `store` is None while shut."""
 
-    def __init__(self, *, index: Index, make_entry: MakeEntry, sts: Sts, iam: Iam, clock: Clock) -> None:
+    def __init__(
+        self, *, index: Index, seal: IndexSeal, make_entry: MakeEntry, sts: Sts, iam: Iam, clock: Clock
+    ) -> None:
         self._index = index
+        self._seal = seal
         self._make_entry = make_entry
         self._sts = sts
         self._iam = iam
@@ -110,6 +121,10 @@ class Identities:
     def load(self) -> None:
         """Read the index."""
         self._entries = self._index.load()
+
+    def newest(self, living: Mapping[str, bytes]) -> bool:
+        """Is the index the one that was written last? By the sealed log, which was just opened."""
+        return self._seal.open(living, self._index.digest, empty=not self._entries)
 
     def close(self) -> None:
         """Forget keys and store."""
@@ -306,7 +321,9 @@ class Identities:
 
     def _save(self, entries: tuple[Entry, ...]) -> None:
         entries = tuple(sorted(entries, key=lambda entry: entry.identity.name))
+        self._seal.expect(self._index.digest, self._index.digest_of(entries))
         self._index.save(entries)
+        self._seal.settle(self._index.digest)
         self._entries = entries
 
     def _entry(self, name: str) -> Entry:

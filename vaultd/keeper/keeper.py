@@ -53,6 +53,7 @@ from vaultd.keeper import codec
 from vaultd.keeper.codes import Codes, Sent, six_digits
 from vaultd.keeper.custody import Identities, Index, MakeEntry
 from vaultd.keeper.importing import KeyImport
+from vaultd.keeper.index_seal import IndexSeal
 from vaultd.keeper.notes import living_notes, seal_head, seal_note
 from vaultd.keeper.opening import Kind, Shut, Stores
 from vaultd.keeper.records import Records
@@ -101,7 +102,9 @@ class DaemonKeeper:
         self._records = Records(sealed_log)
         self._codes = Codes(records=self._records, clock=clock)
         self._sessions = MfaSessions(records=self._records, clock=clock, persist=persist)
-        self._identities = Identities(index=index, make_entry=make_entry, sts=sts, iam=iam, clock=clock)
+        self._identities = Identities(
+            index=index, seal=IndexSeal(self._records), make_entry=make_entry, sts=sts, iam=iam, clock=clock
+        )
         self._rotation = KeyRotation(identities=self._identities, sts=sts, iam=iam, clock=clock)
         self._import = KeyImport(foreign, self._identities)
         self._stepping = Stepping(
@@ -192,7 +195,7 @@ class DaemonKeeper:
         notes, head = living_notes(self._records, living, now=self._clock.now(), persist=self._persist)
         warnings = self._unmark() if unlock else []
         warnings += _log_warnings(damaged=self._records.damaged, known=known)
-        warnings += _index_warnings(unlisted)
+        warnings += _index_warnings(unlisted, newest=self._identities.newest(living))
         log.info("open store kind=%s sessions=%d", store.kind, len(self._sessions.handles))
         return Opened(
             self._epoch,
@@ -239,7 +242,7 @@ class DaemonKeeper:
             log.warning("write locked-marker failed error=%s", exc.message)
             raise Unwritable(
                 f"vaultd is locked, but {self._marker} could not be written and a restart would open the store again: "
-                "make room on the disk, then type `vault-client lock` again.",
+                f"{_mending(exc)}, then type `vault-client lock` again.",
                 path=str(self._marker),
             ) from exc
 
@@ -259,7 +262,7 @@ class DaemonKeeper:
 
     def _too_young(self, name: str, exc: IdentityBroken) -> VaultdError:
         """Row 10 of a key that was rotated in a moment ago: not every region knows it yet, so it may work later."""
-        if not self._rotation.young(name):
+        if "account" in exc.details or not self._rotation.young(name):  # one of another account never will
             return exc
         return StsUnavailable(
             f"the key of identity {shown(name)} was rotated a moment ago, and AWS does not know the new one everywhere "
@@ -332,13 +335,24 @@ class DaemonKeeper:
         self._sessions.drop(lambda each: each == handle)
         if exc.details.get("expired"):
             return
-        key = await self._key(handle.identity, epoch)
         try:
-            await self._sts.caller_identity(key, endpoint=endpoint)
+            await self._prove(handle.identity, epoch, endpoint)
         except IdentityBroken:
             raise
         except VaultdError as probe:
             log.info("probe identity-key undecided identity=%s error=%s", handle.identity, probe.kind)
+
+    async def _prove(self, name: str, epoch: int, endpoint: Endpoint) -> None:
+        """AWS knows the key, and in the account that it was added for (security.md §1 T13). Raises IdentityBroken."""
+        key = await self._key(name, epoch)
+        account = (await self._sts.caller_identity(key, endpoint=endpoint)).split(":")[4]
+        added = self._identities.identity(name).account_id
+        if account != added:
+            raise IdentityBroken(
+                f"the key that is stored for {typed(name)} is of account {shown(account)}, and was added for {added}: "
+                f"type `vault-client add {typed(name)} --replace`",
+                account=account,
+            )
 
     def _mint_served(self, order: MintServed) -> RoleSession:
         session = self._session(order.handle)
@@ -416,9 +430,8 @@ class DaemonKeeper:
 
     async def probe(self, name: str, *, endpoint: Endpoint) -> None:
         """See the seam."""
-        key = await self._key(name, self._live())
         try:
-            await self._sts.caller_identity(key, endpoint=endpoint)
+            await self._prove(name, self._live(), endpoint)
         except IdentityBroken as exc:
             raise self._too_young(name, exc) from exc
 
@@ -497,10 +510,15 @@ class DaemonKeeper:
             )
 
 
-def _index_warnings(unlisted: int) -> builtins.list[str]:
-    """An index that was lost, over a store that was not: it lists nothing, and looks like a new home."""
-    if not unlisted:
+def _index_warnings(unlisted: int, *, newest: bool) -> builtins.list[str]:
+    """An index that was lost, over a store that was not: it lists nothing, and looks like a new home. Or one that is
+    not as it was written: it may list fewer keys, or another state of one.
+    """
+    if not unlisted and newest:
         return []
+    if not unlisted:
+        said = "identities.json is not the one that sessions.sealed knows, so one of them is older or was changed"
+        return [f"{said}; see what it lists with `vault-client identities`"]
     keys = "a key" if unlisted == 1 else f"{unlisted} keys"
     lost = f"the store holds {keys} and identities.json lists none; if that file was lost, restore it from a backup and"
     return [f"{lost} run `vaultd restart`, else run `vault-client add IDENTITY`"]
@@ -527,3 +545,8 @@ async def _data_key(store: IdentityStore) -> Secret:
         store.close()
         raise
     return made
+
+
+def _mending(exc: VaultdError) -> str:
+    """What the file layer says mends it: a full disk and a directory that may not be written want different things."""
+    return exc.message.rpartition(": ")[2].removesuffix(".").removesuffix(", and try again")

@@ -3,7 +3,8 @@
 Rules (architecture.md §3, security.md §2.2 items 18 to 20, 29)
 - Everything it needs comes as the first frame; nothing is on argv or in environ, which the daemon cut for it.
 - The end of the socketpair is the end of the process, at once: nobody is left to serve. SIGINT and SIGTERM are for the
-  daemon, which closes the keeper last (architecture.md §6.7).
+  daemon, which closes the keeper last (architecture.md §6.7); so is SIGUSR1, by which the daemon locks: a keeper that
+  it ended would be opened again.
 - No store is opened while an older keeper of this home still lives (`keeper.lock`): one writer of the sealed log.
 - Calls run side by side; each reply is sent after the `State` that it changed.
 """
@@ -20,15 +21,17 @@ import threading
 import time
 from collections.abc import Coroutine
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 from vaultd import __version__, logs
 from vaultd.engine.seams import Console, Custody, Importer, Keeper, Outlook
 from vaultd.errors import VaultdError
-from vaultd.files import Files, Layout, Lock
+from vaultd.files import Files
+from vaultd.flock import Lock
 from vaultd.host import hardening
 from vaultd.keeper import wire
 from vaultd.keeper.line import Line
+from vaultd.layout import Layout
 
 #: How long an older keeper may take to end; the daemon has killed it by then.
 LOCK_SECONDS = 10.0
@@ -53,17 +56,21 @@ def main(descriptor: int) -> None:
     """The whole process; never returns."""
     hardened = hardening.harden()
     hardening.die_with_parent()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
     sock = socket.socket(fileno=descriptor)
     sock.set_inheritable(False)
-    status = 1
+    asyncio.run(_life(sock, hardened))
+
+
+async def _life(sock: socket.socket, hardened: hardening.Hardened) -> NoReturn:
+    """Left from within: asyncio.run waits for its threads, and one may hang in a keyring or in a call to AWS."""
     try:
-        asyncio.run(_serve(sock, _setup(sock), hardened))
-        status = 0
+        await _serve(sock, _setup(sock), hardened)
     except Exception as exc:  # noqa: BLE001 - there is no stderr: its last words go up, or nowhere
         _last_words(sock, exc)
-    os._exit(status)  # a thread may hang in a keyring or in a call to AWS
+        os._exit(1)
+    os._exit(0)
 
 
 def _last_words(sock: socket.socket, exc: Exception) -> None:
@@ -168,12 +175,13 @@ class Telling(logging.Handler):
 
 
 class Served:
-    """A keeper behind a line: each call a task, which a cancellation ends."""
+    """A keeper behind a line: each call a task, which a cancellation ends; but a close never: who locked may leave."""
 
     def __init__(self, keeper: Whole, outlook: Outside) -> None:
         self._keeper = keeper
         self._outlook = outlook
         self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._closing: set[asyncio.Task[None]] = set()
         self._state: wire.State | None = None
         self._opened = False
         self.line: Line | None = None
@@ -181,18 +189,29 @@ class Served:
     def take(self, message: wire.Message) -> None:
         """One frame from above; raises Malformed."""
         if "cancel" in message:
-            if (task := self._tasks.get(message["cancel"])) is not None:
-                task.cancel()
+            self._give_up(message["cancel"])
             return
         if "ping" in message:
             self._send({"pong": True})
             return
         number, name, given = wire.called(message)
+        if number in self._tasks:
+            raise wire.Malformed
         self._opened = self._opened or name == "open"
         task = asyncio.get_running_loop().create_task(self._answer(number, name, given), name=f"call {name}")
-        self._tasks[number] = task
-        task.add_done_callback(lambda _: self._tasks.pop(number, None))
+        if name == "close":
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
+        else:
+            self._tasks[number] = task
+            task.add_done_callback(lambda _: self._tasks.pop(number, None))
         asyncio.get_running_loop().call_soon(self._tell)  # an open that takes long has read the index by then
+
+    def _give_up(self, number: object) -> None:
+        if type(number) is not int:
+            raise wire.Malformed
+        if (task := self._tasks.get(number)) is not None:
+            task.cancel()
 
     async def _answer(self, number: int, name: str, given: dict[str, Any]) -> None:
         try:

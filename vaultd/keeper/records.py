@@ -1,7 +1,8 @@
 """What the keeper keeps in the sealed log, and what happens when the disk takes nothing.
 
 Rule: a disk that is full or read-only is told once, and costs no session: what should have been sealed still serves
-until the daemon ends (interface.md §1). Keys of records: `mfa:…`, `cell:FINGERPRINT:KIND`, `codes:SERIAL`, `head`.
+until the daemon ends (interface.md §1). Keys of records: `mfa:…`, `cell:FINGERPRINT:KIND`, `codes:SERIAL`, `codes`,
+`head`, `index`.
 """
 
 from __future__ import annotations

@@ -3,7 +3,8 @@
 Rules (architecture.md §3, §6.6, §7)
 - A call has a deadline; a keeper that passes one is hung and is killed. A cancelled call is cancelled below.
 - A dead keeper is started again at once. What was under way ends in KeeperEnded, and a code in it counts as sent; what
-  may be said twice without harm (open, note, close) is said again to the new one.
+  may be said twice without harm (open, note, close) is said again to the new one; an open not after a lock, which the
+  new one would undo: it knows of it by the marker only, and an `unlock` takes that away.
 - Until the new one was opened again as far as it goes without a person, calls wait for that (`watch`), 10 s at most.
 - `close` is sent in the turn in which it is called, and whatever lands after it is Locked, whoever was quicker.
 - A keeper that dies five times in a minute is lost: every call says so, and `watch` ends the daemon.
@@ -137,9 +138,9 @@ class RemoteKeeper:
         """See the seam. What was opened before a lock that came meanwhile is locked."""
         closes = self._closes
         given = {"passphrase": passphrase, "unlock": unlock, "accept_rollback": accept_rollback}
-        opened: Opened = await self._again("open", given)
-        if closes != self._closes:
-            return Opened(self._closes, opened.store, locked=True, reason=_LOCKED)
+        opened: Opened | None = await self._again("open", given, while_=lambda: closes == self._closes)
+        if opened is None or closes != self._closes:
+            return Opened(self._closes, self.expects, locked=True, reason=_LOCKED)
         self._was_open = not opened.locked
         if self._was_open:
             self._settle()
@@ -310,14 +311,15 @@ class RemoteKeeper:
 
     # ---- calls ----
 
-    async def _again(self, name: str, given: Mapping[str, object]) -> Any:
-        """A call that does no harm twice: said to each keeper until one has heard it."""
-        while True:
+    async def _again(self, name: str, given: Mapping[str, object], *, while_: Callable[[], bool] = lambda: True) -> Any:
+        """A call that does no harm twice: said to each keeper until one has heard it, or None once not `while_`."""
+        while while_():
             try:
                 return await self._call(name, given)
             except KeeperEnded:
                 if self._ending or self._lost is not None:
                     raise
+        return None
 
     async def _call(self, name: str, given: Mapping[str, object], *, code: bool = False) -> Any:
         if name not in {"open", "close"}:

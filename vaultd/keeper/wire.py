@@ -55,7 +55,7 @@ class Malformed(Exception):
 class Setup:
     """What a keeper process is told before all else, as its first frame: nothing of it is on argv or in environ.
 
-    `https_proxy` may carry a password. `directories` are those of `files.Layout`, in its order.
+    `https_proxy` may carry a password. `directories` are those of `layout.Layout`, in its order.
     """
 
     version: str
@@ -304,7 +304,10 @@ def error_of(value: Any) -> VaultdError:
     known = _tree().get(kind) if isinstance(kind, str) else None
     if known is None or not isinstance(message, str) or not isinstance(details, dict):
         raise Malformed
-    return known(message, **details)
+    try:
+        return known(message, **details)
+    except TypeError as exc:  # a detail that is called as a parameter is
+        raise Malformed from exc
 
 
 _ERROR = ("kind", "message", "details")

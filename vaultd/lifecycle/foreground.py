@@ -17,13 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from vaultd import logs
-from vaultd.daemon import Daemon, Surroundings, build
+from vaultd.daemon import Daemon, build
 from vaultd.errors import VaultdError
-from vaultd.files import Files, Layout, check_runtime_dir
+from vaultd.files import Files
 from vaultd.host import hardening, sockets
 from vaultd.host.clock import SystemClock
+from vaultd.layout import Layout, check_runtime_dir
 from vaultd.lifecycle.holding import Hold
-from vaultd.lifecycle.surroundings import read_settings, spawn_keeper
+from vaultd.lifecycle.surroundings import Surroundings, read_settings, spawn_keeper
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +74,7 @@ def _built(
     apart = settings.keeper.process
     keeper = spawn_keeper(around, hardening.for_keeper(hardened), log_level=level) if apart else None
     daemon = build(around, keeper=keeper)
-    daemon.notice(hardened.warnings)
+    daemon.notice((*hardened.warnings, *settings.misses()))
     return daemon
 
 

@@ -17,8 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vaultd.errors import Unwritable
-from vaultd.files import Files, Layout, Lock
+from vaultd.files import Files
+from vaultd.flock import Lock
 from vaultd.host import processes
+from vaultd.layout import Layout
 
 
 def state_lock(layout: Layout) -> Path:
@@ -37,6 +39,10 @@ class Holder:
 
     pid: int
     run: Path
+
+    def silent(self, remedy: str = "type `vaultd stop`") -> str:
+        """The one sentence for a daemon that lives and was not heard, and what to type."""
+        return f"vaultd (pid {self.pid}) runs but does not answer: {remedy}"
 
     def told(self, run: Path) -> str:
         """Why one whose run directory would be `run` does not reach it, and what to type."""

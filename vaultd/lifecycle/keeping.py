@@ -14,6 +14,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -25,16 +26,20 @@ from vaultd.aws.iam import BotoIam
 from vaultd.aws.sts import BotoSts
 from vaultd.aws.threads import Threads
 from vaultd.engine.seams import Clock, Console, Iam, IdentityStore, Residence, SignedIn, SignIn, Sts
-from vaultd.files import Files, Layout
+from vaultd.files import Files
 from vaultd.host import hardening
 from vaultd.keeper.keeper import DaemonKeeper
 from vaultd.keeper.opening import Stores
 from vaultd.keeper.wire import Setup, framed, packed
+from vaultd.layout import Layout
 from vaultd.store.aws_vault import AwsVault
 from vaultd.store.identities import IdentityIndex, IndexEntry
 from vaultd.store.os_keyring import allowed, first_of
 from vaultd.store.sealed_file import SealedFile
 from vaultd.store.sealed_log import SealedLogFile
+
+#: How long a keyring is looked for; below keeper.remote.DEADLINES["keyring"].
+KEYRING_SECONDS = 10.0
 
 log = logging.getLogger(__name__)
 
@@ -90,8 +95,9 @@ def keeper(
 class Here:
     """The seams `Outlook` and `Console` of a keeper in this process."""
 
-    def __init__(self, outside: Amazon) -> None:
+    def __init__(self, outside: Amazon, *, look: Callable[[], str | None] | None = None) -> None:
         self._outside = outside
+        self._look = look or _keyring_here
 
     def residence(self) -> Residence:
         """Here."""
@@ -115,9 +121,32 @@ class Here:
         return await self._outside.console.url(order)
 
     async def keyring(self) -> str | None:
-        """Looked for on a thread: D-Bus may hang."""
-        found = await asyncio.to_thread(first_of, allowed())
-        return None if found is None else found[0]
+        """Looked for on a thread of its own, for 10 s: a D-Bus that hangs is as good as none. Whoever asks from another
+        process takes a longer silence for a keeper that hangs, and ends it with the keys that it holds.
+        """
+        loop = asyncio.get_running_loop()
+        landed: asyncio.Future[str | None] = loop.create_future()
+
+        def land(found: str | None) -> None:
+            if not landed.done():
+                landed.set_result(found)
+
+        def look() -> None:
+            found = self._look()
+            with contextlib.suppress(RuntimeError):  # the loop is gone: nobody waits any more
+                loop.call_soon_threadsafe(land, found)
+
+        threading.Thread(target=look, name="vaultd-keyring-look", daemon=True).start()
+        try:
+            await asyncio.wait({landed}, timeout=KEYRING_SECONDS)
+            return landed.result() if landed.done() else None
+        finally:
+            landed.cancel()
+
+
+def _keyring_here() -> str | None:
+    found = first_of(allowed())
+    return None if found is None else found[0]
 
 
 # ---- a process of its own ----

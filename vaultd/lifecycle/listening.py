@@ -13,8 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from vaultd.errors import Misconfigured, Unwritable, VaultdError
-from vaultd.files import Files, Layout
+from vaultd.files import Files
 from vaultd.host import processes, sockets
+from vaultd.layout import Layout
 
 #: The keys of launchd/vaultd.plist.
 _LAUNCHD = ("http", "control")

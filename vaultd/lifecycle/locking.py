@@ -6,7 +6,8 @@ Rules
 - Idle is counted in boottime, so that a sleep counts. The request that comes after the limit locks, and is told so:
   a timer may be late by as much as the machine slept.
 - A lock by itself does what `vault-client lock` does: nothing is served from its turn on, and a restart stays locked.
-  What is locked already is left as it is, unless its store is just being opened.
+  What is locked already is left as it is, unless its store is just being opened; but a sleep waits for a lock that is
+  still under way (the screen's, a moment before), too.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ class Locking:
         not write that it is locked. It never raises, and goes on whether or not it is awaited.
         """
         if not (self._unlocking.openable or reason in _ALWAYS):
-            return asyncio.sleep(0)
+            return self._unlocking.dropped()
         log.info("lock daemon reason=%s", reason)
         self._unlocking.shut(reason)
         task = asyncio.ensure_future(self._drop(reason))
@@ -67,9 +68,8 @@ class Locking:
     async def _drop(self, reason: LockReason) -> None:
         try:
             await self._unlocking.drop()
-        except VaultdError as exc:  # it is locked, but a restart would open it: status says so
+        except VaultdError as exc:
             log.error("lock daemon failed reason=%s error=%s said=%s", reason, exc.kind, exc.message)  # noqa: TRY400
-            self._unlocking.reason = exc.message
 
     async def run(self) -> None:
         """Lock when the time is over, until cancelled."""

@@ -32,8 +32,13 @@ class PassphraseFile:
 
     def missing(self, *, new: bool = False) -> str:
         """Why `read` gave none although a file is named; empty where none is. `new`: there is no store yet."""
-        if not self._named or self._path is None:
+        if self._path is None or not (self._named or self._path.exists()):
             return ""
+        if not self._named:  # `vaultd service install` has an empty one stand in for a file that is gone
+            return (
+                f"the service manager's credential {self._path.name} is empty: put the file back that LoadCredential= "
+                f"of its unit names {_OR}"
+            )
         state = "holds no passphrase" if self._path.exists() else "is not there"
         remedy = f"write the passphrase into it {_OR}{', which sets a new one' if new else ''}"
         return f"{self._path}, which VAULTD_PASSPHRASE_FILE names, {state}: {remedy}"

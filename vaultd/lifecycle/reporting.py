@@ -17,6 +17,7 @@ from vaultd.engine.broker import Broker
 from vaultd.engine.seams import Outlook
 from vaultd.lifecycle.surroundings import Surroundings
 from vaultd.lifecycle.unlocking import Unlocking
+from vaultd.model.text import counted
 
 
 class Reporting:
@@ -66,12 +67,12 @@ class Reporting:
 
     def introduction(self, port: int, *, identities: int) -> dict[str, Any]:
         """The status, and what `vaultd start` needs to say the next step."""
-        layout, catalog = self._around.layout, self._watch().trouble
+        layout = self._around.layout
         by_person = self._around.files.read(layout.locked_marker) is not None
         return {
             **self.status(port),
             "identities": identities,
-            "warnings": [*self.notices, *([catalog] if catalog else []), *self.warnings],
+            "warnings": [*self.notices, *self._unserved(), *self.warnings],
             "wants_passphrase": self._broker.locked and self._unlocking.store == "file" and not by_person,
             "new_store": not layout.secrets_sealed.exists(),
         }
@@ -84,7 +85,7 @@ class Reporting:
             residence=self._outlook.residence(),
             keyring=self._asking_for_keyring(),
             locked_reason=self._locked_reason,
-            trouble=(*self._unserved(), *self._presence(), *self._unlocking.store_warnings),
+            trouble=(*self._presence(), *self._unlocking.store_warnings),
             lost_audit_lines=self._audit.lost,
             settings_path=self._around.settings_path,
             audit=(*self.found, *self._unlocking.audit_warnings),
@@ -117,8 +118,8 @@ class Reporting:
     def _trouble(self) -> list[str]:
         """The worst first."""
         reason, lost = self._locked_reason, self._audit.lost
-        audit = [f"{lost} audit lines could not be written: make room, then type `vaultd check`"] if lost else []
-        return [*([reason] if reason else []), *audit, *self._unserved(), *self.warnings]
+        said = f"{counted(lost, 'audit line')} could not be written: make room, then type `vaultd check`"
+        return [*([reason] if reason else []), *([said] if lost else []), *self._unserved(), *self.warnings]
 
     def _unserved(self) -> list[str]:
         """What is wrong with the profiles."""

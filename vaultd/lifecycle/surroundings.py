@@ -14,12 +14,13 @@ from vaultd.aws.clients import Network
 from vaultd.config import Settings, load_for
 from vaultd.engine.seams import Clock, IdentityStore
 from vaultd.errors import Misconfigured
-from vaultd.files import Files, Layout
+from vaultd.files import Files
 from vaultd.keeper.keeper import DaemonKeeper
 from vaultd.keeper.remote import RemoteKeeper
 from vaultd.keeper.wire import Said, Setup
+from vaultd.layout import Layout
 from vaultd.lifecycle import keeping
-from vaultd.lifecycle.keeping import Amazon as Amazon  # noqa: PLC0414 (tests and the daemon take it from here)
+from vaultd.lifecycle.keeping import Amazon
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -103,6 +103,7 @@ class Unlocking:
         self._accept_rollback = False
         self._opening: asyncio.Task[None] | None = None
         self._trying: asyncio.Future[None] | None = None
+        self._dropping: set[asyncio.Future[None]] = set()
         self._wrong = 0
         self._unsafe = ""
         self._confirmed = False
@@ -251,10 +252,22 @@ class Unlocking:
 
     async def drop(self) -> None:
         """The keeper's side: keys and sessions gone, then the marker. Raises Unwritable when that is not written."""
+        over = asyncio.get_running_loop().create_future()
+        self._dropping.add(over)
         try:
             await self._keeper.close(self._audit.head)
+        except VaultdError as exc:  # it is locked, but a restart would open it: status says so
+            self.reason = exc.message
+            raise
         finally:
             self._broker.lock_now()  # an `unlock` that came before the keeper had closed has opened nothing
+            self._dropping.discard(over)
+            over.set_result(None)
+
+    async def dropped(self) -> None:
+        """Once every lock that is under way is acknowledged, or could not be; whoever began it."""
+        while self._dropping:
+            await asyncio.wait(self._dropping)
 
     @property
     def openable(self) -> bool:

@@ -8,7 +8,7 @@ from datetime import timedelta
 
 from vaultd.model.credentials import Identity
 from vaultd.model.partitions import parse_arn
-from vaultd.model.plan import Overrides
+from vaultd.model.plan import Callers, Overrides
 from vaultd.model.profiles import Chain, Profile, Profiles
 
 
@@ -27,6 +27,7 @@ class Rules:
     identity_regions: Mapping[str, str] = field(default_factory=dict)
     identity_serials: Mapping[str, str] = field(default_factory=dict)
     mfa_max_age: Mapping[str, timedelta] = field(default_factory=dict)
+    callers: Mapping[str, Callers] = field(default_factory=dict)
     environ: Mapping[str, str] = field(default_factory=dict)
     settings_file: str = "config.toml"
 

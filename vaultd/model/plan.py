@@ -78,6 +78,15 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
+class Callers:
+    """Which programs a profile is given to, as its `[profiles.NAME]` says; without one: any of this user but relays."""
+
+    protected: bool = False
+    allow_executables: tuple[str, ...] | None = None
+    relays: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """What it takes to serve one profile. `account_id` and `role_arn` are those of the last step, where known;
     `user_arn` is the identity's own.
@@ -95,6 +104,7 @@ class Plan:
     mfa_serial: str | None = None
     problems: tuple[str, ...] = ()
     user_arn: str | None = None
+    callers: Callers = Callers()
 
     @property
     def last(self) -> Step:

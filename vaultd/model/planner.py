@@ -18,7 +18,7 @@ from vaultd.model.draft import Draft, Rules
 from vaultd.model.environment import slug
 from vaultd.model.ground import Ground, find_ground, served_region
 from vaultd.model.partitions import Endpoint, account_of, valid_region
-from vaultd.model.plan import ASKED_FOR, Overrides, Plan, RoleParameters, Sourced, Step, StepKind
+from vaultd.model.plan import ASKED_FOR, Callers, Overrides, Plan, RoleParameters, Sourced, Step, StepKind
 from vaultd.model.profiles import STATIC_KEYS, Chain, Profile, Profiles
 from vaultd.model.roles import role_parameters
 from vaultd.model.text import nearest, shown, typed
@@ -62,6 +62,7 @@ def make_plan(
         mfa_serial=ground.device.serial,
         problems=tuple(draft.problems),
         user_arn=identity.user_arn,
+        callers=rules.callers.get(name, Callers()),
     )
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
+from fnmatch import fnmatchcase, translate
 from typing import Final
 
 from vaultd.model.peer import Peer
@@ -43,6 +43,8 @@ RELAYS: Final[dict[str, tuple[str, ...]]] = {
     "code-tunnel": ("code-tunnel",),
 }
 
+#: All of them at once, for a scan that looks at the name of each process.
+_ANY_RELAY: Final = re.compile("|".join(translate(each) for names in RELAYS.values() for each in names))
 _BARE_KEY: Final = re.compile(r"[A-Za-z0-9_-]+")
 #: What the kernel appends to the path of a running program whose file is gone (an upgrade, for example).
 _DELETED: Final = " (deleted)"
@@ -66,13 +68,13 @@ class Program:
 
     def __post_init__(self) -> None:
         """Look its names up."""
-        family = relay_family(self.name) or (relay_family(_name(self.script)) if self.script else None)
+        family = relay_family(self.name) or (relay_family(name_of(self.script)) if self.script else None)
         object.__setattr__(self, "relay", family)
 
     @property
     def name(self) -> str:
         """The executable's name, without directories."""
-        return _name(self.exe)
+        return name_of(self.exe)
 
     @property
     def path(self) -> str:
@@ -120,11 +122,17 @@ def relay_family(name: str) -> str | None:
     return next((family for family, names in RELAYS.items() if any(fnmatchcase(name, each) for each in names)), None)
 
 
+def may_relay(name: str) -> bool:
+    """Whether an executable's name is one of a family; half a microsecond."""
+    return _ANY_RELAY.match(name) is not None
+
+
 def table_of(profile: str) -> str:
     """`[profiles.NAME]` as TOML has it: a name with other characters is quoted."""
     name = profile if _BARE_KEY.fullmatch(profile) else json.dumps(shown(profile), ensure_ascii=False)
     return f"[profiles.{name}]"
 
 
-def _name(path: str) -> str:
+def name_of(path: str) -> str:
+    """An executable's name, without directories."""
     return path.removesuffix(_DELETED).rpartition("/")[2]

@@ -45,6 +45,11 @@ def nearest(name: str, names: Iterable[str]) -> str:
     return f" Did you mean {', '.join(shown(each) for each in close)}?" if close else ""
 
 
+def counted(number: int, noun: str) -> str:
+    """`1 line`, `2 lines`."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def duration_text(seconds: float) -> str:
     """`3h 12m`, `4m 10s` or `9s`: the two largest units."""
     left = max(0, int(seconds))

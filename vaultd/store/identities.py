@@ -6,6 +6,7 @@ this index is the only list (security.md §3.1). What does not fit the model is 
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -41,10 +42,13 @@ class IdentityIndex:
     def __init__(self, files: Files, path: Path) -> None:
         self._files = files
         self._path = path
+        #: Of the file as it was loaded or saved last; of nothing, where there was none.
+        self.digest = _digest(b"")
 
     def load(self) -> tuple[IndexEntry, ...]:
         """The entries by name; none when there is no file. Raises FileRefused, Misconfigured."""
         content = self._files.read(self._path)
+        self.digest = _digest(content or b"")
         if content is None:
             return ()
         try:
@@ -55,8 +59,13 @@ class IdentityIndex:
 
     def save(self, entries: tuple[IndexEntry, ...]) -> None:
         """Replace the file. Raises Unwritable; the old index then stands."""
-        index = _Index(version=1, identities=[_Line.of(entry) for entry in entries])
-        self._files.replace(self._path, index.model_dump_json(indent=2, exclude_none=True).encode() + b"\n")
+        content = _rendered(entries)
+        self._files.replace(self._path, content)
+        self.digest = _digest(content)
+
+    def digest_of(self, entries: tuple[IndexEntry, ...]) -> str:
+        """What `digest` is once they are saved."""
+        return _digest(_rendered(entries))
 
     def _misfit(self, exc: ValidationError) -> Misconfigured:
         first = exc.errors(include_input=False, include_url=False)[0]
@@ -67,6 +76,15 @@ class IdentityIndex:
             path=str(self._path),
             field=field,
         )
+
+
+def _rendered(entries: tuple[IndexEntry, ...]) -> bytes:
+    index = _Index(version=1, identities=[_Line.of(entry) for entry in entries])
+    return index.model_dump_json(indent=2, exclude_none=True).encode() + b"\n"
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def _in_utc(value: datetime) -> datetime:

@@ -57,7 +57,7 @@ class ControlConnection(RequestHandler):
         """Attest the peer, then let aiohttp read."""
         peer = sockets.peer_of_unix(transport.get_extra_info("socket"))
         if peer is None or peer.uid != processes.own_uid():
-            log.warning("refuse control-peer uid=%s", None if peer is None else peer.uid)
+            log.warning("refuse control-peer uid=%s", None if peer is None else peer.uid, extra={"rarely": True})
             self._manager = None  # aiohttp then takes the loss of a connection that was never made in silence
             transport.close()
             return

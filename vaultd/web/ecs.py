@@ -23,6 +23,7 @@ from vaultd.web.serving import Rendered, Served, Serving, Sessions, Witness
 
 #: Seconds for anything but a session that is ready (interface.md §4, 503).
 PATIENCE: Final = 0.8
+_NO_GRANT: Final = "The token is unknown, revoked or expired; type `vault-client use PROFILE`."
 
 
 class Credentials:
@@ -47,7 +48,7 @@ class Credentials:
         """Raises InvalidToken."""
         grant = self._grants.find(token) if token else None
         if grant is None:
-            raise InvalidToken("The token is unknown, revoked or expired; type `vault-client use PROFILE`.")
+            raise InvalidToken(_NO_GRANT)
         return grant
 
     def plan(self, grant: Grant, path: str) -> Plan:
@@ -72,9 +73,14 @@ class Credentials:
 
     async def made(self, grant: Grant, plan: Plan, sighting: Sighting) -> Served:
         """The same within PATIENCE; raises whatever keeps a session from being made, or this program from it."""
-        await self._serving.admitted(grant, plan, sighting)
-        ready = None if self.locked else self._serving.ready(grant, plan, self._rendered, patience=PATIENCE)
-        return ready or await self._serving.made(grant, plan, sighting, self._rendered, patience=PATIENCE)
+        left = await self._serving.admitted(grant, plan, sighting, patience=PATIENCE)
+        ready = None if self.locked else self._serving.ready(grant, plan, self._rendered, patience=left)
+        served = ready or await self._serving.made(grant, plan, sighting, self._rendered, patience=left)
+        if not self._grants.lives(grant.id):  # revoked meanwhile, and that was acknowledged
+            raise InvalidToken(_NO_GRANT)
+        if not self._serving.still_admitted(grant, sighting):
+            raise _gone_again(grant)
+        return served
 
     @property
     def locked(self) -> bool:
@@ -88,16 +94,19 @@ class Credentials:
         grant = self.grant(token)
         served = self._serving.ready(grant, self.plan(grant, path), self._rendered)
         if served is None or self.locked or not self._serving.still_admitted(grant, sighting):
-            raise StsUnavailable(
-                f"The session of {shown(grant.profile)} is gone again; type `vault-client use {typed(grant.profile)}`."
-            )
+            raise _gone_again(grant)
         return served
 
     async def awaited(self, grant: Grant, plan: Plan, sighting: Sighting, patience: float) -> None:
         """For a held request: once the session is made, it is `ready`. Raises what keeps it from being made."""
-        await self._serving.admitted(grant, plan, sighting)
-        await self._serving.session(plan, sighting, patience=patience)
+        left = await self._serving.admitted(grant, plan, sighting, patience=patience)
+        await self._serving.session(plan, sighting, patience=left)
 
     def sent(self, served: Served, sighting: Sighting, audit: Witness) -> Callable[[], None]:
         """What is to be done after the bytes went out."""
         return self._serving.sent(served, sighting, audit)
+
+
+def _gone_again(grant: Grant) -> StsUnavailable:
+    name = shown(grant.profile)
+    return StsUnavailable(f"The session of {name} is gone again; type `vault-client use {typed(grant.profile)}`.")

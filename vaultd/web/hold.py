@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final, Literal, Protocol
 
-from vaultd.engine.desk import Ending
+from vaultd.engine.questions import Ending
 from vaultd.engine.seams import Clock
 from vaultd.errors import MfaRequired, StsUnavailable, UnknownPrompt, VaultdError
 from vaultd.model.clients import LONGEST, bearing

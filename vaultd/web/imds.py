@@ -260,9 +260,9 @@ class DoorSide:
     async def _made(self, path: str, sighting: Sighting) -> Served:
         serving = self._behind.serving
         plan, rendered = serving.plan(self._grant), self._rendering(path)
-        await serving.admitted(self._grant, plan, sighting)
-        ready = None if serving.locked else serving.ready(self._grant, plan, rendered, patience=PATIENCE)
-        return ready or await serving.made(self._grant, plan, sighting, rendered, patience=PATIENCE)
+        left = await serving.admitted(self._grant, plan, sighting, patience=PATIENCE)
+        ready = None if serving.locked else serving.ready(self._grant, plan, rendered, patience=left)
+        return ready or await serving.made(self._grant, plan, sighting, rendered, patience=left)
 
     def _rendering(self, path: str) -> Rendered:
         found = self._rendered.get(path)

@@ -113,4 +113,4 @@ def caller(request: web.Request) -> Peer:
 
 def requester(request: web.Request) -> str:
     """Who asks, for the line that a person reads before typing a code."""
-    return processes.describe(caller(request))
+    return processes.describe(caller(request), looking=False)  # on the loop

@@ -18,7 +18,7 @@ from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Final, NamedTuple, Protocol
 
-from vaultd.engine.attestation import Attestation
+from vaultd.engine.attestation import LONGEST, Attestation
 from vaultd.engine.flights import within
 from vaultd.engine.grants import Grant
 from vaultd.engine.seams import Clock
@@ -121,10 +121,18 @@ class Serving:
             return True
         return self._attestation.clears(grant.id, grant.profile, sighting)
 
-    async def admitted(self, grant: Grant, plan: Plan, sighting: Sighting) -> None:
-        """Returns when it may. Raises ForbiddenPeer, and ConsentRequired with the question."""
-        if self._attestation is not None and not self._broker.locked:  # locked: nobody is asked, and nothing is served
-            await self._attestation.admit(grant.id, plan, sighting)
+    async def admitted(self, grant: Grant, plan: Plan, sighting: Sighting, *, patience: float) -> float:
+        """Returns when it may, and what is left of `patience` (seconds). Raises what `Attestation.admit` does."""
+        end = self._clock.boottime() + patience
+        while self._attestation is not None and not self._broker.locked:  # locked: nobody is asked, and nothing served
+            try:
+                await self._attestation.admit(grant.id, plan, sighting)
+            except StsUnavailable:  # it is late
+                if self._clock.boottime() + LONGEST > end:
+                    raise
+            else:
+                break
+        return end - self._clock.boottime()
 
     def still_admitted(self, grant: Grant, sighting: Sighting) -> bool:
         """For a request that was admitted: does it still hold? A consent may have ended meanwhile."""

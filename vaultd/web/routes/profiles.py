@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -184,8 +184,17 @@ def plan_object(plan: Plan) -> dict[str, Any]:
             _step_object(step, "identity key" if index == 0 else plan.steps[index - 1].kind)
             for index, step in enumerate(plan.steps)
         ],
+        "callers": {
+            "protected": plan.callers.protected,
+            "allow_executables": _shown_all(plan.callers.allow_executables),
+            "relays": list(plan.callers.relays),
+        },
         "problems": list(plan.problems),
     }
+
+
+def _shown_all(paths: Iterable[str] | None) -> list[str] | None:
+    return None if paths is None else [shown(each) for each in paths]
 
 
 def _step_object(step: Step, source: str) -> dict[str, Any]:

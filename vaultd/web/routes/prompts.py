@@ -7,7 +7,7 @@ from typing import Any
 
 from aiohttp import web
 
-from vaultd.engine.desk import Question
+from vaultd.engine.questions import Question
 from vaultd.errors import BadRequest, Locked, UnknownIdentity, UnknownPrompt
 from vaultd.model import limits
 from vaultd.model.credentials import MfaHandle
