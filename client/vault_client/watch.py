@@ -4,8 +4,9 @@ Rules
 - The daemon is never waited for (feed.py): a key works while it hangs.
 - A daemon that goes away is looked for until it is back, and both is said. `--json` is for scripts: it ends with 69.
 - On a terminal that can be drawn on, questions are answered where they stand; nothing typed to a code is shown. Esc
-  leaves a question, and cancels none. A key means what was on the screen: a digit the question that it stood beside, and
-  nothing that was typed before a question was seen answers it (security.md §4). All else (`--plain`, VAULTD_PLAIN, a pipe, TERM=dumb) gets a line a change.
+  leaves a question, and cancels none. All else (`--plain`, VAULTD_PLAIN, a pipe, TERM=dumb) gets a line a change.
+- A key means what was on the screen: a digit the question that it stood beside, and nothing that was typed before a
+  question was seen answers it (security.md §4).
 """
 
 from __future__ import annotations
