@@ -155,6 +155,18 @@ def test_only_what_changed_is_written(ends: tuple[int, int]) -> None:
     assert less == b"\x1b[?25l\x1b[2;1H\x1b[0m\x1b[2K"
 
 
+def test_a_paste_is_asked_to_be_told(ends: tuple[int, int]) -> None:
+    """Before the first frame, or a newline in what was pasted would be Enter; no terminal is left telling it."""
+    master, slave = ends
+    with screen_on(slave) as screen:
+        screen.draw(["first"])
+        begun = read(master, b"first")
+    over = read(master, b"\x1b[?25h")
+
+    assert b"\x1b[?2004h" in begun
+    assert b"\x1b[?2004l" in over
+
+
 def test_paused_is_the_terminal_as_it_was(ends: tuple[int, int]) -> None:
     """In between, questions may be asked; afterwards the whole frame is drawn anew, and the settings are ours again."""
     master, slave = ends
