@@ -105,10 +105,18 @@ class Terminal:
         except UnicodeDecodeError:
             raise Stop("what was typed is not UTF-8 text: type the command again") from None
 
-    def ask(self, question: str) -> str:
-        """One silent line."""
-        self.write(question)
-        answer = self.line()
+    def ask(self, question: str, *, cancelled: str = "") -> str:
+        """One silent line. After Ctrl-C the next sentence begins on a line of its own; `cancelled` is the state that it
+        leaves, for a caller who has nothing to tidy up: it is then a Stop of 130.
+        """
+        try:
+            self.write(question)
+            answer = self.line()
+        except KeyboardInterrupt:
+            self.write("\n")
+            if not cancelled:
+                raise
+            raise Stop(f"cancelled, and {cancelled}: type {self._again}", 130) from None
         self.write("\n")
         return answer
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 _LONGEST_NAME = 128
+_NOTHING = "nothing was stored"
 _KEY_ID = "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 
 
@@ -37,7 +38,7 @@ def add(call: Call) -> int:
     body = {"name": name, **checked(key), "replace": call.flag("replace")}
     if serial := call.value("mfa-serial") or key.get("MfaSerial"):
         body["MfaSerial"] = serial
-    identity = stored(call, "/v1/identities", body, again=_again(call))
+    identity = stored(call, "/v1/identities", body, again=_again(call), cancelled=_NOTHING)
     if call.flag("json"):
         call.json(identity)
     call.say(f"stored {identity['name']}: {identity.get('user_arn')}, {_device(identity)}")
@@ -75,9 +76,9 @@ def _refuse_existing(call: Call, name: str) -> None:
             )
 
 
-def stored(call: Call, path: str, body: dict[str, Any], *, again: str) -> dict[str, Any]:
+def stored(call: Call, path: str, body: dict[str, Any], *, again: str, cancelled: str = "") -> dict[str, Any]:
     """The stored identity. Where AWS lists several devices, the person chooses one (aws-facts §2.2). `again`: what to
-    type when he leaves the question.
+    type when he leaves the question; `cancelled` as for Terminal.ask.
     """
     try:
         return _post(call, path, body)
@@ -88,7 +89,7 @@ def stored(call: Call, path: str, body: dict[str, Any], *, again: str) -> dict[s
         terminal = Terminal.find(again)
         if terminal is None:
             raise
-        return _post(call, path, {**body, "MfaSerial": _choice([str(serial) for serial in serials], terminal)})
+        return _post(call, path, {**body, "MfaSerial": _choice(list(map(str, serials)), terminal, cancelled)})
 
 
 def _post(call: Call, path: str, body: dict[str, Any]) -> dict[str, Any]:
@@ -96,12 +97,12 @@ def _post(call: Call, path: str, body: dict[str, Any]) -> dict[str, Any]:
     return answer
 
 
-def _choice(serials: list[str], terminal: Terminal) -> str:
+def _choice(serials: list[str], terminal: Terminal, cancelled: str) -> str:
     with terminal:
         rows = "".join(f"  {number}  {clean(serial)}\n" for number, serial in enumerate(serials, 1))
         terminal.write(f"several MFA devices are registered:\n{rows}")
         while True:
-            typed = terminal.ask("number of the one to use: ").strip()
+            typed = terminal.ask("number of the one to use: ", cancelled=cancelled).strip()
             if typed.isascii() and typed.isdigit() and 1 <= int(typed) <= len(serials):
                 return serials[int(typed) - 1]
             terminal.write(f"type a number from 1 to {len(serials)}\n")
@@ -127,9 +128,10 @@ def _from_terminal(call: Call) -> dict[str, str]:
         )
     with terminal:
         terminal.write(f"The access key of {clean(call.operands[0])}; what you type is not shown.\n")
-        key_id = terminal.ask("Access key ID: ").strip()
+        key_id = terminal.ask("Access key ID: ", cancelled=_NOTHING).strip()
         _check_key_id(key_id)  # before the secret is typed
-        return {"AccessKeyId": key_id, "SecretAccessKey": terminal.ask("Secret access key: ").strip()}
+        secret = terminal.ask("Secret access key: ", cancelled=_NOTHING).strip()
+        return {"AccessKeyId": key_id, "SecretAccessKey": secret}
 
 
 def _from_stdin(_: Call) -> dict[str, str]:

@@ -20,7 +20,7 @@ from vault_client.errors import USAGE, Stop
 from vault_client.granting import asked_region, asked_seconds
 from vault_client.link import quoted
 from vault_client.redirect import SECONDS, Redirect
-from vault_client.tables import clean, local
+from vault_client.tables import clean, local, typed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def _open(call: Call, name: str, made: dict[str, Any], found: list[Browser]) -> 
             if not browser.start(redirect.address, call.environ):
                 why = f"{clean(browser.name)} cannot be started"
                 continue
-            if redirect.given(seconds=SECONDS, failed=browser.failed):
+            if _given(redirect, browser, typed(name)):
                 until = local(made.get("console_until"))
                 account = clean(made.get("account_id"))
                 call.say(f"opened the console of {name}, account {account}: it is signed in until {until}")
@@ -113,6 +113,15 @@ def _open(call: Call, name: str, made: dict[str, Any], found: list[Browser]) -> 
                 break
             why = f"{clean(browser.name)} failed"
     _print(call, made, f"{why}, so open this yourself")
+
+
+def _given(redirect: Redirect, browser: Browser, name: str) -> bool:
+    """Did the browser come for it? Ctrl-C, after which nobody gets it, says so."""
+    try:
+        return redirect.given(seconds=SECONDS, failed=browser.failed)
+    except KeyboardInterrupt:
+        raise Stop(f"stopped before {clean(browser.name)} came for it, so it is not signed in: type `vault-client "
+                   f"login {name}`, or with --stdout for the URL", 130) from None  # fmt: skip
 
 
 def _print(call: Call, made: dict[str, Any], why: str) -> None:

@@ -18,6 +18,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+_NO_STORE = "no store was made"
+
 
 def mfa(call: Call) -> int:
     """Answer the oldest open question (a code, or a program's wish for a protected profile), or open an MFA session."""
@@ -120,9 +122,9 @@ def _passphrase(*, new: bool) -> str:
                    "with --stdin", NEEDS_PERSON)  # fmt: skip
     with terminal:
         if not new:
-            return _not_empty(terminal.ask("Passphrase of vaultd's store: "))
-        first = _not_empty(terminal.ask("New passphrase for vaultd's store: "))
-        if terminal.ask("The same again: ") != first:
+            return _not_empty(terminal.ask("Passphrase of vaultd's store: ", cancelled="it stays locked"))
+        first = _not_empty(terminal.ask("New passphrase for vaultd's store: ", cancelled=_NO_STORE))
+        if terminal.ask("The same again: ", cancelled=_NO_STORE) != first:
             raise Stop("the two differ, so no store was made: type `vault-client unlock` again")
         return first
 

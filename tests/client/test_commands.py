@@ -85,7 +85,16 @@ def test_every_command_has_help(run: Run, stub: Stub, name: str) -> None:
         ("lst", "there is no command lst (did you mean list?): type `vault-client --help`"),
         ("xyzzy", "there is no command xyzzy: type `vault-client --help`"),
         ("use", "use: PROFILE is missing: type `vault-client use --help`"),
-        ("use a b", "use: b is one too many: type `vault-client use --help`"),
+        ("ls", "there is no command ls (did you mean list?): type `vault-client --help`"),
+        ("frobnicate", "there is no command frobnicate: type `vault-client --help`"),
+        ("use a b", "use: b is one too many, or part of a name that goes in quotes: type `vault-client use --help`"),
+        (
+            "credential-process team prod",
+            (
+                "credential-process: prod is one too many, or part of a name that goes in quotes: type "
+                "`vault-client credential-process --help`"
+            ),
+        ),
         ("list extra", "list: extra is one too many: type `vault-client list --help`"),
         ("list --frob", "list: option --frob not recognized: type `vault-client list --help`"),
         ("use p --region", "use: option --region requires argument: type `vault-client use --help`"),
@@ -102,6 +111,9 @@ def test_every_command_has_help(run: Run, stub: Stub, name: str) -> None:
         ("use p --duration 90", "--duration 90 is no length of time: write it as 45m or 2h"),
         ("use p --duration 5m", "--duration 5m is not what AWS allows: choose from 15m to 12h"),
         ("use p --duration 13h", "--duration 13h is not what AWS allows: choose from 15m to 12h"),
+        ("use p --region moon-1", "--region moon-1 is no region: give one such as eu-west-1"),
+        ("use p --region eu-west", "--region eu-west is no region: give one such as eu-west-1"),
+        ("use p --region eu-1-west", "--region eu-1-west is no region: give one such as eu-west-1"),
         ("use p --region eu", "--region eu is no region: give one such as eu-west-1"),
         ("use p --region x;rm-rf", "--region x;rm-rf is no region: give one such as eu-west-1"),
         ("use p --region -eu-west-1", "--region -eu-west-1 is no region: give one such as eu-west-1"),

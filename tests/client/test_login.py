@@ -207,6 +207,27 @@ def test_a_browser_that_hangs(run: Run, place: Path, monkeypatch: pytest.MonkeyP
     assert "surf did not come for it within 0 s, so open this yourself" in ran.err
 
 
+def test_ctrl_c_before_the_browser_comes(run: Run, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """130, the address is closed, nothing is printed that signs in, and the sentence says what was not done."""
+
+    def interrupted(*_: object, **__: object) -> bool:
+        raise KeyboardInterrupt
+
+    comes = Browser([str(browser(place, "import signal; signal.pause()"))])
+    monkeypatch.setattr("vault_client.browser.find", lambda _: [comes])
+    monkeypatch.setattr("vault_client.redirect.Redirect.given", interrupted)
+    ran = run("login", "web-admin")
+
+    assert comes._process is not None
+    comes._process.kill()
+    comes._process.wait()
+    assert (ran.status, ran.out) == (130, "")
+    assert ran.err == (
+        "vault-client: stopped before surf came for it, so it is not signed in: type `vault-client login web-admin`, "
+        "or with --stdout for the URL\n"
+    )
+
+
 def test_the_next_browser_comes(process: Run, place: Path, tmp_path: Path) -> None:
     """$BROWSER is a list: one that fails is followed by the next, with an address of its own."""
     fails, comes = browser(place, "raise SystemExit(3)", "fails"), browser(place, COMES)
