@@ -58,6 +58,7 @@ _EXAMPLES = {
         'eval "$(vault-client use --imds PROFILE)"',
         "with shell integration (shell-init), no eval:  vault-client use PROFILE, and back:  vault-client use -",
     ),
+    "login": ("vault-client login PROFILE --service s3", "vault-client login --logout-first PROFILE"),
     "export": ('eval "$(vault-client export PROFILE)"', "vault-client export PROFILE --format dotenv > .env"),
     "credential-process": (
         "in ~/.aws/config, in a profile of its own, with quotes as a shell has them:",
