@@ -52,7 +52,9 @@ try:
 except OSError:
     again = "closed"
 json.dump({"argv": sys.argv[1:], "cmdlines": seen.decode("latin-1"), "status": answer.status, "icon": nothing.status,
-           "fields": dict(answer.getheaders()), "again": again, "aws": [n for n in os.environ if n[:4] == "AWS_"]},
+           "fields": dict(answer.getheaders()), "again": again,
+           "own": os.getsid(0) == os.getpid(), "null": os.readlink("/proc/self/fd/0") == os.devnull,
+           "aws": [n for n in os.environ if n[:4] == "AWS_"]},
           open(os.environ["REPORT"] + ".new", "w"))
 os.rename(os.environ["REPORT"] + ".new", os.environ["REPORT"])
 """
@@ -115,6 +117,7 @@ def test_the_url_reaches_the_browser_and_no_argv(process: Run, place: Path, tmp_
     assert len(argv) == 1
     assert re.fullmatch(r"http://127\.0\.0\.1:\d+/[\w-]{43}", address)
     assert (seen["status"], seen["icon"], seen["again"], seen["aws"]) == (303, 404, "closed", [])
+    assert (seen["own"], seen["null"]) == (True, True)  # a session of its own, and no terminal
     fields = seen["fields"]
     assert isinstance(fields, dict)
     assert (fields["Location"], fields["Cache-Control"], fields["Referrer-Policy"]) == (URL, "no-store", "no-referrer")

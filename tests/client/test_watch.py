@@ -456,6 +456,22 @@ def test_what_is_between() -> None:
     assert changes.between({**STATUS, "prompts": [CONSENT]}, STATUS) == ["the question for prod is over"]
 
 
+def test_no_change_moves_the_cursor() -> None:
+    """Whatever the daemon sends; what may be typed is one word."""
+    name = "a\x1b[2J\u202eb"
+    row = {**PROFILE, "profile": name, "state": name, "last_error": {"message": name}}
+    prompts = [{**PROMPT, "id": kind, "kind": kind, "profile": name, "requester": name, "identity": name}
+               for kind in ("code", "consent")]  # fmt: skip
+    held = {**GRANT_ROW, "id": name, "profile": name, "peer": {"pid": 7, "argv0": name}}
+    full = {**STATUS, "pid": name, "trouble": name, "profiles": [row], "prompts": prompts, "grants": [held]}
+    said = [*changes.between({}, full), *changes.between(full, {}), changes.denial({**DENIED, "profile": name,
+            "reason": name, "peer": {"argv0": name}})]  # fmt: skip
+
+    assert len(said) >= 12
+    assert not [each for each in said if not each.isprintable()]
+    assert sum("a?[2J?b" in each for each in said) >= 11, "control: the name is there"
+
+
 # ---- frames ----
 
 
