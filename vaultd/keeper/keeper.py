@@ -414,11 +414,11 @@ class DaemonKeeper:
         self._sessions.drop(lambda handle: handle.identity == name)
         self._records.compact()
 
-    async def probe(self, name: str, *, endpoint: Endpoint) -> None:
+    async def probe(self, name: str, *, endpoint: Endpoint) -> str:
         """See the seam."""
         key = await self._key(name, self._live())
         try:
-            await self._sts.caller_identity(key, endpoint=endpoint)
+            return await self._sts.caller_identity(key, endpoint=endpoint)
         except IdentityBroken as exc:
             raise self._too_young(name, exc) from exc
 
