@@ -24,6 +24,14 @@ if TYPE_CHECKING:
 
 _LONGEST_NAME = 128
 _NOTHING = "nothing was stored"
+#: What a rotation that is kept leaves at AWS when the identity goes (aws-facts §2.1): only vaultd knows it.
+_LOST = {
+    "intent": "a new key may have been made for its rotation, and nobody would look for it",
+    "pending": "…{new_key} is stored nowhere else",
+    "swapped": "…{new_key} is stored nowhere else, and …{old_key} stays Active and is deleted by nobody",
+    "reactivated": "…{new_key} is stored nowhere else, and …{old_key} stays Active and is deleted by nobody",
+    "inactive": "…{new_key} is stored nowhere else, and …{old_key} stays Inactive and is deleted by nobody",
+}
 _KEY_ID = "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 
 
@@ -220,9 +228,51 @@ def _age(identity: dict[str, Any]) -> str:
 
 
 def remove(call: Call) -> int:
-    """Forget a key."""
+    """Forget a key, once a person on a terminal has agreed to what is lost."""
     name = call.operands[0]
+    _consent(call, name)
     call.link.call("DELETE", f"/v1/identities/{quoted(name)}")
     call.say(f"removed {name}, its sessions and the grants that needed it; the key itself still works at AWS until it "
              f"is deleted there")  # fmt: skip
     return 0
+
+
+def _consent(call: Call, name: str) -> None:
+    """A script goes on without, unless a rotation is kept: what only vaultd knows of that goes, too."""
+    listed = call.link.call("GET", "/v1/identities")["identities"]
+    identity = next((each for each in listed if each.get("name") == name), None)
+    if identity is None:  # the daemon says what was meant
+        return
+    lost, again = _lost(identity), f"`vault-client remove {typed(name)}"
+    if lost:
+        call.say(f"with {clean(name)} goes what its rotation keeps: {lost}; to end the rotation first, type "
+                 f"`vault-client rotate {typed(name)}{_ending(identity)}`")  # fmt: skip
+    if call.flag("yes"):
+        return
+    terminal = Terminal.find(f"{again}`")
+    if terminal is None:
+        if lost:
+            raise Stop(f"nothing was removed, as there is no terminal to ask on: type {again} --yes`", NEEDS_PERSON)
+        return
+    with terminal:
+        ending = clean(identity.get("access_key_id") or "????")
+        what = "" if lost else " (its secret may be stored nowhere else)"
+        yes = terminal.agrees(f"remove {clean(name)}, key …{ending}{what}? [y/N] ", cancelled="nothing was removed")
+    if not yes:
+        raise Stop(f"nothing was removed: to do it after all, type {again}`")
+
+
+def _rotation(identity: dict[str, Any]) -> dict[str, Any]:
+    found = identity.get("rotation")
+    return found if isinstance(found, dict) else {}
+
+
+def _lost(identity: dict[str, Any]) -> str:
+    rotation = _rotation(identity)
+    keys = {key: clean(rotation.get(key)) for key in ("old_key", "new_key")}
+    return _LOST.get(str(rotation.get("stage")), "how far it is" if rotation else "").format(**keys)
+
+
+def _ending(identity: dict[str, Any]) -> str:
+    """How a rotation ends now: the old key of a finished one waits for its grace."""
+    return " --grace 0s" if _rotation(identity).get("stage") == "inactive" else ""
