@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import os
 import pty
+import select
 import subprocess
 import sys
 import termios
@@ -135,6 +136,19 @@ def read(master: int, ending: bytes) -> bytes:
 
 def screen_on(slave: int) -> Screen:
     return Screen(slave, slave, owned=False, modes=("", "", True), escape=0.0)
+
+
+def test_what_was_typed_before_is_forgotten(ends: tuple[int, int]) -> None:
+    """Also the half of a key, and what nobody has read yet. Control: what is typed then is a key."""
+    master, slave = ends
+    with screen_on(slave) as screen:
+        os.write(master, b"\x1b")
+        assert screen.wait(20) == ([], [])
+        os.write(master, b"[Ay\r")
+        assert select.select([slave], [], [], 20)[0]
+        screen.forget()
+        os.write(master, b"n")
+        assert screen.wait(20) == (["n"], [])
 
 
 def test_only_what_changed_is_written(ends: tuple[int, int]) -> None:
