@@ -525,10 +525,11 @@ class FakeKeeper:
     async def remove(self, name: str) -> None:
         raise UnknownIdentity(f"no identity {name} is stored: type `vault-client add`.")
 
-    async def probe(self, name: str, *, endpoint: Endpoint) -> None:
+    async def probe(self, name: str, *, endpoint: Endpoint) -> str:
         self.probes += 1
         if self.probe_error is not None:
             raise type(self.probe_error)(self.probe_error.message, **self.probe_error.details)
+        return f"arn:aws:iam::123456789012:user/{name}"
 
     async def detect(self, name: str, *, endpoint: Endpoint) -> Sequence[str]:
         self.detections += 1

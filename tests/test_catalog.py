@@ -220,7 +220,7 @@ async def test_what_the_cli_overlooks_is_told_beside_the_list(home: Home) -> Non
     home.write(WEB + '[a]\nregion = eu-west-1\n[profile "unclosed]\n[plugins]\n')
     watch = home.watch()
     line = WEB.count("\n") + 1
-    bare = f"~/.aws/config:{line} [a] is overlooked by the AWS CLI and by vaultd: for a profile, write [profile a]."
+    bare = f"~/.aws/config:{line} [a] is overlooked by the AWS CLI and by vaultd: for a profile, write `[profile a]`."
     assert watch.current.trouble()[0] == bare
     assert watch.current.trouble()[1].startswith(f'~/.aws/config:{line + 2} [profile "unclosed] is overlooked')
     assert len(watch.current.trouble()) == 2  # [plugins] is the CLI's own

@@ -24,6 +24,7 @@ from vaultd.host.peers import Peers, PeerSocket
 from vaultd.layout import Layout
 from vaultd.lifecycle.holding import Hold
 from vaultd.model.credentials import Identity
+from vaultd.model.profiles import parse
 from vaultd.store.identities import IdentityIndex, IndexEntry
 
 WELL = Live(port=9169, skew_seconds=0.4, locked_reason="", trouble=(), lost_audit_lines=0)
@@ -62,7 +63,7 @@ class Home:
 
     def check(self, name: str, live: Live | None = None) -> Check:
         found = checks.run(self.layout, self.files, self.environ, live=live)
-        assert [each.name for each in found] == NAMES
+        assert list(dict.fromkeys(each.name for each in found)) == NAMES
         return next(each for each in found if each.name == name)
 
 
@@ -277,6 +278,19 @@ def test_the_daemon(home: Home) -> None:
     assert (own.message, own.remedy) == ("a is wrong", "edit b, then type `vaultd restart`")
     circular = home.check("daemon", replace(WELL, trouble=("a is wrong: see where with `vaultd check`.",)))
     assert (circular.message, circular.remedy) == ("a is wrong", "type `vaultd logs`")
+
+
+def test_each_trouble_is_a_row(home: Home) -> None:
+    """Two sections without their quotes: both are named, each with how to write it; nothing is told as a log's."""
+    problems = parse("[profile team prod]\n[profile a b c]\n").problems
+    found = checks.run(home.layout, home.files, home.environ, live=replace(WELL, trouble=problems))
+
+    assert [(each.message, each.remedy) for each in found if each.name == "daemon"] == [
+        ("config:1 [profile team prod] is overlooked by the AWS CLI and by vaultd",
+         'write it with quotes, `[profile "team prod"]`'),
+        ("config:2 [profile a b c] is overlooked by the AWS CLI and by vaultd",
+         'write it with quotes, `[profile "a b c"]`'),
+    ]  # fmt: skip
 
 
 def test_a_daemon_that_another_run_directory_hides(home: Home, tmp_path: Path) -> None:

@@ -87,7 +87,7 @@ def run(layout: Layout, files: Files, environ: Mapping[str, str], *, live: Live 
         _profiles(files, settings, path, environ),
         _store(layout, files, settings, _keyring if live is None or live.keyring is None else live.keyring),
         _keys(layout, files),
-        _daemon(layout, live, holder),
+        *_daemon(layout, live, holder),
         *_keeper(live),
         _port(settings, live, holder),
         attestation(Peers()),
@@ -268,15 +268,14 @@ def _keyring() -> str | None:
     return None if found is None else found[0]
 
 
-def _daemon(layout: Layout, live: Live | None, holder: Holder | None) -> Check:
+def _daemon(layout: Layout, live: Live | None, holder: Holder | None) -> list[Check]:
+    """A row for each trouble: whoever mends one is not to learn of the next by asking again."""
     if live is None:
-        return _silent(layout, holder)
+        return [_silent(layout, holder)]
     if live.locked_reason:
-        return Check("daemon", False, live.locked_reason, "type `vault-client unlock`")
-    if live.trouble:
-        said, remedy = _split(live.trouble[0])
-        return Check("daemon", False, said, remedy or "type `vaultd logs`")
-    return Check("daemon", True, "unlocked")
+        return [Check("daemon", False, live.locked_reason, "type `vault-client unlock`")]
+    rows = [Check("daemon", False, said, way or "type `vaultd logs`") for said, way in map(_split, live.trouble)]
+    return rows or [Check("daemon", True, "unlocked")]
 
 
 def _keeper(live: Live | None) -> list[Check]:

@@ -107,12 +107,29 @@ class Terminal:
         except UnicodeDecodeError:
             raise Stop("what was typed is not UTF-8 text: type the command again") from None
 
-    def ask(self, question: str) -> str:
-        """One silent line."""
-        self.write(question)
-        answer = self.line()
+    def ask(self, question: str, *, cancelled: str = "") -> str:
+        """One silent line. After Ctrl-C the next sentence begins on a line of its own; `cancelled` is the state that it
+        leaves, for a caller who has nothing to tidy up: it is then a Stop of 130.
+        """
+        answer = self._answer(question, cancelled)
         self.write("\n")
         return answer
+
+    def agrees(self, question: str, *, cancelled: str = "") -> bool:
+        """Only `y` and `yes` are one. What was understood is shown, as nothing typed is; `cancelled` as for `ask`."""
+        yes = self._answer(question, cancelled).strip().lower() in _YES
+        self.write("yes\n" if yes else "no\n")
+        return yes
+
+    def _answer(self, question: str, cancelled: str) -> str:
+        try:
+            self.write(question)
+            return self.line()
+        except KeyboardInterrupt:
+            self.write("\n")
+            if not cancelled:
+                raise
+            raise Stop(f"cancelled, and {cancelled}: type {self._again}", 130) from None
 
     def _gone(self) -> Stop:
         return Stop(f"the question was left unanswered: type {self._again}", NEEDS_PERSON)

@@ -27,11 +27,12 @@ _OPENERS = ("xdg-open", "gio", "sensible-browser", "x-www-browser")
 _FIREFOXES = ("firefox", "firefox-esr", "librewolf")
 _CHROMES = ("google-chrome", "google-chrome-stable", "chromium", "chromium-browser", "brave-browser", "microsoft-edge")
 _MAC = {"Firefox": "/Applications/Firefox.app", "Google Chrome": "/Applications/Google Chrome.app"}
+_LONGEST_NAME = 100
 _NAME = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-")
 
 
 class Browser:
-    """A command with `%s` where the address goes. `outside`: it is no process of this system (WSL)."""
+    """A command with `%s` where the address goes. `outside`: it is no process of this system (Windows's, from WSL)."""
 
     def __init__(self, command: list[str], *, outside: bool = False) -> None:
         self._command = command if any("%s" in word for word in command) else [*command, "%s"]
@@ -69,7 +70,7 @@ class Browser:
 
 def find(environ: Mapping[str, str]) -> list[Browser]:
     """What may open an address here, best first; empty where nobody would see it."""
-    named = [Browser(each) for each in _named(environ)]
+    named = [Browser(each, outside=_outside(each, environ)) for each in _named(environ)]
     if named or environ.get("SSH_CONNECTION"):
         return named
     if sys.platform == "darwin":
@@ -86,7 +87,11 @@ def contained(environ: Mapping[str, str], profile: str) -> list[Browser]:
     """The same, with cookies of this profile's own. Raises Stop where no browser is known to do that."""
     if not find(environ):
         return []
-    made = [each for command in _candidates(environ) if (each := _contained(command, profile)) is not None]
+    made = [
+        each
+        for command in _candidates(environ)
+        if (each := _contained(command, profile, outside=_outside(command, environ))) is not None
+    ]
     if not made:
         raise Stop("neither Firefox nor a Chrome is here to keep a profile's cookies apart: leave out --container, or "
                    "set BROWSER to one of them")  # fmt: skip
@@ -101,17 +106,26 @@ def _candidates(environ: Mapping[str, str]) -> list[list[str]]:
     return [[each] for each in _there((*_FIREFOXES, *_CHROMES), environ)]
 
 
-def _contained(command: list[str], profile: str) -> Browser | None:
+def _contained(command: list[str], profile: str, *, outside: bool) -> Browser | None:
     known = " ".join(os.path.basename(word).lower() for word in command if word != "%s")
     bare = [word for word in command if word != "%s"]
     if any(each in known for each in ("firefox", "librewolf")):
         # The address within the add-on's own: had the add-on not been there, Firefox would search the web for it, and
         # what a search engine is told so is an address of this machine that ends within seconds.
-        return Browser([*bare, f"ext+container:name={quoted(profile)}&url=%s"])
+        return Browser([*bare, f"ext+container:name={quoted(profile)}&url=%s"], outside=outside)
     if any(each in known for each in ("chrom", "brave", "edge")):
-        kept = "".join(char if char in _NAME else "_" for char in profile)
-        return Browser([*bare, f"--profile-directory=vaultd-{kept}", "%s"])
+        return Browser([*bare, f"--profile-directory=vaultd-{_directory(profile)}", "%s"], outside=outside)
     return None
+
+
+def _directory(profile: str) -> str:
+    """A directory that no other profile has: with its cookies, one would be signed in as that one."""
+    kept = "".join(char if char in _NAME else "_" for char in profile)[:_LONGEST_NAME]
+    if kept == profile:
+        return kept
+    import hashlib
+
+    return f"{kept}-{hashlib.sha256(profile.encode('utf-8', 'surrogateescape')).hexdigest()[:16]}"
 
 
 def _named(environ: Mapping[str, str]) -> list[list[str]]:
@@ -133,6 +147,12 @@ def _there(names: tuple[str, ...], environ: Mapping[str, str]) -> list[str]:
     import shutil
 
     return [found for name in names if (found := shutil.which(name, path=environ.get("PATH", ""))) is not None]
+
+
+def _outside(command: list[str], environ: Mapping[str, str]) -> bool:
+    """Windows's own, as BROWSER names it: what comes for the address is the relay of WSL, which runs as root."""
+    name = os.path.basename(command[0]).lower()
+    return in_wsl(environ) and (name == "wslview" or name.endswith(".exe"))
 
 
 def in_wsl(environ: Mapping[str, str]) -> bool:

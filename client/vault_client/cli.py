@@ -31,6 +31,8 @@ _BROKEN_PIPE = 141
 #: Of what was typed, in a sentence about it: a variable may hold a whole file.
 _SHOWN = 200
 _LONGEST_NAME = 1000
+#: `ls` is close to `list`; `frobnicate` is to `rotate` only by what difflib takes for near.
+_CLOSE = 0.65
 
 
 class Call:
@@ -229,7 +231,9 @@ def _check_operands(command: Command, operands: list[str], tail: list[str], *, g
     if len(operands) < command.least:
         raise _misread(command, f"{command.operands.split()[0]} is missing")
     if len(operands) > command.most:
-        raise _misread(command, f"{operands[command.most]} is one too many")
+        parted = command.operands.endswith(("PROFILE", "PROFILE]", "IDENTITY", "IDENTITY]"))
+        why = "is one too many, or part of a name that goes in quotes" if parted else "is one too many"
+        raise _misread(command, f"{operands[command.most]} {why}")
     for operand in operands:
         if not operand or not (operand.isprintable() or _is_shown(operand)):
             raise _misread(command, "a name is empty or has characters that cannot be shown")
@@ -269,6 +273,6 @@ def brief(typed: str) -> str:
 def _no_such(name: str) -> Stop:
     import difflib
 
-    close = difflib.get_close_matches(brief(name), COMMANDS, n=2)
+    close = difflib.get_close_matches(brief(name), COMMANDS, n=2, cutoff=_CLOSE)
     meant = f" (did you mean {' or '.join(close)}?)" if close else ""
     return Stop(f"there is no command {brief(name)}{meant}: type `vault-client --help`", USAGE)

@@ -58,6 +58,7 @@ _EXAMPLES = {
         'eval "$(vault-client use --imds PROFILE)"',
         "with shell integration (shell-init), no eval:  vault-client use PROFILE, and back:  vault-client use -",
     ),
+    "login": ("vault-client login PROFILE --service s3", "vault-client login --logout-first PROFILE"),
     "export": ('eval "$(vault-client export PROFILE)"', "vault-client export PROFILE --format dotenv > .env"),
     "credential-process": (
         "in ~/.aws/config, in a profile of its own, with quotes as a shell has them:",
@@ -96,7 +97,7 @@ _TABLE = (
     Command("add", "IDENTITY", "replace stdin from-env from-credentials-file mfa-serial=ARN json", "keys:add",
             "store a long-term access key: asks for it, verifies it with AWS, finds its MFA device"),
     Command("identities", "", "json", "keys:identities", "list the stored keys"),
-    Command("remove", "IDENTITY", "", "keys:remove", "forget a key, its sessions and the grants that need it"),
+    Command("remove", "IDENTITY", "yes", "keys:remove", "forget a key, its sessions and the grants that need it"),
     Command("import", "aws-credentials|aws-vault [NAME…]", "delete-source backend=B stdin yes json", "importing:run",
             "store keys that lie in ~/.aws/credentials or in aws-vault: shows them, asks once, verifies each"),
     Command("rotate", "IDENTITY", "grace=D undo abandon token-code=CODE json", "rotating:rotate",

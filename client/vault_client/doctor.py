@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 _URL, _TOKEN, _FILE = shells.CONTAINER
 _ENDPOINT, _STORE_ENDPOINT = shells.IMDS[:2]
 _LONGEST_TOKEN = 4096
+#: A daemon that hangs is what somebody comes to doctor with; a check of the keyring takes 30 s at most.
+_HANGS = 40.0
 
 
 def doctor(call: Call) -> int:
@@ -113,9 +115,9 @@ class Remote:
         #: Looked at before the grants are asked for: a grant that is made meanwhile is listed.
         self.tokens = own_files.token_files(call.link.places)
         try:
-            self.checks = [_told(each) for each in call.link.call("GET", "/v1/checks")["checks"]]
-            grants = call.link.call("GET", "/v1/grants")["grants"]
-            status = call.link.call("GET", "/v1/status")
+            self.checks = [_told(each) for each in call.link.call("GET", "/v1/checks", seconds=_HANGS)["checks"]]
+            grants = call.link.call("GET", "/v1/grants", seconds=_HANGS)["grants"]
+            status = call.link.call("GET", "/v1/status", seconds=_HANGS)
             self.version = str(status.get("version"))
             self.served = Served(call.environ, grants=grants, status=status, run=call.link.places.run)
         except Refusal as refusal:

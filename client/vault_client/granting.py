@@ -45,10 +45,10 @@ def wanted(call: Call, *, kind: str) -> dict[str, Any]:
 
 
 def asked_region(text: str) -> str:
-    """As the daemon will take it: `[a-z]{2,}(-[a-z0-9]+)+`, without the import of re."""
-    first, *parts = text.split("-")
-    fits = len(text) <= 63 and len(first) >= 2 and not set(first) - _LETTERS
-    if not (fits and parts and all(part and not set(part) - _LETTERS - _DIGITS for part in parts)):
+    """As the daemon will take it: `[a-z]{2,}(-[a-z]+)+-[0-9]+`, without the import of re."""
+    *names, number = text.split("-")
+    fits = len(text) <= 63 and len(names) >= 2 and len(names[0]) >= 2 and number and not set(number) - _DIGITS
+    if not (fits and all(name and not set(name) - _LETTERS for name in names)):
         raise Stop(f"--region {brief(text)} is no region: give one such as eu-west-1", USAGE)
     return text
 

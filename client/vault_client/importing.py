@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
     Source = AwsCredentials | AwsVault
 
-_YES = frozenset({"y", "yes"})
 #: Wrong passphrases that a person may type.
 _TRIES = 3
 #: What the list says of a key, and whether something is to be done about it.
@@ -119,9 +118,7 @@ def _agreed(call: Call, source: Source, meant: list[Row], *, delete: bool) -> No
     what = f"{len(meant)} key{'s' if len(meant) > 1 else ''}"
     then = " and delete there" if delete else ""
     with terminal:
-        terminal.write(f"import {what}{then}? [y/N] ")
-        yes = terminal.line().strip().lower() in _YES
-        terminal.write("yes\n" if yes else "no\n")
+        yes = terminal.agrees(f"import {what}{then}? [y/N] ")
     if not yes:
         raise Stop(f"nothing was stored and nothing deleted: to do it after all, type `{_again(call)}`")
 

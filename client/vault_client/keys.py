@@ -23,6 +23,15 @@ if TYPE_CHECKING:
     from typing import Any
 
 _LONGEST_NAME = 128
+_NOTHING = "nothing was stored"
+#: What a rotation that is kept leaves at AWS when the identity goes (aws-facts §2.1): only vaultd knows it.
+_LOST = {
+    "intent": "a new key may have been made for its rotation, and nobody would look for it",
+    "pending": "…{new_key} is stored nowhere else",
+    "swapped": "…{new_key} is stored nowhere else, and …{old_key} stays Active and is deleted by nobody",
+    "reactivated": "…{new_key} is stored nowhere else, and …{old_key} stays Active and is deleted by nobody",
+    "inactive": "…{new_key} is stored nowhere else, and …{old_key} stays Inactive and is deleted by nobody",
+}
 _KEY_ID = "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 
 
@@ -37,7 +46,7 @@ def add(call: Call) -> int:
     body = {"name": name, **checked(key), "replace": call.flag("replace")}
     if serial := call.value("mfa-serial") or key.get("MfaSerial"):
         body["MfaSerial"] = serial
-    identity = stored(call, "/v1/identities", body, again=_again(call))
+    identity = stored(call, "/v1/identities", body, again=_again(call), cancelled=_NOTHING)
     if call.flag("json"):
         call.json(identity)
     call.say(f"stored {identity['name']}: {identity.get('user_arn')}, {_device(identity)}")
@@ -75,9 +84,9 @@ def _refuse_existing(call: Call, name: str) -> None:
             )
 
 
-def stored(call: Call, path: str, body: dict[str, Any], *, again: str) -> dict[str, Any]:
+def stored(call: Call, path: str, body: dict[str, Any], *, again: str, cancelled: str = "") -> dict[str, Any]:
     """The stored identity. Where AWS lists several devices, the person chooses one (aws-facts §2.2). `again`: what to
-    type when he leaves the question.
+    type when he leaves the question; `cancelled` as for Terminal.ask.
     """
     try:
         return _post(call, path, body)
@@ -88,7 +97,7 @@ def stored(call: Call, path: str, body: dict[str, Any], *, again: str) -> dict[s
         terminal = Terminal.find(again)
         if terminal is None:
             raise
-        return _post(call, path, {**body, "MfaSerial": _choice([str(serial) for serial in serials], terminal)})
+        return _post(call, path, {**body, "MfaSerial": _choice(list(map(str, serials)), terminal, cancelled)})
 
 
 def _post(call: Call, path: str, body: dict[str, Any]) -> dict[str, Any]:
@@ -96,12 +105,12 @@ def _post(call: Call, path: str, body: dict[str, Any]) -> dict[str, Any]:
     return answer
 
 
-def _choice(serials: list[str], terminal: Terminal) -> str:
+def _choice(serials: list[str], terminal: Terminal, cancelled: str) -> str:
     with terminal:
         rows = "".join(f"  {number}  {clean(serial)}\n" for number, serial in enumerate(serials, 1))
         terminal.write(f"several MFA devices are registered:\n{rows}")
         while True:
-            typed = terminal.ask("number of the one to use: ").strip()
+            typed = terminal.ask("number of the one to use: ", cancelled=cancelled).strip()
             if typed.isascii() and typed.isdigit() and 1 <= int(typed) <= len(serials):
                 return serials[int(typed) - 1]
             terminal.write(f"type a number from 1 to {len(serials)}\n")
@@ -127,9 +136,10 @@ def _from_terminal(call: Call) -> dict[str, str]:
         )
     with terminal:
         terminal.write(f"The access key of {clean(call.operands[0])}; what you type is not shown.\n")
-        key_id = terminal.ask("Access key ID: ").strip()
+        key_id = terminal.ask("Access key ID: ", cancelled=_NOTHING).strip()
         _check_key_id(key_id)  # before the secret is typed
-        return {"AccessKeyId": key_id, "SecretAccessKey": terminal.ask("Secret access key: ").strip()}
+        secret = terminal.ask("Secret access key: ", cancelled=_NOTHING).strip()
+        return {"AccessKeyId": key_id, "SecretAccessKey": secret}
 
 
 def _from_stdin(_: Call) -> dict[str, str]:
@@ -218,9 +228,51 @@ def _age(identity: dict[str, Any]) -> str:
 
 
 def remove(call: Call) -> int:
-    """Forget a key."""
+    """Forget a key, once a person on a terminal has agreed to what is lost."""
     name = call.operands[0]
+    _consent(call, name)
     call.link.call("DELETE", f"/v1/identities/{quoted(name)}")
     call.say(f"removed {name}, its sessions and the grants that needed it; the key itself still works at AWS until it "
              f"is deleted there")  # fmt: skip
     return 0
+
+
+def _consent(call: Call, name: str) -> None:
+    """A script goes on without, unless a rotation is kept: what only vaultd knows of that goes, too."""
+    listed = call.link.call("GET", "/v1/identities")["identities"]
+    identity = next((each for each in listed if each.get("name") == name), None)
+    if identity is None:  # the daemon says what was meant
+        return
+    lost, again = _lost(identity), f"`vault-client remove {typed(name)}"
+    if lost:
+        call.say(f"with {clean(name)} goes what its rotation keeps: {lost}; to end the rotation first, type "
+                 f"`vault-client rotate {typed(name)}{_ending(identity)}`")  # fmt: skip
+    if call.flag("yes"):
+        return
+    terminal = Terminal.find(f"{again}`")
+    if terminal is None:
+        if lost:
+            raise Stop(f"nothing was removed, as there is no terminal to ask on: type {again} --yes`", NEEDS_PERSON)
+        return
+    with terminal:
+        ending = clean(identity.get("access_key_id") or "????")
+        what = "" if lost else " (its secret may be stored nowhere else)"
+        yes = terminal.agrees(f"remove {clean(name)}, key …{ending}{what}? [y/N] ", cancelled="nothing was removed")
+    if not yes:
+        raise Stop(f"nothing was removed: to do it after all, type {again}`")
+
+
+def _rotation(identity: dict[str, Any]) -> dict[str, Any]:
+    found = identity.get("rotation")
+    return found if isinstance(found, dict) else {}
+
+
+def _lost(identity: dict[str, Any]) -> str:
+    rotation = _rotation(identity)
+    keys = {key: clean(rotation.get(key)) for key in ("old_key", "new_key")}
+    return _LOST.get(str(rotation.get("stage")), "how far it is" if rotation else "").format(**keys)
+
+
+def _ending(identity: dict[str, Any]) -> str:
+    """How a rotation ends now: the old key of a finished one waits for its grace."""
+    return " --grace 0s" if _rotation(identity).get("stage") == "inactive" else ""

@@ -2,11 +2,15 @@
 
 Rules
 - The sign-in URL is a credential for 15 minutes: it is on no argv and in no file, and a browser gets it by redirect.py.
+  A SIGQUIT while the browser is waited for leaves no core of it behind (security.md §2.2 item 19).
 - Where no browser can be opened, or none comes for it, the URL is printed with a sentence that says what it is.
 - Between the daemon's answer and the browser nothing is asked: what a person decides, he decided on the command line.
 """
 
 from __future__ import annotations
+
+import sys
+from contextlib import suppress
 
 from vault_client import browser as browsers
 from vault_client import habits
@@ -16,7 +20,7 @@ from vault_client.errors import USAGE, Stop
 from vault_client.granting import asked_region, asked_seconds
 from vault_client.link import quoted
 from vault_client.redirect import SECONDS, Redirect
-from vault_client.tables import clean, local
+from vault_client.tables import clean, local, typed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,6 +42,7 @@ def login(call: Call) -> int:
         call.operands.append(choose(call, "login"))
     name = call.operands[0]
     found = [] if call.flag("stdout") else _browsers(call, name)
+    _limit_cores()
     made = settled(call.link, "POST", f"/v1/profiles/{quoted(name)}/signin", body, token_code=call.token_code)
     habits.count(call.environ, name)
     if made.get("doubt"):
@@ -71,14 +76,34 @@ def _browsers(call: Call, name: str) -> list[Browser]:
     return browsers.contained(call.environ, name) if call.flag("container") else browsers.find(call.environ)
 
 
+def _limit_cores() -> None:
+    import resource
+
+    with suppress(OSError, ValueError):  # the hard one stays: the browser is started with both
+        resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+
+
+def _undumped() -> None:
+    """The limit is nothing to a core_pattern that is a pipe (core(5)). Not before the daemon has answered: it asks
+    /proc which program calls, and the kernel then tells it no more. execve ends it, so that browsers are as ever.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    import ctypes  # 10 ms
+
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(4, 0, 0, 0, 0)  # linux/prctl.h PR_SET_DUMPABLE
+
+
 def _open(call: Call, name: str, made: dict[str, Any], found: list[Browser]) -> None:
+    _undumped()
     why = "no browser can be opened here"
     for browser in found:
         with Redirect(str(made["url"]), whoever=browser.outside) as redirect:
             if not browser.start(redirect.address, call.environ):
                 why = f"{clean(browser.name)} cannot be started"
                 continue
-            if redirect.given(seconds=SECONDS, failed=browser.failed):
+            if _given(redirect, browser, typed(name)):
                 until = local(made.get("console_until"))
                 account = clean(made.get("account_id"))
                 call.say(f"opened the console of {name}, account {account}: it is signed in until {until}")
@@ -88,6 +113,15 @@ def _open(call: Call, name: str, made: dict[str, Any], found: list[Browser]) -> 
                 break
             why = f"{clean(browser.name)} failed"
     _print(call, made, f"{why}, so open this yourself")
+
+
+def _given(redirect: Redirect, browser: Browser, name: str) -> bool:
+    """Did the browser come for it? Ctrl-C, after which nobody gets it, says so."""
+    try:
+        return redirect.given(seconds=SECONDS, failed=browser.failed)
+    except KeyboardInterrupt:
+        raise Stop(f"stopped before {clean(browser.name)} came for it, so it is not signed in: type `vault-client "
+                   f"login {name}`, or with --stdout for the URL", 130) from None  # fmt: skip
 
 
 def _print(call: Call, made: dict[str, Any], why: str) -> None:

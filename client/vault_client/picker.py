@@ -51,7 +51,8 @@ def choose(call: Call, purpose: str) -> str:
     except SystemExit as ended:  # a signal; what evaluates our lines is to hear of it, so this ends as a Stop does
         raise Stop("", int(ended.code or 0)) from None
     if found is None:
-        raise Stop(f"nothing was chosen, so nothing was done: type `vault-client {purpose}` for the list again, or add "
+        words = "exec -- CMD" if purpose == "exec" else purpose  # `exec` alone would be refused
+        raise Stop(f"nothing was chosen, so nothing was done: type `vault-client {words}` for the list again, or add "
                    "the name of a profile", 130)  # fmt: skip
     return found
 

@@ -250,6 +250,12 @@ class Screen:
             keys += self._keys.flush()
         return keys, [each for each in also if each in ready]
 
+    def forget(self) -> None:
+        """What was typed until now was for what was on the screen until now."""
+        with suppress(termios.error):  # it is gone: `wait` says so
+            termios.tcflush(self._source, termios.TCIFLUSH)
+        self._keys = Keys()
+
     def _read(self) -> bytes:
         try:
             raw = os.read(self._source, 4096)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 #: In characters; the daemon takes 64 KiB of JSON.
 _LINE_LIMIT = 10_000
+_NO_STORE = "no store was made"
 
 
 def mfa(call: Call) -> int:
@@ -148,9 +149,9 @@ def _passphrase(*, new: bool) -> str:
                    "with --stdin", NEEDS_PERSON)  # fmt: skip
     with terminal:
         if not new:
-            return _not_empty(terminal.ask("Passphrase of vaultd's store: "))
-        first = _not_empty(terminal.ask("New passphrase for vaultd's store: "))
-        if terminal.ask("The same again: ") != first:
+            return _not_empty(terminal.ask("Passphrase of vaultd's store: ", cancelled="it stays locked"))
+        first = _not_empty(terminal.ask("New passphrase for vaultd's store: ", cancelled=_NO_STORE))
+        if terminal.ask("The same again: ", cancelled=_NO_STORE) != first:
             raise Stop("the two differ, so no store was made: type `vault-client unlock` again")
         return first
 

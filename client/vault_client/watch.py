@@ -5,6 +5,8 @@ Rules
 - A daemon that goes away is looked for until it is back, and both is said. `--json` is for scripts: it ends with 69.
 - On a terminal that can be drawn on, questions are answered where they stand; nothing typed to a code is shown. Esc
   leaves a question, and cancels none. All else (`--plain`, VAULTD_PLAIN, a pipe, TERM=dumb) gets a line a change.
+- A key means what was on the screen: a digit the question that it stood beside, and nothing that was typed before a
+  question was seen answers it (security.md §4).
 """
 
 from __future__ import annotations
@@ -233,6 +235,7 @@ class Drawn:
         self._board = Board(utf8=_utf8(call.environ))
         self._board.take(feed.first, time.monotonic())
         self._answering: Answering | None = None
+        self._seen: list[Body] = []
         self._ink = screen.ink(call.environ)
         self._ink.on = self._ink.on and not call.flag("plain")
 
@@ -242,13 +245,12 @@ class Drawn:
             while True:
                 self._draw()
                 keys, ready = self._screen.wait(self._feed.due, also=self._sources)
+                if (status := self._take(keys)) is not None:
+                    return status
                 for kind, body in self._feed.turn(ready):
                     if said := _note(self._board, kind, body, at=time.monotonic()):
                         self._board.said = said
                 self._hear(ready)
-                for key in keys:
-                    if (status := self._press(key)) is not None:
-                        return status
         finally:
             self._leave()
 
@@ -256,7 +258,19 @@ class Drawn:
     def _sources(self) -> list[Connection]:
         return [*self._feed.sources, *(self._answering.sources if self._answering else [])]
 
+    def _take(self, keys: Sequence[str]) -> int | None:
+        """Before anything is heard, which may put another question where one was."""
+        for key in keys:
+            before = self._answering
+            if (status := self._press(key)) is not None:
+                return status
+            if self._answering is not None and before is None:
+                self._screen.forget()
+                return None
+        return None
+
     def _draw(self) -> None:
+        self._seen = self._board.questions
         asked = self._answering.lines if self._answering else ()
         lines, cursor = panel.frame(
             self._board, self._screen.size, self._ink, now=time.monotonic(), wall=time.time(), asked=asked
@@ -297,7 +311,7 @@ class Drawn:
 
     def _choose(self, key: str) -> None:
         """A digit, or Enter for the oldest."""
-        questions = self._board.questions
+        questions = self._seen
         number = 1 if key == "enter" else int(key) if key in set("123456789") else 0
         self._board.said = ""
         if 0 < number <= len(questions):

@@ -163,3 +163,28 @@ async def test_the_last_gate(aws: Aws) -> None:
     with pytest.raises(Misconfigured, match=r"keys are not sent to signin\.evil\.example"):
         await FederationConsole(calls=aws.calls).url(asked)
     assert aws.strict.calls(OP) == []
+
+
+async def test_loopback_is_not_the_proxys(aws: Aws, clock: SkippingClock) -> None:
+    """It has another one: VAULTD_FEDERATION_URL there is connected to from here. Control: the partitions above."""
+    session = await chained(aws)
+    port = int(aws.strict.url.rsplit(":", 1)[1])
+    async with proxied(port) as proxy:
+        behind = Aws(aws.strict, clock, network=Network(https_proxy=proxy.url))
+        asked = order(aws, session)
+        asked = replace(asked, endpoint=replace(asked.endpoint, signin_url=f"https://127.0.0.1:{port}/federation"))
+        with pytest.raises(StsUnavailable, match="TLS"):
+            await FederationConsole(calls=behind.calls).url(asked)
+    assert proxy.asked == []
+
+
+@pytest.mark.parametrize("whose", ["the profile's", "ours"])
+async def test_a_ca_bundle_that_is_not_there(aws: Aws, clock: SkippingClock, whose: str) -> None:
+    """Whom keys are sent to is told by the bundle that STS has: without it they are sent to nobody."""
+    asked, gone = order(aws, await chained(aws)), "/nowhere/ca.pem"
+    behind = Aws(aws.strict, clock, network=Network(ca_bundle=gone if whose == "ours" else None))
+    if whose != "ours":
+        asked = replace(asked, endpoint=replace(asked.endpoint, ca_bundle=gone))
+    with pytest.raises(Misconfigured, match=r"the CA bundle /nowhere/ca\.pem is not there; set ca_bundle"):
+        await FederationConsole(calls=behind.calls).url(asked)
+    assert aws.strict.calls(OP) == []

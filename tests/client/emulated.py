@@ -82,10 +82,16 @@ class Watched:
 
     def until(self, holds: Callable[[list[str]], bool], seconds: float = 20.0) -> list[str]:
         """Read until what is on the screen is so."""
-        while not holds(self.lines):
+        while not self._so(holds):
             assert select.select([self.running.master], [], [], seconds)[0], f"it never came: {self.lines}"
             assert self._read(), f"the terminal ended before it came: {self.lines}"
         return self.lines
+
+    def _so(self, holds: Callable[[list[str]], bool]) -> bool:
+        try:
+            return holds(self.lines)
+        except IndexError:  # half a frame has not all the lines that are looked at
+            return False
 
     def shows(self, text: str) -> list[str]:
         """Read until `text` is somewhere on the screen."""

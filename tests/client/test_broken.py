@@ -276,3 +276,17 @@ def test_a_grant_that_came_back_keeps_its_token(stub: Stub) -> None:
 def test_json_and_fix(stub: Stub) -> None:
     """One asks, the other is for scripts: 2."""
     assert doctor(stub, well(stub), "--fix", "--json").returncode == 2
+
+
+def test_another_users_file_is_not_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even root's own `--fix` changes it. Control: the same file, of this user."""
+    file = tmp_path / "file"
+    file.write_text("x")
+    file.chmod(0o644)
+    call = Call(operands=[], tail=[], options={}, environ={})
+    fix = Mode(str(file), file.lstat(), 0o600)
+    monkeypatch.setattr(os, "getuid", lambda: 4711)
+    assert fix.apply(call) == "it is another file now"
+    assert file.stat().st_mode & 0o777 == 0o644
+    monkeypatch.undo()
+    assert fix.apply(call) == ""

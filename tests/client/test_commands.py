@@ -8,6 +8,7 @@ import re
 import subprocess
 import threading
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from tests.client.stub import (
     error,
     mfa_required,
 )
+from tests.client.terminal import OnTerminal
 from vault_client import __version__, sessions, show
 from vault_client.commands import COMMANDS
 
@@ -87,7 +89,16 @@ def test_every_command_has_help(run: Run, stub: Stub, name: str) -> None:
         ("lst", "there is no command lst (did you mean list?): type `vault-client --help`"),
         ("xyzzy", "there is no command xyzzy: type `vault-client --help`"),
         ("use", "use: PROFILE is missing: type `vault-client use --help`"),
-        ("use a b", "use: b is one too many: type `vault-client use --help`"),
+        ("ls", "there is no command ls (did you mean list?): type `vault-client --help`"),
+        ("frobnicate", "there is no command frobnicate: type `vault-client --help`"),
+        ("use a b", "use: b is one too many, or part of a name that goes in quotes: type `vault-client use --help`"),
+        (
+            "credential-process team prod",
+            (
+                "credential-process: prod is one too many, or part of a name that goes in quotes: type "
+                "`vault-client credential-process --help`"
+            ),
+        ),
         ("list extra", "list: extra is one too many: type `vault-client list --help`"),
         ("list --frob", "list: option --frob not recognized: type `vault-client list --help`"),
         ("use p --region", "use: option --region requires argument: type `vault-client use --help`"),
@@ -104,6 +115,9 @@ def test_every_command_has_help(run: Run, stub: Stub, name: str) -> None:
         ("use p --duration 90", "--duration 90 is no length of time: write it as 45m or 2h"),
         ("use p --duration 5m", "--duration 5m is not what AWS allows: choose from 15m to 12h"),
         ("use p --duration 13h", "--duration 13h is not what AWS allows: choose from 15m to 12h"),
+        ("use p --region moon-1", "--region moon-1 is no region: give one such as eu-west-1"),
+        ("use p --region eu-west", "--region eu-west is no region: give one such as eu-west-1"),
+        ("use p --region eu-1-west", "--region eu-1-west is no region: give one such as eu-west-1"),
         ("use p --region eu", "--region eu is no region: give one such as eu-west-1"),
         ("use p --region x;rm-rf", "--region x;rm-rf is no region: give one such as eu-west-1"),
         ("use p --region -eu-west-1", "--region -eu-west-1 is no region: give one such as eu-west-1"),
@@ -368,15 +382,70 @@ def test_identities(run: Run, stub: Stub) -> None:
 
 def test_remove(run: Run, stub: Stub) -> None:
     """DELETE under the quoted name, and what AWS still holds."""
+    stub.answers["GET", "/v1/identities"] = (200, {"identities": [{**IDENTITY, "name": "team prod/ü"}]})
     stub.answers["DELETE", "/v1/identities/team prod/ü"] = (200, {})
     ended = run("remove", "team prod/ü")
 
     assert ended.status == 0
-    assert stub.requests[0][1] == "/v1/identities/team%20prod%2F%C3%BC"
+    assert stub.requests[-1][1] == "/v1/identities/team%20prod%2F%C3%BC"
     assert ended.err == (
         "vault-client: removed team prod/ü, its sessions and the grants that needed it; the key itself still works at "
         "AWS until it is deleted there\n"
     )
+
+
+ROTATED = {
+    **IDENTITY,
+    "access_key_id": "AJQ6",
+    "rotation": {"stage": "inactive", "old_key": "IN01", "new_key": "AJQ6", "delete_after": "2099-11-23T20:00:00Z"},
+}
+FORGET = ("DELETE", "/v1/identities/identity")
+
+
+def test_remove_after_a_rotation_without_a_terminal(run: Run, stub: Stub) -> None:
+    """Only vaultd has the new key's secret and knows of the old key: refused, until --yes says so."""
+    stub.answers["GET", "/v1/identities"] = (200, {"identities": [ROTATED]})
+    stub.answers[FORGET] = (200, {})
+    refused = run("remove", "identity")
+    asked = list(stub.asked(*FORGET))
+    done = run("remove", "identity", "--yes")
+
+    assert (refused.status, asked) == (3, [])
+    lost = "…AJQ6 is stored nowhere else, and …IN01 stays Inactive and is deleted by nobody"
+    assert lost in refused.err
+    assert "type `vault-client rotate identity --grace 0s`\n" in refused.err
+    assert refused.err.endswith("no terminal to ask on: type `vault-client remove identity --yes`\n")
+    assert (done.status, len(stub.asked(*FORGET))) == (0, 1)
+    assert lost in done.err
+
+
+@pytest.mark.parametrize(("answer", "status"), [("y\n", 0), ("\n", 1), ("\x03", 130)])
+@pytest.mark.parametrize(
+    ("identity", "question"),
+    [
+        (ROTATED, "remove identity, key …AJQ6? [y/N] "),
+        (IDENTITY, "remove identity, key …WXYZ (its secret may be stored nowhere else)? [y/N] "),
+    ],
+)
+def test_remove_asks_on_a_terminal(
+    terminal: Callable[..., OnTerminal],
+    stub: Stub,
+    identity: dict[str, object],
+    question: str,
+    answer: str,
+    status: int,
+) -> None:
+    """Once, with what is lost; anything but yes removes nothing, and says how to do it after all."""
+    stub.answers["GET", "/v1/identities"] = (200, {"identities": [identity]})
+    stub.answers[FORGET] = (200, {})
+    asking = terminal("remove", "identity")
+    shown = asking.until(question)
+    asking.type(answer)
+    ended = asking.end()
+
+    assert ("…IN01 stays Inactive" in shown) == (identity is ROTATED)
+    assert (ended.status, len(stub.asked(*FORGET))) == (status, int(status == 0)), ended
+    assert ("nothing was removed" in ended.err) == (status != 0)
 
 
 # ---- sessions ----

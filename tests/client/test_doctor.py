@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.client.conftest import Run
-from tests.client.stub import CHECK, GRANT_ROW, KEYS, STATUS, TOKEN, Stub, error
+from tests.client.stub import CHECK, GRANT_ROW, KEYS, STATUS, TOKEN, Answer, Stub, error
 from tests.client.test_shell import ALL, evaluate, use
 from tests.client.test_start import FORBIDDEN, loaded
 from vault_client import families
@@ -483,3 +484,22 @@ def test_a_profile_that_is_not_there(process: Run, used: dict[str, str]) -> None
     )
     path.write_text("[profile nopes\n")
     assert "botocore       error" in process("doctor", "--profile", "nope", **used).out
+
+
+def test_a_daemon_that_hangs(run: Run, stub: Stub, used: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is not waited for longer than a check may take: this shell is looked at all the same, 69."""
+    over = threading.Event()
+
+    def hang(_: object) -> Answer:
+        over.wait(30)
+        return 200, {"checks": [CHECK]}
+
+    stub.answers["GET", "/v1/checks"] = hang
+    monkeypatch.setattr("vault_client.doctor._HANGS", 0.1)
+    ended = run("doctor", **used, AWS_PROFILE="old")
+    answered = not over.is_set()
+    over.set()
+
+    assert (ended.status, answered) == (69, True)
+    assert "BAD  daemon           vaultd does not answer" in ended.out
+    assert "AWS_PROFILE=old is set" in ended.out

@@ -67,6 +67,19 @@ def test_what_would_go_wrong(told: Any, answer: dict[str, Any], row: dict[str, A
     assert line.startswith(f"  - {said}") or said in line
 
 
+def test_no_value_moves_the_cursor(told: Any) -> None:
+    """Of the daemon's, in any place. Control: the value is there."""
+    name = "a\x1b[2J\u202eb"
+    value = {"field": name, "value": name, "source": name}
+    row = {"state": name, "last_error": {"message": name, "time": None}}
+    steps = [{**MFA, "kind": name, "source": name, "values": [value]}, ROLE_STEP]
+    check = {"name": name, "ok": False, "message": name}
+    said = told(plan(*steps, profile=name, identity=name, problems=[name], checks=[check]), "--check", status=1, **row)
+
+    assert not [line for line in said.splitlines() if not line.isprintable()]
+    assert said.count("a?[2J?b") >= 10
+
+
 def test_nothing_wrong(told: Any) -> None:
     """Control: a plan that is well, with a session that lives."""
     said = told(plan(MFA, ROLE_STEP))

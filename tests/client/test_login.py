@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import re
+import resource
 import signal
 import stat
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,9 +16,9 @@ from pathlib import Path
 import pytest
 
 from tests.client.conftest import Run
-from tests.client.stub import Stub, error, mfa_required
+from tests.client.stub import Stub, environment, error, mfa_required
 from tests.client.terminal import OnTerminal
-from vault_client.browser import Browser
+from vault_client.browser import Browser, contained, find
 
 ROUTE = "/v1/profiles/web-admin/signin"
 TOKEN = "canary-signin-token-QUJD"
@@ -29,6 +31,8 @@ MADE = {
     "account_id": "234567890123",
     "doubt": "",
 }
+#: Soft and hard limit of a core.
+FREE = (1 << 24, 1 << 24)
 #: A browser: looks at every argv of the machine as it starts, then follows the address as browsers do.
 COMES = """
 import glob, http.client, json, os, sys, urllib.parse
@@ -48,7 +52,9 @@ try:
 except OSError:
     again = "closed"
 json.dump({"argv": sys.argv[1:], "cmdlines": seen.decode("latin-1"), "status": answer.status, "icon": nothing.status,
-           "fields": dict(answer.getheaders()), "again": again, "aws": [n for n in os.environ if n[:4] == "AWS_"]},
+           "fields": dict(answer.getheaders()), "again": again,
+           "own": os.getsid(0) == os.getpid(), "null": os.readlink("/proc/self/fd/0") == os.devnull,
+           "aws": [n for n in os.environ if n[:4] == "AWS_"]},
           open(os.environ["REPORT"] + ".new", "w"))
 os.rename(os.environ["REPORT"] + ".new", os.environ["REPORT"])
 """
@@ -73,10 +79,15 @@ def browser(place: Path, text: str, name: str = "surf") -> Path:
 
 def waited(report: Path) -> dict[str, object]:
     """The browser writes it after the client has gone on."""
+    found: dict[str, object] = json.loads(written(report))
+    return found
+
+
+def written(report: Path) -> str:
+    """What is in it, once it is."""
     for _ in range(4000):
-        if report.exists():
-            found: dict[str, object] = json.loads(report.read_text())
-            return found
+        if report.exists() and (text := report.read_text()):
+            return text
         os.sched_yield()
         signal.sigtimedwait((), 0.005)
     raise AssertionError("the browser wrote no report")
@@ -106,6 +117,7 @@ def test_the_url_reaches_the_browser_and_no_argv(process: Run, place: Path, tmp_
     assert len(argv) == 1
     assert re.fullmatch(r"http://127\.0\.0\.1:\d+/[\w-]{43}", address)
     assert (seen["status"], seen["icon"], seen["again"], seen["aws"]) == (303, 404, "closed", [])
+    assert (seen["own"], seen["null"]) == (True, True)  # a session of its own, and no terminal
     fields = seen["fields"]
     assert isinstance(fields, dict)
     assert (fields["Location"], fields["Cache-Control"], fields["Referrer-Policy"]) == (URL, "no-store", "no-referrer")
@@ -198,6 +210,27 @@ def test_a_browser_that_hangs(run: Run, place: Path, monkeypatch: pytest.MonkeyP
     assert "surf did not come for it within 0 s, so open this yourself" in ran.err
 
 
+def test_ctrl_c_before_the_browser_comes(run: Run, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """130, the address is closed, nothing is printed that signs in, and the sentence says what was not done."""
+
+    def interrupted(*_: object, **__: object) -> bool:
+        raise KeyboardInterrupt
+
+    comes = Browser([str(browser(place, "import signal; signal.pause()"))])
+    monkeypatch.setattr("vault_client.browser.find", lambda _: [comes])
+    monkeypatch.setattr("vault_client.redirect.Redirect.given", interrupted)
+    ran = run("login", "web-admin")
+
+    assert comes._process is not None
+    comes._process.kill()
+    comes._process.wait()
+    assert (ran.status, ran.out) == (130, "")
+    assert ran.err == (
+        "vault-client: stopped before surf came for it, so it is not signed in: type `vault-client login web-admin`, "
+        "or with --stdout for the URL\n"
+    )
+
+
 def test_the_next_browser_comes(process: Run, place: Path, tmp_path: Path) -> None:
     """$BROWSER is a list: one that fails is followed by the next, with an address of its own."""
     fails, comes = browser(place, "raise SystemExit(3)", "fails"), browser(place, COMES)
@@ -225,6 +258,63 @@ def test_container(process: Run, place: Path, tmp_path: Path, name: str, shape: 
     assert isinstance(argv, list)
     assert len(argv) == len(shape)
     assert all(re.fullmatch(want, have) for want, have in zip(shape, argv, strict=True))
+
+
+def test_two_profiles_have_two_directories(place: Path) -> None:
+    """However a name is spelt or long: with the cookies of another profile a browser is signed in as that one."""
+    browser(place, "", "chromium")
+    names = ["team prod", "team_prod", "team/prod", "é", "ü", "x" * 500, "x" * 501, "web-admin"]
+    environ = {"PATH": str(place), "DISPLAY": ":0"}
+    made = [contained(environ, name)[0]._command[1] for name in names]
+
+    assert len(set(made)) == len(names)
+    assert made[-1] == "--profile-directory=vaultd-web-admin"
+    assert all(re.fullmatch(r"--profile-directory=vaultd-[\w.-]{1,120}", each, re.ASCII) for each in made)
+
+
+def test_windows_browsers_are_outside() -> None:
+    """From WSL, also where $BROWSER names it: its requests come by a relay that is root's. Control: elsewhere, and
+    what runs in WSL itself, is of this user.
+    """
+    for named, wsl, outside in (("wslview", "Debian", True), ("/mnt/c/x/firefox.exe", "Debian", True),
+                                ("firefox", "Debian", False), ("wslview", "", False)):  # fmt: skip
+        environ = {"BROWSER": named, "WSL_DISTRO_NAME": wsl}
+        assert [each.outside for each in find(environ)] == [outside]
+    (made,) = contained({"BROWSER": "/mnt/c/x/firefox.exe", "WSL_DISTRO_NAME": "Debian"}, "web-admin")
+    assert made.outside
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="prlimit, and how a process ended, are Linux's")
+@pytest.mark.parametrize("limited", [True, False])
+def test_no_core_holds_the_url(stub: Stub, place: Path, tmp_path: Path, *, limited: bool) -> None:
+    """SIGQUIT while a browser does not come. A core_pattern that is a pipe does not ask for the limit, which is taken
+    away here to show that. Control: a process with the same limits leaves a core.
+    """
+    stub.answers["POST", ROUTE] = (200, MADE)
+    text = "import os, signal; print(os.getpid(), file=open(os.environ['REPORT'], 'w')); signal.pause()"
+    env = environment(stub, BROWSER=str(browser(place, text)), REPORT=str(tmp_path / "report"))
+
+    def ended(*command: str) -> int:
+        with subprocess.Popen(
+            [sys.executable, *command],
+            env=env,
+            cwd=tmp_path,
+            stderr=subprocess.DEVNULL,
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_CORE, FREE),  # noqa: PLW1509 - it execs at once
+        ) as child:
+            other = int(written(tmp_path / "report"))
+            if not limited:
+                resource.prlimit(child.pid, resource.RLIMIT_CORE, FREE)
+            child.send_signal(signal.SIGQUIT)
+            found = os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+        if other != child.pid:
+            os.kill(other, signal.SIGKILL)
+        (tmp_path / "report").unlink()
+        assert found is not None
+        return found.si_code
+
+    assert ended("-c", text) == os.CLD_DUMPED
+    assert ended("-m", "vault_client", "login", "web-admin") == os.CLD_KILLED
 
 
 def test_container_without_such_a_browser(process: Run, stub: Stub, place: Path) -> None:

@@ -542,6 +542,17 @@ def test_leaving_the_list(stub: Stub, pick: Pick, typed: str) -> None:
     assert chosen(stub) == []
 
 
+def test_leaving_the_list_of_exec(stub: Stub, pick: Pick) -> None:
+    """What is named brings the list again: `exec` alone would be refused."""
+    watched = pick("exec", "--", "true", VAULTD_PLAIN="1", size=(200, 24))
+    watched.shows("Enter to leave")
+    watched.type("\n")
+    ended = watched.end()
+
+    assert ended.status == 130
+    assert LEFT.replace("client use", "client exec -- CMD") in ended.err
+
+
 def test_a_long_list_is_cut(stub: Stub, pick: Pick) -> None:
     """Nobody is read a thousand lines: twenty, and how many more; no number beyond them chooses."""
     stub.answers["GET", "/v1/profiles"] = rows(*(f"profile-{at:04}" for at in range(1000)))

@@ -328,6 +328,55 @@ def test_a_question_left_unanswered_names_its_command(
     assert f"the question was left unanswered: type {again}\r\n" in ended.err
 
 
+@pytest.mark.parametrize(
+    ("line", "question", "said"),
+    [
+        (
+            "add identity",
+            "Access key ID: ",
+            "cancelled, and nothing was stored: type `vault-client add identity` again",
+        ),
+        (
+            "add identity --replace",
+            "Access key ID: ",
+            "cancelled, and nothing was stored: type `vault-client add identity --replace` again",
+        ),
+        (
+            "unlock",
+            "New passphrase for vaultd's store: ",
+            "cancelled, and no store was made: type `vault-client unlock` again",
+        ),
+    ],
+)
+def test_ctrl_c_at_a_question_names_the_state(stub: Stub, terminal: Start, line: str, question: str, said: str) -> None:
+    """On a line of its own, the state that is left and what to type; nothing was sent, and it is 130."""
+    stub.answers["GET", "/v1/status"] = (200, {**STATUS, "locked": True})
+    shell = terminal(*line.split())
+    shell.until(question)
+    shell.type("\x03")
+    ended = shell.end()
+
+    assert ended.status == 130
+    assert ended.err == f"\r\nvault-client: {said}\r\n"
+    assert not [each for each in stub.requests if each[0] == "POST"]
+
+
+def test_ctrl_c_at_the_secret_key(stub: Stub, terminal: Start) -> None:
+    """The second question is left as the first is."""
+    shell = terminal("add", "identity")
+    shell.until("Access key ID: ")
+    shell.type("AKIAEXAMPLE00000WXYZ\n")
+    shell.until("Secret access key: ")
+    shell.type("\x03")
+    ended = shell.end()
+
+    assert ended.status == 130
+    assert (
+        ended.err == "\r\nvault-client: cancelled, and nothing was stored: type `vault-client add identity` again\r\n"
+    )
+    assert stub.asked("POST", "/v1/identities") == []
+
+
 def test_add_checks_the_key_id_before_the_secret(stub: Stub, terminal: Start) -> None:
     """A secret pasted into the wrong question ends there."""
     shell = terminal("add", "identity")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import os
 import pty
+import select
 import subprocess
 import sys
 import termios
@@ -137,6 +138,19 @@ def screen_on(slave: int) -> Screen:
     return Screen(slave, slave, owned=False, modes=("", "", True), escape=0.0)
 
 
+def test_what_was_typed_before_is_forgotten(ends: tuple[int, int]) -> None:
+    """Also the half of a key, and what nobody has read yet. Control: what is typed then is a key."""
+    master, slave = ends
+    with screen_on(slave) as screen:
+        os.write(master, b"\x1b")
+        assert screen.wait(20) == ([], [])
+        os.write(master, b"[Ay\r")
+        assert select.select([slave], [], [], 20)[0]
+        screen.forget()
+        os.write(master, b"n")
+        assert screen.wait(20) == (["n"], [])
+
+
 def test_only_what_changed_is_written(ends: tuple[int, int]) -> None:
     """A frame is one write of the changed lines, and the same frame again is none; wherever the cursor goes is told."""
     master, slave = ends
@@ -153,6 +167,18 @@ def test_only_what_changed_is_written(ends: tuple[int, int]) -> None:
     assert b"second" in whole
     assert changed == b"\x1b[?25l\x1b[2;1H\x1b[0m\x1b[2Kthird\x1b[0m\x1b[1;6H\x1b[?25h"
     assert less == b"\x1b[?25l\x1b[2;1H\x1b[0m\x1b[2K"
+
+
+def test_a_paste_is_asked_to_be_told(ends: tuple[int, int]) -> None:
+    """Before the first frame, or a newline in what was pasted would be Enter; no terminal is left telling it."""
+    master, slave = ends
+    with screen_on(slave) as screen:
+        screen.draw(["first"])
+        begun = read(master, b"first")
+    over = read(master, b"\x1b[?25h")
+
+    assert b"\x1b[?2004h" in begun
+    assert b"\x1b[?2004l" in over
 
 
 def test_paused_is_the_terminal_as_it_was(ends: tuple[int, int]) -> None:

@@ -45,6 +45,7 @@ def test_what_no_daemon_of_ours_sends(name: str, more: dict[str, Any], stub: Stu
     assert "Traceback" not in ended.err
     assert "vault-client: " in ended.err
     assert revoked(stub) == [grant["id"]]
+    assert not (stub.home / "state/habits.json").exists()  # no use of it was made
 
 
 @pytest.mark.parametrize("name", ALL)

@@ -77,6 +77,16 @@ def test_a_substitution_of_its_own(name: str, stub: Stub) -> None:
 
 
 @pytest.mark.parametrize("name", POSIX)
+@pytest.mark.parametrize("line", ["use a", "use", "unuse"])
+def test_a_trap_of_ones_own_stays(name: str, line: str, stub: Stub) -> None:
+    """While `use` runs, Ctrl-C is the client's; before and after it is whose it was."""
+    counted(stub)
+    ended = spoken(name, f"trap 'echo mine' INT\nvault-client {line}\nkill -INT $$\ntrap - INT", stub)
+
+    assert ended.out.replace("false;\n", "") == "mine\n"
+
+
+@pytest.mark.parametrize("name", POSIX)
 def test_verbose(name: str, stub: Stub) -> None:
     """`set -v` shows what the shell reads, and no token."""
     counted(stub)

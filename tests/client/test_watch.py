@@ -22,8 +22,10 @@ from tests.client.stub import GRANT_ROW, PROFILE, PROMPT, STATUS, Answer, Stub, 
 from tests.client.terminal import OnTerminal, start
 from tests.client.test_start import loaded
 from vault_client import changes, panel
+from vault_client.cli import Call
 from vault_client.panel import Board
 from vault_client.tables import Ink, width
+from vault_client.watch import Drawn
 
 Watch = Callable[..., Watched]
 DENIED = {
@@ -205,6 +207,65 @@ def test_a_program_is_allowed_or_denied(stub: Stub, watch: Watch, typed: str, al
     watched.shows("answered: prod")
 
     assert stub.asked("POST", "/v1/prompts/q2") == [{"allow": allow}]
+
+
+@pytest.mark.parametrize("ahead", ["2y\r", "2y\r2y\r"])
+def test_nothing_typed_ahead_allows_a_program(stub: Stub, watch: Watch, ahead: str) -> None:
+    """What was typed before a question was seen answers it by no letter. Control: what is typed then, does."""
+    status(stub, prompts=[PROMPT, CONSENT])
+    stub.answers["POST", "/v1/prompts/q2"] = (200, {})
+    watched = watch()
+    watched.shows("1-2 answer")
+    watched.type(ahead)
+    lines = watched.shows("[y/N]")
+    assert lines[-1] == "[y/N]"
+    assert stub.attending.acquire(timeout=10)
+    watched.type("n\r")
+    watched.shows("answered: prod")
+
+    assert stub.asked("POST", "/v1/prompts/q2") == [{"allow": False}]
+
+
+class Played:
+    """A screen and a feed: the keys and the news of each turn, which come at once."""
+
+    size, due, sources = (80, 24), 0.0, ()
+
+    def __init__(self, *turns: tuple[list[str], list[tuple[str, Any]]]) -> None:
+        self.first = {**STATUS, "prompts": [PROMPT, CONSENT]}
+        self._turns = list(turns)
+        self._news: list[tuple[str, Any]] = []
+
+    def ink(self, _: object) -> Ink:
+        made = Ink.__new__(Ink)
+        made.on, made.width = False, 80
+        return made
+
+    def draw(self, *_: object) -> None:
+        """Nobody looks."""
+
+    def forget(self) -> None:
+        """Nothing is typed ahead."""
+
+    def wait(self, *_: object, **__: object) -> tuple[list[str], list[Any]]:
+        keys, self._news = self._turns.pop(0)
+        return keys, []
+
+    def turn(self, _: object) -> list[tuple[str, Any]]:
+        return self._news
+
+
+def test_a_digit_is_of_the_question_that_it_stood_beside(stub: Stub) -> None:
+    """One that ends as the key is pressed moves the others up: none of those is opened in its place."""
+    moved = ("status", {**STATUS, "prompts": [CONSENT]})
+    played: Any = Played((["1"], [moved]), (["esc"], []), (["1"], []), (["esc", "q"], []))
+    call = Call(operands=[], tail=[], options={}, environ=stub.environ)
+
+    assert Drawn(call, played, played).run() == 0
+    assert stub.attending.acquire(timeout=10)
+    assert stub.attending.acquire(timeout=10)
+    attended = [path for verb, path, _ in stub.requests if verb == "GET" and "/prompts/" in path]
+    assert attended == ["/v1/prompts/q1?wait&attend", "/v1/prompts/q2?wait&attend"]
 
 
 def test_esc_leaves_a_question_and_cancels_none(stub: Stub, watch: Watch) -> None:
@@ -393,6 +454,22 @@ def test_what_is_between() -> None:
     assert changes.between(STATUS, {**STATUS, "profiles": [renewed]}) == ["web-admin: renewed, 55m left"]
     assert changes.between(STATUS, {**STATUS, "profiles": []}) == ["web-admin: no session any more"]
     assert changes.between({**STATUS, "prompts": [CONSENT]}, STATUS) == ["the question for prod is over"]
+
+
+def test_no_change_moves_the_cursor() -> None:
+    """Whatever the daemon sends; what may be typed is one word."""
+    name = "a\x1b[2J\u202eb"
+    row = {**PROFILE, "profile": name, "state": name, "last_error": {"message": name}}
+    prompts = [{**PROMPT, "id": kind, "kind": kind, "profile": name, "requester": name, "identity": name}
+               for kind in ("code", "consent")]  # fmt: skip
+    held = {**GRANT_ROW, "id": name, "profile": name, "peer": {"pid": 7, "argv0": name}}
+    full = {**STATUS, "pid": name, "trouble": name, "profiles": [row], "prompts": prompts, "grants": [held]}
+    said = [*changes.between({}, full), *changes.between(full, {}), changes.denial({**DENIED, "profile": name,
+            "reason": name, "peer": {"argv0": name}})]  # fmt: skip
+
+    assert len(said) >= 12
+    assert not [each for each in said if not each.isprintable()]
+    assert sum("a?[2J?b" in each for each in said) >= 11, "control: the name is there"
 
 
 # ---- frames ----

@@ -496,7 +496,7 @@ async def test_a_lock_that_nobody_can_write_says_so(home: Home, wired: Wired) ->
 async def test_control_the_probe_and_detect_travel(home: Home) -> None:
     """Custody's other calls reach AWS and bring their answers."""
     keeper = await franklins(home)
-    await keeper.probe("franklin", endpoint=ENDPOINT)
+    assert await keeper.probe("franklin", endpoint=ENDPOINT) == "arn:aws:iam::123456789012:user/franklin"
     assert list(await keeper.detect("franklin", endpoint=ENDPOINT)) == [SERIAL]
     assert await keeper.keyring() == "secret-service"
     await keeper.warm()

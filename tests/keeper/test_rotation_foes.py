@@ -192,6 +192,20 @@ async def test_the_end_of_a_grace_is_nothing_else(person: Person) -> None:
     assert (await person.step("end")).did == "deleted"
 
 
+async def test_two_terminals_while_aws_takes_its_time(person: Person) -> None:
+    """The second one's step waits for the first one's: one key is asked for, and what was stored is not looked for."""
+    await person.step()
+    person.home.iam.hold = hold = asyncio.Event()
+    both = [asyncio.ensure_future(person.step()) for _ in range(2)]
+    await person.home.clock.settle()
+    assert [verb for verb, _ in person.home.iam.asked] == ["keys", "create"]
+    hold.set()
+    await asyncio.wait(both)
+
+    assert [each.result().did for each in both] == ["pending", "tried"]
+    assert person.asked() == [("create", FIRST)]
+
+
 async def test_going_on_begins_nothing(person: Person) -> None:
     """A client that goes on after a lost answer, or beside another one, does not rotate the new key, too."""
     await person.until("deleted", grace=timedelta())

@@ -109,7 +109,7 @@ RESULTS: list[tuple[str, object]] = [
     ("close", 4),
     ("add", IDENTITY),
     ("remove", None),
-    ("probe", None),
+    ("probe", "arn:aws:iam::123456789012:user/franklin"),
     ("detect", (SERIAL, "GAHT12345678")),
     ("rotate", Rotated(replace(IDENTITY, rotation=ROTATION), "tried", "0001", "0002", usable=2)),
     ("date", replace(IDENTITY, key_created=NOON)),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
@@ -19,6 +19,7 @@ from vaultd.model.draft import Rules
 from vaultd.model.plan import Overrides, Plan
 from vaultd.model.planner import make_plan
 from vaultd.model.profiles import parse
+from vaultd.model.text import nearest, shown
 
 SERIAL = "arn:aws:iam::123456789012:mfa/franklin"
 ROLE = "arn:aws:iam::234567890123:role/"
@@ -393,6 +394,47 @@ def test_an_identity_that_was_never_added() -> None:
     )
     with pytest.raises(UnknownIdentity, match=r"identity q: run `vault-client add q`$"):
         plan("[profile q]\nregion = eu-west-1\n", "q")
+
+
+@pytest.mark.parametrize("name", ["p", "n" * 80, "n" * 128])
+@pytest.mark.parametrize("value", ["/bin/x", "/usr/local/bin/keys --of " + "v" * 400])
+def test_a_long_value_is_cut_and_the_remedy_is_not(value: str, name: str) -> None:
+    """The wire has 200 characters for an error: the quotations give way, what to type stays whole."""
+    with pytest.raises(BadProfile) as caught:
+        plan(f"[profile {name}]\ncredential_process = {value}\n", name)
+    said = caught.value.message
+
+    assert shown(said) == said, "fits as it is"
+    assert said.startswith(f"config:2 [profile {name[:11]}")
+    assert f"credential_process={value[:6]}" in said
+    assert said.endswith(f"or remove the line and run `vault-client add {name if name == 'p' else 'IDENTITY'}`.")
+
+
+def test_near_names_are_looked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """1,000 profiles of an identity that was never added: one comparison with all names, not one for each; another
+    identity that is stored meanwhile makes one more, as its name may be the one that was meant.
+    """
+    text = "".join(role(name=f"p{number}", source="idenity") for number in range(50))
+    profiles, looked = parse(text), []
+
+    def counted(name: str, names: Iterable[str]) -> str:
+        looked.append(name)
+        return nearest(name, names)
+
+    monkeypatch.setattr("vaultd.model.profiles.nearest", counted)
+
+    def ask(stored: dict[str, Identity]) -> set[str]:
+        said = set()
+        for name in profiles.names():
+            with pytest.raises(UnknownIdentity) as caught:
+                make_plan(profiles, Rules(), stored, name, Overrides())
+            said.add(caught.value.message.partition("name")[2])
+        return said
+
+    assert ask({}) == {": run `vault-client add idenity`"}
+    assert looked == ["idenity"]
+    assert ask({"identity": FRANKLIN}) == {" (Did you mean identity?): run `vault-client add idenity`"}
+    assert looked == ["idenity"] * 2
 
 
 @pytest.mark.parametrize(

@@ -180,6 +180,25 @@ def test_sections_that_the_cli_overlooks_are_said() -> None:
     assert profiles.names() == ("ok ok",)
     assert len(profiles.problems) == 1
     assert profiles.problems[0].startswith("config:1 [profile team prod] is overlooked")
+    assert profiles.problems[0].endswith(': write it with quotes, `[profile "team prod"]`.')
+    with pytest.raises(UnknownProfile) as asked:
+        profiles.chain("team prod")
+    assert asked.value.message == profiles.problems[0], "told as `list` tells it, not as a name that is nowhere"
+
+
+@pytest.mark.parametrize(
+    ("header", "written"),
+    [
+        ("profile", "`[profile NAME]`"),
+        ('profile "unclosed', "`[profile unclosed]`"),
+        ("sso-session my corp", 'with quotes, `[sso-session "my corp"]`'),
+    ],
+)
+def test_each_overlooked_header_has_its_spelling(header: str, written: str) -> None:
+    """What the CLI sees no name in, and what to write for it."""
+    profiles = parse(f"[{header}]\n")
+    assert profiles.problems[0].endswith(f"{written}.")
+    assert profiles.names() == ()
 
 
 def test_static_keys_are_seen_but_not_kept() -> None:

@@ -165,7 +165,7 @@ T11 = (
         says="A profile whose keys come from `credential_process` is refused, and the program is not run.",
         control="vaultd/model/planner.py: _refuse_unserved",
         tests=("tests/model/test_plan.py::test_sources_of_later_issues_are_refused_in_words",),
-        breaks=(Break("vaultd/model/planner.py", '    "credential_process": "credential_process",\n', ""),),
+        breaks=(Break("vaultd/model/planner.py", '    "credential_process": "it",\n', ""),),
     ),
     Promise(
         name="T11-planted-files",

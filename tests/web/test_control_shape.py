@@ -136,11 +136,18 @@ async def test_a_plan_is_checked_by_calls_that_change_nothing(started: Started) 
     good = (await started.ok("GET", "/v1/profiles/web-admin/plan?check"))["checks"]
     house.iam.serials = ("arn:aws:iam::123456789012:mfa/other",)
     other = (await started.ok("GET", "/v1/profiles/web-admin/plan?check"))["checks"]
+    house.sts.arn, arn = "arn:aws:iam::123456789012:user/other", house.sts.arn
+    exchanged = (await started.ok("GET", "/v1/profiles/web-admin/plan?check"))["checks"]
+    house.sts.arn = arn
     house.iam.error = RoleDenied("iam:ListMFADevices is denied: allow it")
     denied = (await started.ok("GET", "/v1/profiles/web-admin/plan?check"))["checks"]
 
     assert [(each["name"], each["ok"]) for each in good] == [("GetCallerIdentity", True), ("ListMFADevices", True)]
     assert "the key is good, and of arn:aws:iam::123456789012:user/franklin" in good[0]["message"]
+    assert exchanged[0] == {"name": "GetCallerIdentity", "ok": False, "message": (
+        "the key is of arn:aws:iam::123456789012:user/other, and was added as that of "
+        "arn:aws:iam::123456789012:user/franklin: type `vault-client add identity --replace`"
+    )}  # fmt: skip
     assert other[1] == {"name": "ListMFADevices", "ok": False, "message": (
         f"the plan asks for a code of {SERIAL}, and AWS lists arn:aws:iam::123456789012:mfa/other: correct mfa_serial"
     )}  # fmt: skip

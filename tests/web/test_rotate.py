@@ -215,3 +215,19 @@ async def test_a_key_that_aws_does_not_list_is_not_looked_for_each_minute(starte
     await clock.advance(600)
 
     assert iam.asked == [("keys", "")]
+
+
+async def test_a_clock_that_is_ahead_asks_iam_seldom(started: Started) -> None:
+    """By this machine's clock the grace is over and by AWS's it is not: AWS is not asked each minute until it is."""
+    house = started.house
+    assert isinstance(house.clock, FakeClock)
+    await started.with_session()
+    await steps(started, grace_seconds=3600)
+    await started.ok("POST", "/v1/prompts", {"token_code": "234567"})
+    house.clock.jump(7200)
+    house.sts.skew = 7200.0
+    house.iam.asked.clear()
+    await house.clock.advance(540)
+
+    assert house.iam.asked == [("keys", "")]
+    assert len(house.iam.table) == 2

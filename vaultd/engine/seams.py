@@ -189,8 +189,10 @@ class Custody(Protocol):
     async def remove(self, name: str) -> None:
         """Drop key, index line and MFA sessions; raises UnknownIdentity."""
 
-    async def probe(self, name: str, *, endpoint: Endpoint) -> None:
-        """GetCallerIdentity with the bare key; raises IdentityBroken, ClockSkewed, StsUnavailable, KeyringBusy."""
+    async def probe(self, name: str, *, endpoint: Endpoint) -> str:
+        """The user's ARN, by GetCallerIdentity with the bare key; raises IdentityBroken, ClockSkewed, StsUnavailable,
+        KeyringBusy.
+        """
 
     async def detect(self, name: str, *, endpoint: Endpoint) -> Sequence[str]:
         """The usable MFA serials (aws-facts §2.2) by ListMFADevices with the bare key; FIDO devices are left out."""

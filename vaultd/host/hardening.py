@@ -45,7 +45,7 @@ _FOR_KEEPER = frozenset({
     "HOME", "USER", "LOGNAME", "PATH", "TZ", "TZDIR", "LANG", "LANGUAGE", "TMPDIR",
     "DBUS_SESSION_BUS_ADDRESS", "DISPLAY", "WAYLAND_DISPLAY", "XAUTHORITY", "SSL_CERT_FILE", "SSL_CERT_DIR",
 })  # fmt: skip
-_NOT_FOR_KEEPER = "VAULTD_PASSPHRASE_FILE"
+_NOT_FOR_KEEPER = frozenset({"VAULTD_PASSPHRASE_FILE", "VAULTD_FEDERATION_URL"})
 
 #: Enough for 1,024 connections, control clients and doors; loops over every descriptor stay short.
 DESCRIPTORS = 65_536
@@ -103,7 +103,7 @@ def for_keeper(hardened: Hardened) -> dict[str, str]:
 
 
 def _keeper_needs(name: str) -> bool:
-    return name in _FOR_KEEPER or (name.startswith(KEPT_BEGINNINGS) and name != _NOT_FOR_KEEPER)
+    return name in _FOR_KEEPER or (name.startswith(KEPT_BEGINNINGS) and name not in _NOT_FOR_KEEPER)
 
 
 def die_with_parent() -> None:

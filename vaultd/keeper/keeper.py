@@ -342,10 +342,11 @@ class DaemonKeeper:
         except VaultdError as probe:
             log.info("probe identity-key undecided identity=%s error=%s", handle.identity, probe.kind)
 
-    async def _prove(self, name: str, epoch: int, endpoint: Endpoint) -> None:
-        """AWS knows the key, and in the account that it was added for (security.md §1 T13). Raises IdentityBroken."""
+    async def _prove(self, name: str, epoch: int, endpoint: Endpoint) -> str:
+        """Whose key it is, by AWS, in the account that it was added for (security.md §1 T13). Raises IdentityBroken."""
         key = await self._key(name, epoch)
-        account = (await self._sts.caller_identity(key, endpoint=endpoint)).split(":")[4]
+        arn = await self._sts.caller_identity(key, endpoint=endpoint)
+        account = arn.split(":")[4]
         added = self._identities.identity(name).account_id
         if account != added:
             raise IdentityBroken(
@@ -353,6 +354,7 @@ class DaemonKeeper:
                 f"type `vault-client add {typed(name)} --replace`",
                 account=account,
             )
+        return arn
 
     def _mint_served(self, order: MintServed) -> RoleSession:
         session = self._session(order.handle)
@@ -428,10 +430,10 @@ class DaemonKeeper:
         self._sessions.drop(lambda handle: handle.identity == name)
         self._records.compact()
 
-    async def probe(self, name: str, *, endpoint: Endpoint) -> None:
+    async def probe(self, name: str, *, endpoint: Endpoint) -> str:
         """See the seam."""
         try:
-            await self._prove(name, self._live(), endpoint)
+            return await self._prove(name, self._live(), endpoint)
         except IdentityBroken as exc:
             raise self._too_young(name, exc) from exc
 

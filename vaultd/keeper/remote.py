@@ -199,9 +199,10 @@ class RemoteKeeper:
         """See the seam."""
         await self._call("remove", {"name": name})
 
-    async def probe(self, name: str, *, endpoint: Endpoint) -> None:
+    async def probe(self, name: str, *, endpoint: Endpoint) -> str:
         """See the seam."""
-        await self._call("probe", {"name": name, "endpoint": endpoint})
+        arn: str = await self._call("probe", {"name": name, "endpoint": endpoint})
+        return arn
 
     async def detect(self, name: str, *, endpoint: Endpoint) -> Sequence[str]:
         """See the seam."""

@@ -19,19 +19,19 @@ from vaultd.model.environment import slug
 from vaultd.model.ground import Ground, find_ground, served_region
 from vaultd.model.partitions import Endpoint, account_of, valid_region
 from vaultd.model.plan import ASKED_FOR, Callers, Overrides, Plan, RoleParameters, Sourced, Step, StepKind
-from vaultd.model.profiles import STATIC_KEYS, Chain, Profile, Profiles
+from vaultd.model.profiles import STATIC_KEYS, Chain, Profile, Profiles, Value
 from vaultd.model.roles import role_parameters
-from vaultd.model.text import nearest, shown, typed
+from vaultd.model.text import LIMIT, shown, typed
 
 #: Sources of credentials that the AWS CLI knows and vaultd does not serve: key → what it is.
 _NOT_SERVED = {
-    "credential_source": "credentials of the machine",
+    "credential_source": "machine credentials",
     "web_identity_token_file": "web identity",
     "sso_session": "IAM Identity Center",
     "sso_start_url": "IAM Identity Center",
     "sso_account_id": "IAM Identity Center",
     "login_session": "`aws login`",
-    "credential_process": "credential_process",
+    "credential_process": "it",
 }
 _WITH_ROLE = ("credential_source", "web_identity_token_file")
 
@@ -91,10 +91,14 @@ def _refuse_unserved(profiles: Profiles, chain: Chain) -> None:
         whole = not (profile.get("role_arn") and profile.get("source_profile"))
         for key in _NOT_SERVED if whole else _WITH_ROLE:
             if value := profile.get(key):
-                raise BadProfile(
-                    f"{profiles.said(profile.name, key, value)}: vaultd does not serve {_NOT_SERVED[key]} yet; leave "
-                    f"this profile to the AWS CLI, or remove the line and {_adding(profile.name)}."
-                )
+                raise BadProfile(_unserved(profiles, profile.name, key, value))
+
+
+def _unserved(profiles: Profiles, name: str, key: str, value: Value) -> str:
+    """With the name of the key to add where that fits on the wire (interface.md §6)."""
+    start = f": vaultd does not serve {_NOT_SERVED[key]} yet; leave it to the AWS CLI, or remove the line and"
+    whole = profiles.said(name, key, value, f"{start} {_adding(name)}.")
+    return whole if len(whole) <= LIMIT else profiles.said(name, key, value, f"{start} {_adding('IDENTITY')}.")
 
 
 def _adding(name: str) -> str:
@@ -108,13 +112,14 @@ def _never_added(profiles: Profiles, chain: Chain, identities: Mapping[str, Iden
         if limits.identity_name(chain.identity) is not None:
             return f"{said}, and none can be under that name: write a source_profile of another name into the section"
         return f"{said}: {_adding(chain.identity)}"
-    where = profiles.said(chain.profiles[-1].name, "source_profile", chain.named_by)
-    close = nearest(chain.identity, [*identities, *profiles.names()])
+    close = profiles.near(chain.identity, identities)
     meant = f" ({close.strip()})" if close else ""
-    said = f"{where}: no section and no stored key has that name{meant}"
+    then = f": no section and no stored key has that name{meant}"
     if limits.identity_name(chain.identity) is not None:
-        return f"{said}, and no key can be stored under it: write another source_profile there"
-    return f"{said}: {_adding(chain.identity)}"
+        then += ", and no key can be stored under it: write another source_profile there"
+    else:
+        then += f": {_adding(chain.identity)}"
+    return profiles.said(chain.profiles[-1].name, "source_profile", chain.named_by, then)
 
 
 def _check_overrides(draft: Draft) -> None:

@@ -14,7 +14,7 @@ from vaultd.model.credentials import RoleSession
 from vaultd.model.dialects import credentials_object, sign_in_object
 from vaultd.model.plan import Plan, Step
 from vaultd.model.reminders import reminders
-from vaultd.model.text import shown
+from vaultd.model.text import shown, typed
 from vaultd.web import bodies
 from vaultd.web.control_replies import SENTENCE, legible, reply
 from vaultd.web.rooms import Catalogue, Rooms, caller, requester
@@ -63,11 +63,10 @@ class _Profiles:
         """
         custody, endpoint = self._rooms.custody, plan.steps[0].endpoint
         try:
-            await custody.probe(plan.identity, endpoint=endpoint)
+            arn = await custody.probe(plan.identity, endpoint=endpoint)
         except VaultdError as exc:
             return [{"name": "GetCallerIdentity", "ok": False, "message": exc.message}]
-        said = f"the key is good, and of {plan.user_arn}"
-        rows = [{"name": "GetCallerIdentity", "ok": True, "message": said}]
+        rows = [_owner(plan, arn)]
         try:
             serials = await custody.detect(plan.identity, endpoint=endpoint)
         except VaultdError as exc:
@@ -160,6 +159,14 @@ def profile_object(broker: Broker, catalog: Catalogue, name: str) -> dict[str, A
         error = {"code": exc.code, "message": exc.message, "time": None}
         state = {"state": "error", "expiration": None, "seconds_left": None, "last_error": error}
     return {**row, **legible(state)}
+
+
+def _owner(plan: Plan, arn: str) -> dict[str, Any]:
+    """As AWS has it: a user may have been renamed, and an item of a keyring exchanged, since the key was added."""
+    if arn == plan.user_arn:
+        return {"name": "GetCallerIdentity", "ok": True, "message": f"the key is good, and of {arn}"}
+    said = f"the key is of {arn}, and was added as that of {plan.user_arn}: type `vault-client add "
+    return {"name": "GetCallerIdentity", "ok": False, "message": f"{said}{typed(plan.identity)} --replace`"}
 
 
 def _devices(plan: Plan, serials: Sequence[str]) -> dict[str, Any]:
