@@ -197,7 +197,8 @@ def must(kept: bool, what: str) -> None:
 
 def play(shell_environment: dict[str, str], directory: Path, aws: str) -> None:
     """`KEEP=1`: a subshell to play in; daemon and emulator go on until it ends."""
-    print(f"\nDaemon and embedded AWS stay up. A code: curl -s '{aws}/_ctl/totp?serial={SERIAL}'. Leave with `exit`.")
+    print(f"\nDaemon and embedded AWS stay up. A code: curl -s '{aws}/_ctl/totp?serial={SERIAL}'.")
+    print(f"The store's passphrase, after a lock: {PASSPHRASE}\nLeave with `exit`.", flush=True)
     subprocess.run(["bash", "--norc"], env={**shell_environment, "PS1": "(vaultd demo) $ "}, cwd=directory, check=False)
 
 
@@ -225,8 +226,8 @@ def main() -> int:
     return 0
 
 
-CLOSING = """
-That was the whole story. With a real account:
+CLOSING = f"""
+That was the whole story, with a store that is deleted now (its passphrase: {PASSPHRASE}). With a real account:
   1. deploy the two stacks:          examples/tutorial/README.md has one command for each
   2. start the daemon:               vaultd start
   3. store your access key:          vault-client add identity

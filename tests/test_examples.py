@@ -1,6 +1,7 @@
 """examples/tutorial: templates that cfn-lint passes, a deploy command each, and a config that stock botocore reads."""
 
 import re
+import runpy
 import shlex
 from pathlib import Path
 
@@ -57,3 +58,17 @@ def test_config_is_the_tutorials(tmp_path: Path) -> None:
         "region": "us-east-1",
     }
     assert list(profiles) == ["web-admin"]
+
+
+def test_the_demo_tells_its_passphrase(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Whoever plays on locks and unlocks, and what was typed for him was not shown."""
+    demo = runpy.run_path(str(TUTORIAL.parent / "demo.py"))
+    shell = tmp_path / "bash"
+    shell.write_text("#!/bin/sh\necho played\n")
+    shell.chmod(0o700)
+    demo["play"]({"PATH": str(tmp_path)}, tmp_path, "http://127.0.0.1:1")
+    told, _, played = capfd.readouterr().out.partition("Leave with `exit`.")
+
+    assert f"passphrase, after a lock: {demo['PASSPHRASE']}\n" in told
+    assert played == "\nplayed\n"
+    assert demo["PASSPHRASE"] in demo["CLOSING"]

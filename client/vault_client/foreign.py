@@ -56,6 +56,14 @@ def _fits(name: str) -> bool:
     return short and not name.startswith("-") and not {"/", "\\"} & set(name) and clean(name) == name
 
 
+def again(call: Call) -> str:
+    """The command as it was typed, for whoever is to type it again."""
+    options = [f" --{name}" for name in ("delete-source", "stdin", "json") if call.flag(name)]
+    if backend := call.value("backend"):
+        options.insert(0, f" --backend {typed(backend)}")
+    return f"vault-client import {' '.join(typed(each) for each in call.operands)}{''.join(options)}"
+
+
 class AwsCredentials:
     """~/.aws/credentials, or what AWS_SHARED_CREDENTIALS_FILE names."""
 
@@ -195,17 +203,17 @@ class AwsVault:
         return body
 
     def _asked(self) -> str:
-        again = "`vault-client import aws-vault` again"
+        same = f"`{again(self._call)}`"
         if self._call.flag("stdin"):
             return stdin_line()
-        terminal = Terminal.find(again)
+        terminal = Terminal.find(f"{same} again")
         if terminal is None:
-            raise Stop("there is no terminal to ask for the passphrase on: type `vault-client import aws-vault "
-                       "--stdin --yes` with it as one line of stdin", NEEDS_PERSON)  # fmt: skip
+            raise Stop(f"there is no terminal to ask for the passphrase on: type `{again(self._call)} --stdin --yes` "
+                       f"with it as one line of stdin", NEEDS_PERSON)  # fmt: skip
         with terminal:
             given = terminal.ask(f"Passphrase of {self.where}: ")
         if not given:
-            raise Stop(f"no passphrase was given: type {again}")
+            raise Stop(f"no passphrase was given: type {same} again")
         return given
 
 

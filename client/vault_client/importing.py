@@ -14,7 +14,7 @@ import sys
 from vault_client.ask import Terminal
 from vault_client.cli import Call, brief
 from vault_client.errors import NEEDS_PERSON, USAGE, Refusal, Stop
-from vault_client.foreign import AwsCredentials, AwsVault, Row
+from vault_client.foreign import AwsCredentials, AwsVault, Row, again
 from vault_client.tables import Ink, clean, table, typed
 
 TYPE_CHECKING = False
@@ -34,6 +34,8 @@ _STATES = {
     "wrong": "cannot be imported",
     "missing": "not there",
 }
+#: Of these nothing is stored whatever is answered, and the list says why.
+_UNFIT = frozenset({"wrong", "missing"})
 
 
 def run(call: Call) -> int:
@@ -42,7 +44,7 @@ def run(call: Call) -> int:
     try:
         rows = _meant(call, source, delete=delete)
     except KeyboardInterrupt:
-        call.say(f"stopped: nothing was stored and nothing deleted; to go on, type `{_again(call)}`")
+        call.say(f"stopped: nothing was stored and nothing deleted; to go on, type `{again(call)}`")
         raise
     outcomes = _brought(call, source, rows, delete=delete)
     if call.flag("json"):
@@ -79,6 +81,8 @@ def _rows(call: Call, source: Source, names: list[str]) -> list[Row]:
             found = source.rows(names)
         except Refusal as refusal:
             left -= 1
+            if refusal.code == "WrongPassphrase":  # the daemon knows no options of ours
+                refusal.message = refusal.message.replace("`vault-client import aws-vault`", f"`{again(call)}`")
             if refusal.code != "WrongPassphrase" or not left:
                 raise
             call.say(refusal.message)
@@ -102,6 +106,9 @@ def _preview(call: Call, source: Source, rows: list[Row]) -> None:
     call.say(f"in {source.where}:")
     sys.stderr.write(table(("NAME", "KEY", "IDENTITY", ""), cells, Ink(sys.stderr, os.environ)))
     sys.stderr.flush()
+    for row in rows:  # before the question: who reads why may want to mend it first
+        if row.state in _UNFIT:
+            call.say(f"{clean(row.name)}: {row.message}")
 
 
 def _agreed(call: Call, source: Source, meant: list[Row], *, delete: bool) -> None:
@@ -111,24 +118,16 @@ def _agreed(call: Call, source: Source, meant: list[Row], *, delete: bool) -> No
         sys.stderr.flush()
     if call.flag("yes"):
         return
-    again = f"`{_again(call)} --yes`"
-    terminal = Terminal.find(again)
+    agreed = f"`{again(call)} --yes`"
+    terminal = Terminal.find(agreed)
     if terminal is None:
-        raise Stop(f"nothing was stored, as there is no terminal to ask on: type {again}", NEEDS_PERSON)
+        raise Stop(f"nothing was stored, as there is no terminal to ask on: type {agreed}", NEEDS_PERSON)
     what = f"{len(meant)} key{'s' if len(meant) > 1 else ''}"
     then = " and delete there" if delete else ""
     with terminal:
         yes = terminal.agrees(f"import {what}{then}? [y/N] ")
     if not yes:
-        raise Stop(f"nothing was stored and nothing deleted: to do it after all, type `{_again(call)}`")
-
-
-def _again(call: Call) -> str:
-    """The command as it was typed, for whoever is to type it again."""
-    options = [f" --{name}" for name in ("delete-source", "stdin", "json") if call.flag(name)]
-    if backend := call.value("backend"):
-        options.insert(0, f" --backend {typed(backend)}")
-    return f"vault-client import {' '.join(typed(each) for each in call.operands)}{''.join(options)}"
+        raise Stop(f"nothing was stored and nothing deleted: to do it after all, type `{again(call)}`")
 
 
 # ---- key by key ----
@@ -143,13 +142,14 @@ def _brought(call: Call, source: Source, rows: list[Row], *, delete: bool) -> li
             outcome = _one(call, source, row, delete=delete)
             outcomes.append(outcome)
             under_way = ""
-            call.say(f"{clean(row.name)}: {outcome['message']}")
+            if row.state not in _UNFIT:  # the list has said why
+                call.say(f"{clean(row.name)}: {outcome['message']}")
     except KeyboardInterrupt:
         done = [each["name"] for each in outcomes if each["outcome"] == "stored"]
         stored = f"stored so far: {', '.join(map(clean, done))}" if done else "nothing was stored"
         # what the daemon has begun it ends, whoever has gone
         maybe = f"; {clean(under_way)} was under way and may be done, too" if under_way else ""
-        call.say(f"stopped: {stored}{maybe}; to go on, type `{_again(call)}`")
+        call.say(f"stopped: {stored}{maybe}; to go on, type `{again(call)}`")
         raise
     return outcomes
 
@@ -157,7 +157,7 @@ def _brought(call: Call, source: Source, rows: list[Row], *, delete: bool) -> li
 def _one(call: Call, source: Source, row: Row, *, delete: bool) -> dict[str, Any]:
     """What became of one key. A daemon that is away or locked ends the whole command: every other would fail, too."""
     told: dict[str, Any] = {"name": row.name, "identity": row.identity, "access_key_id": row.ending, "deleted": False}
-    if row.state in {"wrong", "missing", "taken", "temporary"}:
+    if row.state in {*_UNFIT, "taken", "temporary"}:
         return {**told, "outcome": "skipped" if row.state == "temporary" else "failed", "message": _why(row)}
     try:
         said = "is stored already" if row.state == "same" else _stored(call, source, row)
@@ -165,7 +165,7 @@ def _one(call: Call, source: Source, row: Row, *, delete: bool) -> dict[str, Any
     except Refusal as refusal:
         if refusal.code in {"Locked", "ProtocolMismatch"}:
             raise
-        return {**told, "outcome": "failed", "message": f"not stored: {refusal.message}"}
+        return {**told, "outcome": "failed", "message": f"not stored: {_refused(call, source, refusal)}"}
     if not delete:
         return {**told, "outcome": outcome, "message": said}
     try:
@@ -177,8 +177,15 @@ def _one(call: Call, source: Source, row: Row, *, delete: bool) -> dict[str, Any
     return {**told, "outcome": outcome, "deleted": True, "message": f"{said}, and deleted in {source.where}"}
 
 
+def _refused(call: Call, source: Source, refusal: Refusal) -> str:
+    """Of a key that AWS does not accept the daemon tells what `add` would; here nothing was typed."""
+    if refusal.code != "IdentityBroken":
+        return refusal.message
+    return f"AWS does not accept that key: correct it in {source.where} and type `{again(call)}`"
+
+
 def _stored(call: Call, source: Source, row: Row) -> str:
-    identity = source.store(row, again=f"`{_again(call)}`")
+    identity = source.store(row, again=f"`{again(call)}`")
     for warning in identity.get("warnings") or ():
         call.say(f"warning: {warning}")
     serial = identity.get("mfa_serial")
@@ -205,6 +212,6 @@ def _advise(call: Call, source: Source, outcomes: list[dict[str, Any]], *, delet
     if not stored:
         return
     if not delete:
-        call.say(f"{source.left}: to delete what was stored, type `{_again(call)} --delete-source`")
+        call.say(f"{source.left}: to delete what was stored, type `{again(call)} --delete-source`")
     call.say(f"{source.weak}: put a new key in its place with `vault-client rotate {typed(stored[0])}`"
              + (f", and so for {', '.join(map(clean, stored[1:]))}" if stored[1:] else ""))  # fmt: skip

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 _KEEP = "it is a credential until {until}, so keep it out of histories, logs and chats"
 _SERVICE = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-")
 _LONGEST_SERVICE = 63
+#: After this long it is told who is waited for: a browser that runs already comes sooner.
+SILENT = 0.8
 
 
 def login(call: Call) -> int:
@@ -103,7 +105,7 @@ def _open(call: Call, name: str, made: dict[str, Any], found: list[Browser]) -> 
             if not browser.start(redirect.address, call.environ):
                 why = f"{clean(browser.name)} cannot be started"
                 continue
-            if _given(redirect, browser, typed(name)):
+            if _given(call, redirect, browser, typed(name)):
                 until = local(made.get("console_until"))
                 account = clean(made.get("account_id"))
                 call.say(f"opened the console of {name}, account {account}: it is signed in until {until}")
@@ -115,10 +117,15 @@ def _open(call: Call, name: str, made: dict[str, Any], found: list[Browser]) -> 
     _print(call, made, f"{why}, so open this yourself")
 
 
-def _given(redirect: Redirect, browser: Browser, name: str) -> bool:
+def _given(call: Call, redirect: Redirect, browser: Browser, name: str) -> bool:
     """Did the browser come for it? Ctrl-C, after which nobody gets it, says so."""
     try:
-        return redirect.given(seconds=SECONDS, failed=browser.failed)
+        if redirect.given(seconds=min(SILENT, SECONDS), failed=browser.failed):
+            return True
+        if browser.failed():
+            return False
+        call.say(f"waiting up to {SECONDS:.0f} s for {clean(browser.name)} to open the console")
+        return redirect.given(seconds=SECONDS - SILENT, failed=browser.failed)
     except KeyboardInterrupt:
         raise Stop(f"stopped before {clean(browser.name)} came for it, so it is not signed in: type `vault-client "
                    f"login {name}`, or with --stdout for the URL", 130) from None  # fmt: skip

@@ -111,6 +111,29 @@ def test_the_story_on_a_terminal(terminal: Callable[..., OnTerminal], stub: Stub
     assert said[4].endswith("with `vault-client rotate identity`, and so for team-prod")
 
 
+def test_a_wrong_passphrase_names_the_command_as_typed(process: Run, stub: Stub, keys: Path, tmp_path: Path) -> None:
+    """With its options: without them the next go would look elsewhere. Control: the daemon says it bare."""
+    said = "that passphrase does not open the keys in /k: type `vault-client import aws-vault` again with the right one"
+    stub.answers[OFFERS] = error(403, "WrongPassphrase", said, 1)
+    ran = process("import", "aws-vault", "--backend", "file", "--stdin", stdin="no\n", HOME=str(tmp_path))
+
+    assert ran.status == 1
+    assert "type `vault-client import aws-vault --backend file --stdin` again with the right one" in ran.err
+
+
+def test_why_a_key_cannot_be_imported_comes_before_the_question(
+    terminal: Callable[..., OnTerminal], stub: Stub, credentials: Path
+) -> None:
+    """Who reads it may want to mend the file first; it is said once."""
+    asking = terminal("import", "aws-credentials", AWS_SHARED_CREDENTIALS_FILE=str(credentials))
+    shown = asking.until("? [y/N] ")
+    asking.type("n\n")
+    ended = asking.end()
+
+    assert "short: that is no access key ID" in shown
+    assert "short:" not in ended.err
+
+
 @pytest.mark.parametrize("answer", ["n\n", "\n", "yess\n", "\x04"])
 def test_anything_but_yes_is_no(
     terminal: Callable[..., OnTerminal], stub: Stub, credentials: Path, answer: str
@@ -229,7 +252,10 @@ def test_each_outcome_is_a_line(run: Run, stub: Stub, keys: Path, tmp_path: Path
     }  # fmt: skip
     assert not any(each["deleted"] for each in outcomes.values())
     said = told(ran.err)
-    assert "two: not stored: AWS does not accept that key: check it" in said
+    assert (
+        "two: not stored: AWS does not accept that key: correct it in aws-vault's collection awsvault of the Secret "
+        "Service and type `vault-client import aws-vault --backend secret-service --json`"
+    ) in said, "nothing was typed with `add`"
     assert "torn: it is damaged" in said
     assert any(
         line.startswith("other: not stored, as another key is stored as other, which stays in use; to see ")

@@ -198,6 +198,7 @@ def test_no_browser(process: Run, place: Path, environ: dict[str, str], why: str
 def test_a_browser_that_hangs(run: Run, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody comes: the address is closed, and the URL printed. The browser is left to its owner."""
     monkeypatch.setattr("vault_client.login.SECONDS", 0.05)
+    monkeypatch.setattr("vault_client.login.SILENT", 0.01)
     hangs = Browser([str(browser(place, "import signal; signal.pause()"))])
     monkeypatch.setattr("vault_client.browser.find", lambda _: [hangs])
     ran = run("login", "web-admin")
@@ -207,7 +208,21 @@ def test_a_browser_that_hangs(run: Run, place: Path, monkeypatch: pytest.MonkeyP
     hangs._process.kill()
     hangs._process.wait()
     assert (ran.status, ran.out) == (0, f"{URL}\n")
-    assert "surf did not come for it within 0 s, so open this yourself" in ran.err
+    waits, over = ran.err.splitlines()
+    assert waits == "vault-client: waiting up to 0 s for surf to open the console", "nothing waits silently"
+    assert "surf did not come for it within 0 s, so open this yourself" in over
+
+
+def test_a_login_is_a_use(run: Run, stub: Stub, place: Path) -> None:
+    """The picker shows first what is used; one that was refused is none."""
+    stub.answers["POST", ROUTE] = [error(403, "RoleDenied", "AWS refused: run it again", 1), (200, MADE)]
+    counted = stub.home / "state" / "habits.json"
+    refused = run("login", "web-admin", "--stdout")
+    before = counted.exists()
+    done = run("login", "web-admin", "--stdout")
+
+    assert (refused.status, before, done.status) == (1, False, 0)
+    assert list(json.loads(counted.read_text())) == ["web-admin"]
 
 
 def test_ctrl_c_before_the_browser_comes(run: Run, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
