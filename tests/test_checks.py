@@ -206,8 +206,8 @@ def test_a_table_for_no_profile_protects_nothing(home: Home) -> None:
     home.write(home.aws_config, "[web-admin]\nregion = eu-west-1\n[profile b]\n")
     home.settings("")
     overlooked = home.check("profiles")
-    assert overlooked.message.startswith("~/aws-config:1 [web-admin] is overlooked by the AWS CLI and by vaultd: ")
-    assert overlooked.remedy == f"edit {home.aws_config}, then type `vaultd check`"
+    assert overlooked.message == "~/aws-config:1 [web-admin] is overlooked by the AWS CLI and by vaultd"
+    assert overlooked.remedy == "for a profile, write `[profile web-admin]`"
 
 
 @pytest.mark.parametrize("name", ["profiles", "settings"])
