@@ -233,7 +233,9 @@ def test_tab_completes_commands_options_and_values(name: str, stub: Stub, shell:
     assert stub.asked("GET", "/v1/profiles/web-admin/credentials") == [None]
     terminal.type("vault-client remove o\t")
     stub.answers["DELETE", "/v1/identities/other"] = (200, {})
-    say(terminal, "")
+    terminal.type("\r")
+    terminal.until("? [y/N] ")
+    say(terminal, "y")
     assert stub.asked("DELETE", "/v1/identities/other") == [None]
 
 
