@@ -344,8 +344,8 @@ async def test_a_bus_that_ends_is_told_and_found_again(bus: PrivateBus, logind: 
     """A screen that was locked meanwhile counts when it is back."""
     async with watching(bus.address) as watched:
         await settled(watched, logind)
+        bus.kill()  # first: the bus would tell that logind has ended
         logind.stop()
-        bus.kill()
         assert (await watched.trouble()).startswith("the system bus cannot be used: it closed the connection, so ")
         assert not watched.holding
         bus.start()
