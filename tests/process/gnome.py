@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from tests.process.harness import stop, until
+from tests.store.gnome_session import SESSION_BUS
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class Keyring:
 @contextmanager
 def gnome_keyring(environment: Mapping[str, str], *, unlock: bool = True) -> Iterator[Keyring]:
     """`unlock`: with an open login keyring, made when it is new; else locked, and nobody there to ask."""
-    command = ["dbus-daemon", "--session", "--nofork", "--nopidfile", "--print-address=1"]
+    command = ["dbus-daemon", SESSION_BUS, "--nofork", "--nopidfile", "--print-address=1"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=dict(environment)) as bus:
         try:
             assert bus.stdout is not None

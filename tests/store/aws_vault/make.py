@@ -16,6 +16,8 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
+from tests.store.gnome_session import PRIVATE_BUS
+
 HERE: Final = Path(__file__).parent
 ROOT: Final = HERE.parents[2]
 FIXTURES: Final = HERE / "fixtures"
@@ -69,7 +71,7 @@ def in_session(home: Path, case: str, *arguments: str) -> str:
     """A case of session.py on a bus of its own; what it printed."""
     environ = {"PATH": os.environ["PATH"], "HOME": str(home), "XDG_RUNTIME_DIR": str(home / "run")}
     ran = subprocess.run(
-        ["dbus-run-session", "--", sys.executable, "-m", "tests.store.aws_vault.session", case, *arguments],
+        [*PRIVATE_BUS, sys.executable, "-m", "tests.store.aws_vault.session", case, *arguments],
         cwd=ROOT,
         env=environ,
         capture_output=True,

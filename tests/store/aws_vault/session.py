@@ -1,4 +1,4 @@
-"""One case on a private bus with a real gnome-keyring: `dbus-run-session -- python -m … CASE`. Prints JSON.
+"""One case on a private bus with a real gnome-keyring: `[*PRIVATE_BUS, python, "-m", …, CASE]`. Prints JSON.
 
 The home directory holds the collection; the daemon is this process's own.
 """
@@ -11,13 +11,11 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Awaitable, Callable
+from contextlib import closing
 from typing import Any
 
 import secretstorage
-from jeepney.bus_messages import message_bus  # type: ignore[import-untyped]
 from secretstorage.collection import Collection, get_all_collections
 from secretstorage.util import DBusAddressWrapper, format_secret, open_session
 
@@ -28,18 +26,6 @@ from vaultd.files import Files
 from vaultd.store.aws_vault import AwsVault
 
 SOURCE = ForeignStore("secret-service", "awsvault")
-
-
-@contextmanager
-def keyring_of_ours() -> Iterator[subprocess.Popen[bytes]]:
-    """Ours has the name before it is asked for: else the bus starts another one, which waits for ours for ever."""
-    with gnome_keyring(unlock=True) as daemon:
-        for _ in range(400):
-            with closing(secretstorage.dbus_init()) as bus:
-                if bus.send_and_get_reply(message_bus.NameHasOwner("org.freedesktop.secrets")).body[0]:
-                    break
-            time.sleep(0.02)
-        yield daemon
 
 
 def vault(clock: FakeClock | None = None) -> AwsVault:
@@ -54,13 +40,13 @@ def told(found: tuple[ForeignKey, ...]) -> dict[str, Any]:
 
 
 async def write(program: str) -> object:
-    with keyring_of_ours():
+    with gnome_keyring(unlock=True):
         await asyncio.to_thread(subprocess.run, [program, "secret-service"], check=True, timeout=60)
     return "written"
 
 
 async def read() -> object:
-    with keyring_of_ours():
+    with gnome_keyring(unlock=True):
         return {
             "all": told(await vault().read(SOURCE, passphrase=None, names=())),
             "named": told(await vault().read(SOURCE, passphrase=None, names=("50% off", "nobody"))),
@@ -73,7 +59,7 @@ async def read() -> object:
 async def drop() -> object:
     """One is deleted; one that was changed since it was read is not; one that is gone is no error."""
     reader = vault()
-    with keyring_of_ours():
+    with gnome_keyring(unlock=True):
         (one,) = await reader.read(SOURCE, passphrase=None, names=("identity",))
         (two,) = await reader.read(SOURCE, passphrase=None, names=("50% off",))
         _change("50% off")
@@ -84,7 +70,7 @@ async def drop() -> object:
 
 async def planted() -> object:
     """Another program's items among them: twice the name, another key's content, no JSON, and no profile at all."""
-    with keyring_of_ours(), closing(secretstorage.dbus_init()) as bus:
+    with gnome_keyring(unlock=True), closing(secretstorage.dbus_init()) as bus:
         await vault().read(SOURCE, passphrase=None, names=())
         collection = _collection(bus)
         found = next(each for each in collection.get_all_items() if each.get_label() == "identity")
@@ -98,7 +84,7 @@ async def planted() -> object:
 async def locked() -> object:
     """A collection with a password is locked and nobody is there to ask: positive control first."""
     source = ForeignStore("secret-service", "my-vault")
-    with keyring_of_ours():
+    with gnome_keyring(unlock=True):
         await vault().read(SOURCE, passphrase=None, names=())
         _with_password("my-vault")
         before = told(await vault().read(source, passphrase=None, names=()))
@@ -126,7 +112,7 @@ async def frozen() -> object:
     """The daemon is stopped: the loop goes on, and 30 s of the clock end the call."""
     clock = FakeClock()
     reader = vault(clock)
-    with keyring_of_ours() as daemon:
+    with gnome_keyring(unlock=True) as daemon:
         before = await outcome(reader.read(SOURCE, passphrase=None, names=()))
         daemon.send_signal(signal.SIGSTOP)
         call = asyncio.create_task(outcome(reader.read(SOURCE, passphrase=None, names=())))
