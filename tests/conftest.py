@@ -6,10 +6,12 @@ import os
 import shutil
 import socket
 import sys
+from collections.abc import Iterator
 
 import pytest
 
 from tests.fakes import FakeClock
+from tests.leftovers import living_below
 
 _SCRUBBED = (
     "AWS_",
@@ -23,6 +25,14 @@ _SCRUBBED = (
     "no_proxy",
     "PYTHON_KEYRING",
 )
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _nothing_is_left_running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Set up first, so the last to look: a daemon that a test forgot fails the run and says whose it was."""
+    yield
+    left = living_below(tmp_path_factory.getbasetemp()) if sys.platform == "linux" else []
+    assert not left, "tests left these running:\n" + "\n".join(left)
 
 
 @pytest.fixture(autouse=True)
