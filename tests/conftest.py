@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import sys
 from collections.abc import Iterator
@@ -25,6 +26,13 @@ _SCRUBBED = (
     "no_proxy",
     "PYTHON_KEYRING",
 )
+
+
+def pytest_configure() -> None:
+    """What started the tests may ignore signals (`nohup`, a background job); what they start must not inherit it."""
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM):
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
 
 @pytest.fixture(autouse=True, scope="session")

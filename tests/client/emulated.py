@@ -9,6 +9,7 @@ import os
 import select
 import struct
 import termios
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -105,9 +106,11 @@ class Watched:
         child, out = self.running.child, b""
         pipe = child.stdout.fileno() if child.stdout else self.running.master
         sources = {self.running.master, pipe}
+        last = time.monotonic() + seconds  # what draws for ever never lets one wait for it come to nothing
         while sources:
             ready, _, _ = select.select(sources, [], [], seconds)
             assert ready, f"it does not end: {self.lines}"
+            assert time.monotonic() < last, f"it does not end: {self.lines}"
             if self.running.master in ready and not self._read():
                 sources.discard(self.running.master)
             if pipe in ready and pipe != self.running.master:
