@@ -8,16 +8,21 @@ from __future__ import annotations
 import errno
 import json
 import os
+import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from vault_client.link import Link
 from vaultd import __version__
 from vaultd.cli import main
 from vaultd.command import following, running, spawning, starting, usage
+from vaultd.files import Files
+from vaultd.layout import Layout
+from vaultd.lifecycle.holding import Hold
 
 Capture = pytest.CaptureFixture[str]
 
@@ -95,6 +100,34 @@ def test_status_when_nothing_runs(capsys: Capture) -> None:
         "version": __version__,
         "locked": None,
     }
+
+
+@pytest.fixture
+def hangs(home: Path) -> Iterator[None]:
+    """A daemon that holds this home, takes connections and answers none: this process."""
+    home.parent.chmod(0o700)
+    layout = Layout.find({"VAULTD_HOME": str(home)})
+    Files().make_dirs(layout)
+    hold = Hold(Files(), layout)
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(home / "run/control.sock"))
+        server.listen()
+        yield
+    hold.release()
+
+
+@pytest.mark.usefixtures("hangs")
+def test_status_of_one_that_hangs(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    """69, and it runs, in words and as the object; what only its answer would tell is null. Control: the one above."""
+    call = Link.call
+    monkeypatch.setattr(Link, "call", lambda *asked, **_: call(*asked, seconds=0.05))
+    said = f"vaultd (pid {os.getpid()}) runs but does not answer: type `vaultd stop`"
+
+    assert main(["status"]) == 69
+    assert capsys.readouterr() == (f"{said}\n", "")
+    assert main(["status", "--json"]) == 69
+    told = {"running": True, "pid": os.getpid(), "port": None, "version": None, "locked": None, "message": said}
+    assert json.loads(capsys.readouterr().out) == told
 
 
 def test_stop_when_nothing_runs(capsys: Capture) -> None:

@@ -192,7 +192,7 @@ def test_an_allowed_program_that_is_not_there_is_told_at_the_start(home: Home) -
 
 
 #: And its exit status where the daemon hangs.
-_TYPED = {"status": 69, "start": 69, "restart": 69, "check": 1, "check --audit": 0, "stop": 1}
+_TYPED = {"status": 69, "status --json": 69, "start": 69, "restart": 69, "check": 1, "check --audit": 0, "stop": 1}
 
 
 @pytest.mark.process
@@ -212,6 +212,9 @@ def test_a_daemon_that_does_not_answer_is_not_called_stopped(home: Home) -> None
         assert typed["stop"].err == f"vaultd: {said}`vaultd logs`, then `kill -9 {pid}`\n"
         assert [typed[name].err for name in ("start", "restart")] == [f"vaultd: {said}`vaultd stop`\n"] * 2
         assert typed["status"].out == f"{said}`vaultd stop`\n"
+        unknown = {"port": None, "version": None, "locked": None}
+        told = {"running": True, "pid": pid, **unknown, "message": f"{said}`vaultd stop`"}
+        assert json.loads(typed["status --json"].out) == told
         assert typed["check --audit"].out.endswith(f"; where it should end is not known: {said}`vaultd stop`\n")
         assert f"{said}`vaultd stop`".replace(": type", "\n                  → type") in typed["check"].out
         assert [home.run("vaultd", *name.split()).status for name in _TYPED] == [0] * len(_TYPED), "control: it answers"

@@ -73,7 +73,8 @@ def test_a_second_session_starts_no_second_daemon(home: Home, sessions: tuple[di
                 assert (refused.status, refused.out, refused.err) == (1, "", f"vaultd: {said}\n"), command
             asked = home.run("vaultd", "status", environment=other)
             assert (asked.status, asked.out) == (69, f"{said}\n")
-            assert status(home, **other)["running"] is False
+            unknown = {"port": None, "version": None, "locked": None}
+            assert status(home, **other) == {"running": True, "pid": pid, **unknown, "message": said}
             # On the very port that it holds: the cause is the run directory, and no other home.
             taken = home.run("vaultd", "restart", "--port", port, environment=other)
             assert (taken.status, taken.err) == (1, f"vaultd: {said}\n")

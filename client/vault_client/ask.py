@@ -1,22 +1,17 @@
-"""Questions to the person at this terminal: codes, keys and passphrases, and the daemon's question beside them.
+"""The daemon's question, and what a command does about it: asks the person here, posts the answer, repeats the call.
 
 Rules
 - While a code is asked here, `GET /v1/prompts/{id}?wait&attend` stays open: the daemon counts this terminal as an
   asker, and learns by its end that it went away. Answered elsewhere: the line is cleared and the command goes on.
 - Only Ctrl-C cancels (DELETE, which starts the daemon's cool-down). A terminal that goes away, or Ctrl-D, just leaves.
-- Nothing typed is echoed, and what was typed before the question is thrown away (security.md §4, terminal driver). A
-  code is six digits, or it is not sent: people paste passphrases into code prompts.
-- A program that wants a protected profile is allowed by `y` or `yes` alone: nothing typed is a no (ssh-agent's askpass
-  takes an empty reply for a yes, security.md §4).
+- A code is six digits, or it is not sent: people paste passphrases into code prompts.
+- A program that wants a protected profile is allowed by a yes alone, as terminal.py takes one.
 """
 
 from __future__ import annotations
 
 import os
 import select
-import signal
-import sys
-import termios
 import time
 from contextlib import suppress
 
@@ -26,19 +21,16 @@ from vault_client.tables import clean, epoch, typed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from types import FrameType
-    from typing import Any, Self
+    from typing import Any
 
     from vault_client.link import Connection, Link
+    from vault_client.terminal import Terminal
 
 _CLEAR = "\r\x1b[K"
 _ASK = "MFA code: "
 _ALLOW = "allow it until a lock, or for 8 hours? [y/N] "
-_YES = frozenset({"y", "yes"})
 #: A no counts as long as any cancel: how long that is only the daemon's settings say.
 _AFTER_A_NO = "to be asked once more, run the program again after `[prompt] cancel_cooldown` (120 s, unless you set it)"
-_LINE_LIMIT = 64 * 1024
-_LOCAL_FLAGS = 3
 #: The longest session of a role that is assumed from the MFA session (aws-facts §1.1).
 _CHAINED_SECONDS = 3600
 
@@ -47,110 +39,6 @@ _LOOK = 1.0
 
 #: Questions one command goes through before it gives up: a daemon that asks for ever must not trap anybody.
 ROUNDS = 10
-
-
-class Terminal:
-    """The controlling terminal, else stdin and stderr when both are one; silent while it is open."""
-
-    def __init__(self, source: int, target: int, *, owned: bool, again: str) -> None:
-        self._source = source
-        self._target = target
-        self._again = again
-        self._owned = owned
-        self._saved = termios.tcgetattr(source)
-        self._previous = signal.signal(signal.SIGTERM, _leave)
-        quiet = termios.tcgetattr(source)
-        quiet[_LOCAL_FLAGS] = quiet[_LOCAL_FLAGS] & ~termios.ECHO | termios.ICANON | termios.ISIG
-        termios.tcsetattr(source, termios.TCSAFLUSH, quiet)
-
-    @classmethod
-    def find(cls, again: str) -> Terminal | None:
-        """None where there is no person to ask. `again` is what to type when he leaves the question unanswered."""
-        try:
-            device = os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
-        except OSError:
-            device = None
-        try:
-            if device is not None:
-                return cls(device, device, owned=True, again=again)
-            if os.isatty(0) and os.isatty(2):
-                return cls(0, 2, owned=False, again=again)
-        except termios.error:  # hung up between the two calls
-            if device is not None:
-                os.close(device)
-        return None
-
-    def fileno(self) -> int:
-        """For select."""
-        return self._source
-
-    def write(self, text: str) -> None:
-        """Show `text`; a terminal that is gone shows nothing."""
-        try:
-            os.write(self._target, text.encode("utf-8", "replace"))
-        except OSError as exc:
-            raise self._gone() from exc
-
-    def line(self) -> str:
-        """What was typed up to Enter; raises Stop for Ctrl-D and for a terminal that is gone."""
-        typed = bytearray()
-        while not typed.endswith(b"\n"):
-            try:
-                piece = os.read(self._source, 4096)
-            except OSError:
-                piece = b""
-            if not piece or len(typed) > _LINE_LIMIT:
-                raise self._gone()
-            typed += piece
-        try:
-            return typed.decode("utf-8").rstrip("\r\n")
-        except UnicodeDecodeError:
-            raise Stop("what was typed is not UTF-8 text: type the command again") from None
-
-    def ask(self, question: str, *, cancelled: str = "") -> str:
-        """One silent line. After Ctrl-C the next sentence begins on a line of its own; `cancelled` is the state that it
-        leaves, for a caller who has nothing to tidy up: it is then a Stop of 130.
-        """
-        answer = self._answer(question, cancelled)
-        self.write("\n")
-        return answer
-
-    def agrees(self, question: str, *, cancelled: str = "") -> bool:
-        """Only `y` and `yes` are one. What was understood is shown, as nothing typed is; `cancelled` as for `ask`."""
-        yes = self._answer(question, cancelled).strip().lower() in _YES
-        self.write("yes\n" if yes else "no\n")
-        return yes
-
-    def _answer(self, question: str, cancelled: str) -> str:
-        try:
-            self.write(question)
-            return self.line()
-        except KeyboardInterrupt:
-            self.write("\n")
-            if not cancelled:
-                raise
-            raise Stop(f"cancelled, and {cancelled}: type {self._again}", 130) from None
-
-    def _gone(self) -> Stop:
-        return Stop(f"the question was left unanswered: type {self._again}", NEEDS_PERSON)
-
-    def close(self) -> None:
-        """The terminal as it was."""
-        with suppress(termios.error):  # it is gone, and so is its state
-            termios.tcsetattr(self._source, termios.TCSAFLUSH, self._saved)
-        signal.signal(signal.SIGTERM, self._previous)
-        if self._owned:
-            os.close(self._source)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-
-def _leave(signum: int, _frame: FrameType | None) -> None:
-    sys.exit(128 + signum)  # through `close`, so that the shell gets its echo back
 
 
 def six_digits(typed: str) -> str | None:
@@ -207,6 +95,8 @@ def ask(link: Link, prompt: dict[str, Any], body: dict[str, Any] | None = None) 
     """True when the question is answered, here or elsewhere; raises Stop when it is not. False: it is over, and only
     the call that is repeated tells how. `body`: of the call that the question stands before.
     """
+    from vault_client.terminal import Terminal  # when there is a question: most calls have none
+
     when = "to answer it" if consents(prompt) else "when the code is at hand"
     terminal = Terminal.find(f"{_mfa(prompt)} {when}")
     if terminal is None:
@@ -369,8 +259,7 @@ def _typed(link: Link, terminal: Terminal, prompt: dict[str, Any]) -> bool | Non
 
 def _decided(link: Link, terminal: Terminal, prompt: dict[str, Any]) -> bool:
     """A line is an answer, whatever it says; raises Stop for a no."""
-    allow = terminal.line().strip().lower() in _YES
-    terminal.write("yes\n" if allow else "no\n")
+    allow = terminal.understood(terminal.line())
     try:
         link.call("POST", f"/v1/prompts/{prompt['id']}", {"allow": allow})
     except Refusal as refusal:

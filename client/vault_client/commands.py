@@ -5,6 +5,13 @@ Rule: one row tells all of a command, to the help, to the completion and to cli.
 
 from __future__ import annotations
 
+#: Pages of the console as people call them, to `login --service`: the first ones for its help, all of them for the
+#: completion. It takes any other, too; the daemon knows where a page has another name (vaultd/model/console.py).
+PAGES = (
+    "s3", "ec2", "elasticbeanstalk", "acm", "apigateway", "athena", "billing", "cloudformation", "cloudfront",
+    "cloudtrail", "cloudwatch", "config", "dynamodb", "ecr", "ecs", "eks", "eventbridge", "glue", "iam", "kms",
+    "lambda", "rds", "route53", "secretsmanager", "sns", "sqs", "ssm", "stepfunctions", "vpc",
+)  # fmt: skip
 _OPTIONS = {
     "abandon": "delete the new key that is not in use yet; the old one stays",
     "all": "every grant",
@@ -29,7 +36,7 @@ _OPTIONS = {
     "region=R": "this region instead of the profile's",
     "sdk": "where each SDK would get its credentials from in this shell",
     "replace": "replace the key that is stored under that name",
-    "service=S": "the page to open: s3, ec2, elasticbeanstalk, …",
+    "service=S": f"the page to open: {', '.join(PAGES[:3])}, …",
     "shell=S": "bash, zsh, sh, fish or pwsh, where the calling shell is not recognised",
     "stdin": "read it from stdin instead of the terminal",
     "stdout": "print the sign-in URL, which is a credential for 15 minutes, and open nothing",

@@ -13,7 +13,7 @@ import signal
 import sys
 
 from vault_client.cli import Call
-from vault_client.commands import COMMANDS, option_rows
+from vault_client.commands import COMMANDS, PAGES, option_rows
 from vault_client.errors import Stop
 
 TYPE_CHECKING = False
@@ -34,6 +34,7 @@ _SHELLS = ("bash", "zsh", "fish", "pwsh")
 _VALUES = {
     "duration": ("15m", "1h", "2h", "4h", "8h", "12h"),
     "format": ("env", "json", "process", "ini", "dotenv", "powershell", "fish"),
+    "service": PAGES,
     "shell": (*_SHELLS, "sh"),
 }
 

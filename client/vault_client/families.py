@@ -7,13 +7,16 @@ asked of anybody, and what a source then gives is not known here.
 from __future__ import annotations
 
 from vault_client import botochain
-from vault_client.botochain import FULL, RELATIVE, TOKEN, TOKEN_FILE, Scene, Verdict
+from vault_client.botochain import FULL, RELATIVE, TOKEN, TOKEN_FILE
 from vault_client.served import CONTAINER, METADATA, PATH, Served, place_of
 from vault_client.tables import clean
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+
+    from vault_client.botochain import Verdict
+    from vault_client.scene import Scene
 
 #: Keys of a profile that make it a source, and what each is called.
 _KINDS = (

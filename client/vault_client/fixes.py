@@ -13,9 +13,9 @@ import os
 import stat
 import sys
 
-from vault_client.ask import Terminal
 from vault_client.errors import NEEDS_PERSON, UNREACHABLE, Stop
 from vault_client.tables import clean, typed
+from vault_client.terminal import Terminal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,9 +38,6 @@ if TYPE_CHECKING:
         def apply(self, call: Call) -> str:
             """Why not; empty when it is done."""
             ...
-
-
-_YES = frozenset({"y", "yes"})
 
 
 class Mode:
@@ -172,8 +169,7 @@ def _agree(call: Call) -> None:
     try:
         with terminal:
             terminal.write("do it? [y/N] ")
-            yes = terminal.line().strip().lower() in _YES
-            terminal.write("yes\n" if yes else "no\n")
+            yes = terminal.understood(terminal.line())
     except KeyboardInterrupt:
         raise Stop(nothing, 130) from None
     if not yes:

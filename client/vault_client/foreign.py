@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 
-from vault_client.ask import Terminal
 from vault_client.credentials_file import KEY_LINES, Removal, sections
 from vault_client.errors import NEEDS_PERSON, USAGE, Stop
 from vault_client.keys import checked, stored
@@ -19,6 +18,7 @@ from vault_client.link import quoted
 from vault_client.places import aws_credentials
 from vault_client.sessions import stdin_line
 from vault_client.tables import clean, typed
+from vault_client.terminal import Terminal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -11,11 +11,11 @@ from __future__ import annotations
 import os
 import sys
 
-from vault_client.ask import Terminal
 from vault_client.cli import Call, brief
 from vault_client.errors import NEEDS_PERSON, USAGE, Refusal, Stop
 from vault_client.foreign import AwsCredentials, AwsVault, Row, again
 from vault_client.tables import Ink, clean, table, typed
+from vault_client.terminal import Terminal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -9,13 +9,13 @@ from __future__ import annotations
 import os
 import sys
 
-from vault_client.ask import Terminal
 from vault_client.cli import Call, brief
 from vault_client.credentials_file import sections
 from vault_client.errors import NEEDS_PERSON, USAGE, Refusal, Stop
 from vault_client.link import quoted
 from vault_client.places import aws_credentials
 from vault_client.tables import Ink, clean, local, table, typed
+from vault_client.terminal import Terminal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import sys
 import time
 from contextlib import suppress
 
-from vault_client.ask import ROUNDS, Terminal, ask, consents, post, settled
+from vault_client.ask import ROUNDS, ask, consents, post, settled
 from vault_client.cli import Call
 from vault_client.errors import NEEDS_PERSON, USAGE, Refusal, Stop
 from vault_client.link import LOOK, quoted
@@ -143,6 +143,8 @@ def stdin_line() -> str:
 
 
 def _passphrase(*, new: bool) -> str:
+    from vault_client.terminal import Terminal
+
     terminal = Terminal.find("`vault-client unlock` again")
     if terminal is None:
         raise Stop("there is no terminal to ask for the passphrase on: type `vault-client unlock` in one, or give it "

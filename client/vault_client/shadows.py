@@ -15,7 +15,9 @@ from vault_client.tables import clean, typed
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
+    from typing import Self
 
+    from vault_client.errors import Stop
     from vault_client.fixes import Fix
 
 #: A `[default]` with one of these is an SDK's source of credentials; a region alone is not (sdk-facts §1).
@@ -59,6 +61,12 @@ class Finding:
         self.ok = ok
         self.message = clean(message)
         self.remedy = clean(remedy)
+
+    @classmethod
+    def of_stop(cls, name: str, stop: Stop) -> Self:
+        """`what is wrong: what to type`, as two fields."""
+        said, colon, remedy = stop.message.rpartition(": ")
+        return cls(name, said, remedy) if colon else cls(name, stop.message)
 
     @property
     def sentence(self) -> str:

@@ -19,7 +19,8 @@ from botocore.exceptions import BotoCoreError
 from botocore.httpsession import URLLib3Session
 from botocore.session import Session
 
-from vault_client.botochain import Scene, walk
+from vault_client.botochain import walk
+from vault_client.scene import Scene
 
 KEYS = "aws_access_key_id = AKIACANARY\naws_secret_access_key = canary-secret\n"
 ROLE = "role_arn = arn:aws:iam::123456789012:role/r\n"

@@ -15,7 +15,7 @@ from tests.client.stub import CHECK, GRANT_ROW, KEYS, STATUS, TOKEN, Answer, Stu
 from tests.client.test_shell import ALL, evaluate, use
 from tests.client.test_start import FORBIDDEN, loaded
 from vault_client import families
-from vault_client.botochain import Scene
+from vault_client.scene import Scene
 
 CANARY = "canary-secret-of-the-file"
 

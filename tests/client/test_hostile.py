@@ -10,7 +10,8 @@ import pytest
 from tests.client.conftest import Run
 from vault_client import families
 from vault_client.awsfiles import MOST_BYTES, AwsFile, AwsFiles, profile_of
-from vault_client.botochain import Scene, walk
+from vault_client.botochain import walk
+from vault_client.scene import Scene
 from vault_client.shadows import in_files
 
 URL = "AWS_CONTAINER_CREDENTIALS_FULL_URI"

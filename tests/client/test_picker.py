@@ -22,8 +22,8 @@ from tests.client.conftest import CLIENT, Run
 from tests.client.emulated import BEFORE, Emulator, Watched
 from tests.client.stub import PROFILE, Answer, Stub, environment, error
 from tests.client.terminal import start
-from vault_client import picker
 from vault_client.nearness import Row
+from vault_client.offer import Offer, frame
 from vault_client.tables import Ink, width
 
 Pick = Callable[..., Watched]
@@ -601,12 +601,12 @@ class _Colour(io.StringIO):
         raise OSError
 
 
-def drawn(offer: picker.Offer, size: tuple[int, int]) -> Emulator:
+def drawn(shown: Offer, size: tuple[int, int]) -> Emulator:
     """One frame as an emulator shows it."""
     from pyte import Stream
 
     screen = Emulator(*size)
-    lines, cursor = picker.frame(offer, "use", size, Ink(_Colour(), {}))
+    lines, cursor = frame(shown, "use", size, Ink(_Colour(), {}))
     assert len(lines) <= size[1]
     text = "".join(f"\x1b[{at + 1};1H{line}" for at, line in enumerate(lines))
     Stream(screen).feed("\x1b[?7l" + text + f"\x1b[{cursor[0] + 1};{cursor[1] + 1}H")
@@ -618,20 +618,20 @@ def drawn(offer: picker.Offer, size: tuple[int, int]) -> Emulator:
 @given(st.lists(SHOWN, min_size=1, max_size=40, unique=True), SHOWN | st.just(""), SIZES, st.integers(0, 60))
 def test_any_names_on_any_size(names: list[str], typed: str, size: tuple[int, int], down: int) -> None:
     """Nothing wraps or scrolls, the marked row is seen, and it is the only one."""
-    offer = picker.Offer([Row({**PROFILE, "profile": name}) for name in names])
-    offer.type(typed)
-    offer.move(down)
-    screen = drawn(offer, size)
+    shown = Offer([Row({**PROFILE, "profile": name}) for name in names])
+    shown.type(typed)
+    shown.move(down)
+    screen = drawn(shown, size)
 
     marked = [line for line in screen.text[1:] if line.startswith(">")]
-    assert len(marked) == (1 if offer.found and size[1] > 1 else 0)
+    assert len(marked) == (1 if shown.found and size[1] > 1 else 0)
 
 
 @given(st.lists(SHOWN, min_size=2, max_size=10, unique=True))
 def test_columns_stay_straight(names: list[str]) -> None:
     """At 80 columns every account begins in the same column, however wide the names are."""
-    offer = picker.Offer([Row({**PROFILE, "profile": name}) for name in names])
-    screen = drawn(offer, (80, 24))
+    shown = Offer([Row({**PROFILE, "profile": name}) for name in names])
+    screen = drawn(shown, (80, 24))
     found = set()
     for at in range(1, 1 + len(names)):
         cells = [screen.buffer[at][x].data for x in range(80)]
@@ -648,9 +648,9 @@ def test_names_differ_at_their_ends() -> None:
         "organisation-production-eu-west-1-readonly",
         "日本語" * 9,
     ]
-    offer = picker.Offer([Row({**PROFILE, "profile": name}) for name in names])
+    shown = Offer([Row({**PROFILE, "profile": name}) for name in names])
 
-    assert drawn(offer, (20, 6)).text == [
+    assert drawn(shown, (20, 6)).text == [
         "use>",
         "> organisat…istrator",
         "  organisat…readonly",
@@ -708,4 +708,9 @@ def test_a_typed_name_loads_no_picker(stub: Stub) -> None:
     """Who names his profile pays nothing for it."""
     from tests.client.test_start import loaded
 
-    assert not loaded(stub, "use", "web-admin", "--shell", "sh") & {"vault_client.picker", "vault_client.screen"}
+    assert not loaded(stub, "use", "web-admin", "--shell", "sh") & {
+        "vault_client.picker",
+        "vault_client.offer",
+        "vault_client.screen",
+        "vault_client.keyboard",
+    }

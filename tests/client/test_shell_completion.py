@@ -21,7 +21,9 @@ from tests.client.shells import NAMES
 from tests.client.stub import GRANT_ROW, IDENTITY, PROFILE, STATUS, Stub, environment, error
 from tests.client.test_start import FORBIDDEN, loaded
 from vault_client import completion, promptline
+from vault_client.commands import PAGES
 from vault_client.completion import Word, words_of
+from vaultd.model import console
 
 QUERY = "/v1/profiles?profile="
 
@@ -58,6 +60,9 @@ def test_commands(run: Run) -> None:
         ("use --shell ", {"bash": "", "zsh": "", "fish": "", "pwsh": "", "sh": ""}),
         ("use --region ", {}),
         ("nonsense ", {}),
+        ("login --service ", dict.fromkeys(PAGES, "")),
+        ("login --stdout --service s3 web-admin --service ", dict.fromkeys(PAGES, "")),
+        ("login --service s3 ", {"web-admin": "234567890123 WebAdmin"}),
         ("export --format ", dict.fromkeys(completion._VALUES["format"], "")),
     ],
 )
@@ -67,6 +72,28 @@ def test_what_fits(run: Run, stub: Stub, line: str, expected: dict[str, str]) ->
     stub.answers["GET", "/v1/grants"] = (200, {"grants": [GRANT_ROW]})
 
     assert rows(run("__complete", "zsh", *line.split(" ")).out) == expected
+
+
+def test_pages_of_the_console(run: Run, stub: Stub) -> None:
+    """By the row of `login`, which asks nobody; its help names the first of the same table."""
+    word = "vault-client login --service elasticb"
+
+    assert run("__complete", "bash", "vault-client", word).out == "elasticbeanstalk\n"
+    assert stub.requests == []
+    assert f"the page to open: {', '.join(PAGES[:3])}, …\n" in run("login", "--help").out
+
+
+def test_the_pages_are_the_daemons() -> None:
+    """Each is taken and a page of its own, and whatever has another name there is offered by one that people say."""
+
+    def page(name: str | None) -> str:
+        found = console.site(partition="aws", region=None, service=name, logout_first=False, override=None)
+        return found.destination
+
+    offered = [page(name) for name in PAGES]
+
+    assert len(set(offered)) == len(offered)
+    assert {page(name) for name in console._PAGES} - {page(None)} <= set(offered)
 
 
 def test_options(run: Run) -> None:

@@ -240,6 +240,17 @@ def test_tab_completes_commands_options_and_values(name: str, stub: Stub, shell:
 
 
 @pytest.mark.parametrize("name", ALL)
+def test_tab_completes_a_page_of_the_console(name: str, stub: Stub, shell: Open) -> None:
+    """`login --service elasticb`, the profile and all by TAB."""
+    profiles(stub, "web-admin", "other")
+    terminal = shell(name)
+    terminal.type("vault-client login --stdout --service elasticb\tweb\t")
+    say(terminal, "")
+
+    assert stub.asked("POST", "/v1/profiles/web-admin/signin") == [{"service": "elasticbeanstalk"}]
+
+
+@pytest.mark.parametrize("name", ALL)
 @pytest.mark.parametrize("before", ["true; ", "vault-client --version && ", "A=1 ", "echo 'x y' | "])
 def test_tab_within_a_longer_line(name: str, before: str, stub: Stub, shell: Open) -> None:
     """Only the command that the cursor is in counts."""

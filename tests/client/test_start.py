@@ -56,6 +56,15 @@ def test_what_a_command_loads(stub: Stub, line: str) -> None:
     assert not found & FORBIDDEN
 
 
+@pytest.mark.parametrize("line", ["use web-admin --shell sh", "exec web-admin -- true", "export web-admin", "lock"])
+def test_a_terminal_is_loaded_when_a_question_is_asked(stub: Stub, line: str) -> None:
+    """A command that may need a code needs none mostly."""
+    found = loaded(stub, *line.split())
+
+    assert "vault_client.ask" in found  # control: what would ask is there
+    assert not found & {"vault_client.terminal", "termios"}
+
+
 def test_the_probe_would_see_them(stub: Stub) -> None:
     """Positive control: a misspelt command loads difflib, and is seen."""
     code = PROBE.replace("main()\n", "main(); import pathlib\n", 1)

@@ -516,7 +516,12 @@ def test_shares(wanted: list[tuple[int, int]], room: int) -> None:
 
 def test_watch_is_nobodys_start(stub: Stub) -> None:
     """What draws is loaded by --watch alone."""
-    assert not loaded(stub, "status") & {"vault_client.watch", "vault_client.panel", "vault_client.screen"}
+    assert not loaded(stub, "status") & {
+        "vault_client.watch",
+        "vault_client.panel",
+        "vault_client.screen",
+        "vault_client.keyboard",
+    }
 
 
 # ---- log -f ----

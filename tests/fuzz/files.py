@@ -422,7 +422,8 @@ class ClientFiles(FileTarget):
         yield SPLIT.join((b"[profile a]\nrole_arn=x\ncredential_source=Environment\n", b"", b"AWS_PROFILE=a"))
 
     def read(self, data: bytes) -> None:
-        from vault_client.botochain import Scene, walk
+        from vault_client.botochain import walk
+        from vault_client.scene import Scene
 
         config, credentials, variables = parts_of(data, 3)
         paths = self._folder / "config", self._folder / "credentials"

@@ -220,9 +220,9 @@ _T10: Final = (
     Promise(
         "T10-no-echo",
         "A code, a secret key or a passphrase that is typed is not shown.",
-        "client/vault_client/ask.py: Terminal",
+        "client/vault_client/terminal.py: Terminal",
         ("tests/client/test_ask.py::test_the_code_is_not_on_the_screen",),
-        (Break("client/vault_client/ask.py", "& ~termios.ECHO | termios.ICANON", "| termios.ICANON"),),
+        (Break("client/vault_client/terminal.py", "& ~termios.ECHO | termios.ICANON", "| termios.ICANON"),),
     ),
     Promise(
         "T10-code-checked-here",

@@ -46,9 +46,15 @@ _T8: Final = (
     Promise(
         "T8-explicit-yes",
         "Only an explicit yes allows: an empty line, a code or anything else is a no.",
-        "client/vault_client/ask.py: _decided",
+        "client/vault_client/ask.py: _decided; client/vault_client/terminal.py: Terminal.understood",
         ("tests/client/test_ask.py::test_only_an_explicit_yes_allows",),
-        (Break("client/vault_client/ask.py", '_YES = frozenset({"y", "yes"})', '_YES = frozenset({"y", "yes", ""})'),),
+        (
+            Break(
+                "client/vault_client/terminal.py",
+                '_YES = frozenset({"y", "yes"})',
+                '_YES = frozenset({"y", "yes", ""})',
+            ),
+        ),
     ),
     Promise(
         "T8-code-is-no-consent",

@@ -269,11 +269,11 @@ T3: Final[tuple[Promise, ...]] = (
     Promise(
         name="T3-doctor",
         says="`vault-client doctor` names the user who holds the port of this shell.",
-        control="client/vault_client/doctor.py: Doctor._listened",
+        control="client/vault_client/used.py: Used._listened",
         tests=("tests/client/test_squatters.py::test_doctor_names_him",),
         breaks=(
             Break(
-                "client/vault_client/doctor.py",
+                "client/vault_client/used.py",
                 '            check_listener(port, again=self._again if self._imds else "")\n',
                 "",
             ),

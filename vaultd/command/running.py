@@ -73,6 +73,14 @@ def held() -> bool:
     return False
 
 
+def pid() -> int | None:
+    """Of the daemon that holds this home's state, heard or not, as far as it says."""
+    from vaultd.lifecycle.holding import holder_of
+
+    holder = holder_of(Path(places().state))
+    return None if holder is None else holder.pid
+
+
 def silent(remedy: str = "type `vaultd stop`") -> str:
     """Of the daemon that holds the lock and was not heard, and what to type; `{pid}` is its own. Empty: none."""
     if not held():
