@@ -20,6 +20,7 @@ from vaultd.errors import IdentityBroken, IdentityExists, Locked, UnknownIdentit
 from vaultd.keeper import codec
 from vaultd.keeper.index import Entry, Index, MakeEntry
 from vaultd.keeper.index_seal import IndexSeal
+from vaultd.keeper.unfinished import unfinished
 from vaultd.keeper.verification import Verification
 from vaultd.model import limits
 from vaultd.model.credentials import Identity, IdentityKey
@@ -99,16 +100,18 @@ class Identities:
             self._keys[entry.uuid] = key
         return key
 
-    async def add(self, key: IdentityKey, *, endpoint: Endpoint, mfa_serial: str | None, replace: bool) -> Identity:
-        """Verify, find the device, store, index."""
+    async def add(
+        self, key: IdentityKey, *, endpoint: Endpoint, mfa_serial: str | None, replace: bool, overtakes: str = ""
+    ) -> Identity:
+        """Verify, find the device, store, index. `overtakes`: the item of the rotation that this may end."""
         store = self._open_store()
-        old = self._replaceable(key.identity, replace=replace)
+        old = self._replaceable(key.identity, replace=replace, overtakes=overtakes)
         arn = await self._verification.user(key, endpoint=endpoint)
         same_user = old is not None and old.identity.user_arn == arn
         fallback = old.identity.mfa_serial if old is not None and same_user else None
         serial = await self._verification.device(key, endpoint=endpoint, given=mfa_serial, fallback=fallback)
         identity = _identity(key, arn=arn, serial=serial, created=self._clock.now())
-        await self._store_key(store, key, identity, replace=replace)
+        await self._store_key(store, key, identity, replace=replace, overtakes=overtakes)
         return identity
 
     async def read_back(self, name: str) -> IdentityKey | None:
@@ -194,19 +197,24 @@ class Identities:
 
     # ---- adding ----
 
-    def _replaceable(self, name: str, *, replace: bool) -> Entry | None:
+    def _replaceable(self, name: str, *, replace: bool, overtakes: str) -> Entry | None:
         old = self._find(name)
         if old is not None and not replace:
             raise IdentityExists(
                 f"identity {shown(name)} exists; run `vault-client add {typed(name)} --replace` to replace its key"
             )
+        if old is not None and (rotation := old.identity.rotation) is not None and rotation.item != overtakes:
+            raise unfinished(name, rotation)
         return old
 
-    async def _store_key(self, store: IdentityStore, key: IdentityKey, identity: Identity, *, replace: bool) -> None:
+    async def _store_key(
+        self, store: IdentityStore, key: IdentityKey, identity: Identity, *, replace: bool, overtakes: str
+    ) -> None:
         uuid = str(uuid4())
         await store.save(_item(uuid), codec.key_item(key, uuid=uuid))
         try:
-            self._replaceable(identity.name, replace=replace)  # again: another `add` may have come first
+            # again: another `add` may have come first, or a rotation have begun
+            self._replaceable(identity.name, replace=replace, overtakes=overtakes)
             before = self.lines(identity.name)
             self.put(identity.name, (self._make_entry(identity, uuid, store.backend, generation=store.generation),))
         except VaultdError:

@@ -254,7 +254,11 @@ class DaemonKeeper:
         """See the seam."""
         epoch = self._live()
         before = next((each for each in self.list() if each.name == key.identity), None)
-        identity = await self._identities.add(key, endpoint=endpoint, mfa_serial=mfa_serial, replace=replace)
+        overtakes = await self._rotation.overtaken(key.identity, endpoint=endpoint) if replace else ""
+        self._still(epoch)
+        identity = await self._identities.add(
+            key, endpoint=endpoint, mfa_serial=mfa_serial, replace=replace, overtakes=overtakes
+        )
         if epoch == self._epoch:
             self._codes.vouch()
         if before is not None and before.user_arn != identity.user_arn and epoch == self._epoch:
