@@ -34,13 +34,7 @@ from vaultd.engine.seams import (
     SealedLog,
     Sts,
 )
-from vaultd.errors import (
-    KeyringBusy,
-    Locked,
-    StoreUnavailable,
-    Unwritable,
-    VaultdError,
-)
+from vaultd.errors import KeyringBusy, Locked, StoreUnavailable, Unwritable, VaultdError
 from vaultd.files import Files
 from vaultd.keeper import losses
 from vaultd.keeper.codes import Codes

@@ -42,12 +42,12 @@ from vaultd.model.rotation import Wish
 from vaultd.model.secret import Secret
 
 #: Seconds after which a keeper that has not answered is hung. Above what each call allows itself: a keyring has 30 s a
-#: call and an open makes three; AWS has 10 s a call, and `add` makes four of those and four of the keyring's, over a
-#: rotation that cannot be ended. A step of a rotation makes as many and waits for another terminal's first: ended in
-#: between, it would cost the key.
+#: call and an open makes three; AWS has 10 s a call, and `add` makes four of those and six of the keyring's, over a
+#: rotation that cannot be ended. A step of a rotation makes four and four and waits for another terminal's first: ended
+#: in between, it would cost the key.
 DEADLINES = {
     "open": 150.0, "mint": 60.0, "note": 20.0, "close": 5.0, "warm": 90.0, "keyring": 60.0, "rotate": 400.0,
-    "add": 200.0, "adopt": 200.0, "discard": 200.0, "offers": 200.0,
+    "add": 250.0, "adopt": 200.0, "discard": 200.0, "offers": 200.0,
 }  # fmt: skip
 DEADLINE = 120.0
 _LOCKED = "vaultd is locked; run `vault-client unlock`"
