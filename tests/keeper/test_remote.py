@@ -14,8 +14,9 @@ from tests.keeper.rooms import ENDPOINT, SERIAL, Home, add_franklin, from_handle
 from tests.keeper.wired import NoOutlook, Wired
 from vaultd.engine.seams import Head, Note, Opened
 from vaultd.errors import CodeSpent, KeeperEnded, Locked, Unwritable, VaultdError
-from vaultd.keeper import remote
-from vaultd.keeper.remote import DEATHS, RemoteKeeper
+from vaultd.keeper import life, remote
+from vaultd.keeper.life import DEATHS
+from vaultd.keeper.remote import RemoteKeeper
 from vaultd.model.secret import Secret
 
 
@@ -132,7 +133,7 @@ async def test_a_cancelled_call_is_cancelled_below(home: Home, wired: Wired) -> 
     await asyncio.wait({slow})
 
     await turned(lambda: not wired.child._served._tasks)
-    assert keeper._calls == {}
+    assert len(keeper._calls) == 0
     assert slow.cancelled()
 
 
@@ -293,7 +294,7 @@ async def test_calls_wait_until_the_next_one_is_open(home: Home, wired: Wired) -
 
 async def test_nobody_waits_for_ever(home: Home, wired: Wired, monkeypatch: pytest.MonkeyPatch) -> None:
     """A store that does not open again holds a call for its patience, and then it is told so; retryable."""
-    monkeypatch.setattr(remote, "REOPEN_SECONDS", 0.0)
+    monkeypatch.setattr(life, "REOPEN_SECONDS", 0.0)
     keeper = await franklins(home)
     watching = Watching(keeper)
     watching.gate = asyncio.Event()
@@ -374,7 +375,7 @@ async def test_one_that_hangs_is_found_though_its_callers_give_up(
     waits for AWS only says that it is there, and lives.
     """
     if deaf:
-        monkeypatch.setattr(remote, "HUNG_SECONDS", 0.0)
+        monkeypatch.setattr(life, "HUNG_SECONDS", 0.0)
     keeper = await franklins(home)
     home.sts.hold()
     first = wired.child
@@ -383,7 +384,7 @@ async def test_one_that_hangs_is_found_though_its_callers_give_up(
     await home.clock.settle()
     minting.cancel()
     await asyncio.wait({minting})
-    await turned(lambda: not keeper._proving)
+    await turned(lambda: not keeper._life._proving)
     await home.clock.settle()
 
     assert bool(first.kills) == deaf
@@ -435,7 +436,7 @@ async def test_deaths_that_are_far_between_do_not_add_up(
     home: Home, wired: Wired, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Positive control: five deaths, but not within a minute, are survived."""
-    monkeypatch.setattr(remote, "DEATHS_SECONDS", 0.0)
+    monkeypatch.setattr(life, "DEATHS_SECONDS", 0.0)
     keeper = await franklins(home)
     watching = Watching(keeper)
     for number in range(1, DEATHS + 3):

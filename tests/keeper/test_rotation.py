@@ -43,6 +43,7 @@ DAY = timedelta(days=1)
 STEPS = ["intent", "pending", "tried", "tried", "tried", "swapped", "inactive"]
 AWAY = StsUnavailable("AWS is away; try again")
 NO = RoleDenied("AWS refused: iam:X on Y; run `vault-client explain PROFILE`", aws_code="AccessDenied")
+DEAD = IdentityBroken("AWS does not know that key; run `vault-client add franklin --replace`")
 FULL = KeyringBusy("the keyring does not answer; unlock it")
 
 
@@ -793,8 +794,10 @@ async def test_remove_takes_all_of_it(person: Person, stage: str) -> None:
 
 
 async def test_another_key_ends_it(person: Person) -> None:
-    """`add --replace`: the rotation is over, and what it had stored goes."""
+    """`add --replace`, where the key in use is dead: the rotation is over, and what it had stored goes."""
     await person.until("swapped")
+    await person.home.clock.advance(600)  # all of AWS knows the new key by now
+    person.home.sts.fail("caller_identity", DEAD)
     await add_franklin(person.keeper, key_id=OTHER, replace=True)
 
     assert person.rotation is None

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.keeper.rooms import ENDPOINT, KEY_ID, Home, add_franklin, franklin
-from tests.keeper.test_rotation import AWAY, FIRST, NO, OTHER, STEPS, Person
+from tests.keeper.test_rotation import AWAY, DEAD, FIRST, NO, OTHER, STEPS, Person
 from vaultd.aws import calls
 from vaultd.errors import IdentityBroken, RotationStopped, SessionRejected, StsUnavailable, UnknownIdentity
 from vaultd.keeper import remote
@@ -258,11 +258,14 @@ async def test_a_key_that_is_stored_while_the_name_is_removed(person: Person, mo
 
 
 async def test_another_key_while_the_new_one_is_made(person: Person) -> None:
-    """`add --replace` overtakes the rotation: its key goes at AWS, and the line of the other key says nothing of it."""
+    """`add --replace` overtakes the rotation of a dead key: the new one goes at AWS, and the line of the other key says
+    nothing of it.
+    """
     await person.step()
     person.home.iam.hold = hold = asyncio.Event()
     stepping = asyncio.ensure_future(person.step())
     await person.home.clock.settle()
+    person.home.sts.fail("caller_identity", DEAD)
     await add_franklin(person.keeper, key_id=OTHER, replace=True)
     hold.set()
     with pytest.raises(RotationStopped, match="another key was stored"):
@@ -277,9 +280,11 @@ async def test_another_key_while_the_new_one_is_made(person: Person) -> None:
 async def test_another_key_while_the_old_one_is_set_inactive(person: Person) -> None:
     """The line of the key that was added meanwhile is not made one of the rotation."""
     await person.until("swapped")
+    await person.home.clock.advance(600)  # all of AWS knows the new key by now
     person.home.iam.hold = hold = asyncio.Event()
     stepping = asyncio.ensure_future(person.step())
     await person.home.clock.settle()
+    person.home.sts.fail("caller_identity", DEAD)
     await add_franklin(person.keeper, key_id=OTHER, replace=True)
     hold.set()
     with pytest.raises(RotationStopped, match="another key was stored"):
@@ -377,4 +382,5 @@ def test_a_slow_step_is_no_hang() -> None:
     """
     keyring, aws = one_call.DEADLINE.total_seconds(), calls.DEADLINE
     assert remote.DEADLINES["rotate"] > 2 * (4 * keyring + 4 * aws)
+    assert remote.DEADLINES["add"] > 6 * keyring + 4 * aws
     assert remote.DEADLINES["adopt"] > remote.DEADLINE > 0

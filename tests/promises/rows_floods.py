@@ -13,6 +13,7 @@ _CONTROL = "vaultd/web/control_connection.py"
 _LOCKING = "vaultd/lifecycle/locking.py"
 _LOGIND = "vaultd/host/logind.py"
 _KEEPER = "vaultd/keeper/keeper.py"
+_MARKER = "vaultd/keeper/marker.py"
 
 FLOODS = (
     Promise(
@@ -267,7 +268,7 @@ LOCKS = (
         breaks=(
             Break(
                 _KEEPER,
-                "if not unlock and self._files.read(self._marker) is not None:",
+                "if not unlock and self._marker.there():",
                 "if False:",
             ),
         ),
@@ -275,16 +276,16 @@ LOCKS = (
     Promise(
         name="L-said-when-unwritten",
         says="A lock that could not be written, so that a restart would open the store, says so.",
-        control=f"{_KEEPER}: DaemonKeeper._mark",
+        control=f"{_MARKER}: LockedMarker.put",
         tests=("tests/keeper/test_open.py::test_a_lock_without_disk_still_locks",),
         breaks=(
             Break(
-                _KEEPER,
+                _MARKER,
                 "            raise Unwritable(\n"
-                '                f"vaultd is locked, but {self._marker} could not be written and a restart would '
+                '                f"vaultd is locked, but {self._path} could not be written and a restart would '
                 'open the store again: "\n'
                 '                f"{_mending(exc)}, then type `vault-client lock` again.",\n'
-                "                path=str(self._marker),\n"
+                "                path=str(self._path),\n"
                 "            ) from exc\n",
                 "",
             ),

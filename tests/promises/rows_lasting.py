@@ -11,7 +11,8 @@ from tests.promises.promise import Break, Promise
 _FILES = "vaultd/files.py"
 _CODES = "vaultd/keeper/codes.py"
 _KEEPER = "vaultd/keeper/keeper.py"
-_REMOTE = "vaultd/keeper/remote.py"
+_LIFE = "vaultd/keeper/life.py"
+_CALLS = "vaultd/keeper/calls.py"
 _WIRE = "vaultd/keeper/wire.py"
 _PROCESS = "vaultd/keeper/process.py"
 _GRANTS = "vaultd/engine/grants.py"
@@ -321,9 +322,9 @@ KEEPER = (
         name="K-replaced",
         says="When the keeper dies another one is started and opened as a start would; what is at hand is served "
         "meanwhile.",
-        control=f"{_REMOTE}: RemoteKeeper.watch",
+        control=f"{_LIFE}: Life.watch",
         tests=("tests/keeper/test_remote.py::test_calls_wait_until_the_next_one_is_open",),
-        breaks=(Break(_REMOTE, "                await reopen(said)\n", "                pass\n"),),
+        breaks=(Break(_LIFE, "                await reopen(said)\n", "                pass\n"),),
     ),
     Promise(
         name="K-stays-locked",
@@ -350,18 +351,18 @@ KEEPER = (
     Promise(
         name="K-code-counts-as-sent",
         says="A code that was under way when the keeper died counts as sent.",
-        control=f"{_REMOTE}: RemoteKeeper._fail",
+        control=f"{_CALLS}: Calls.fail",
         tests=("tests/keeper/test_remote.py::test_what_is_under_way_ends_typed_and_its_code_counts_as_sent",),
-        breaks=(Break(_REMOTE, 'told.details |= {"code_sent": each.code}', 'told.details |= {"code_sent": False}'),),
+        breaks=(Break(_CALLS, 'told.details |= {"code_sent": each.code}', 'told.details |= {"code_sent": False}'),),
     ),
     Promise(
         name="K-five-deaths",
         says="Five deaths in a minute end the daemon, with the reason in log and audit.",
-        control=f"{_REMOTE}: RemoteKeeper._replaced",
+        control=f"{_LIFE}: Life._replaced",
         tests=("tests/keeper/test_remote.py::test_five_deaths_in_a_minute_end_it",),
         breaks=(
             Break(
-                _REMOTE,
+                _LIFE,
                 "if len(self._died) == DEATHS and now - self._died[0] < DEATHS_SECONDS:",
                 "if False:",
             ),
@@ -370,11 +371,11 @@ KEEPER = (
     Promise(
         name="K-hung-is-killed",
         says="A keeper that does not answer in time is killed and replaced.",
-        control=f"{_REMOTE}: RemoteKeeper._hung",
+        control=f"{_LIFE}: Life.hung",
         tests=("tests/keeper/test_remote.py::test_one_that_does_not_answer_is_killed",),
         breaks=(
             Break(
-                _REMOTE,
+                _LIFE,
                 "        if self._child is not None:\n            self._child.kill()\n",
                 "",
             ),

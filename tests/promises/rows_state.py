@@ -398,11 +398,11 @@ T13 = (
     Promise(
         name="T13-verified-key",
         says="A key is stored only after AWS said whose it is, and only an IAM user's.",
-        control="vaultd/keeper/custody.py: Identities._verified",
+        control="vaultd/keeper/verification.py: Verification.user",
         tests=("tests/keeper/test_custody.py::test_only_users_keys_are_stored",),
         breaks=(
             Break(
-                "vaultd/keeper/custody.py",
+                "vaultd/keeper/verification.py",
                 'if parsed is None or not parsed.resource.startswith("user/"):',
                 "if parsed is None:",
             ),
@@ -451,9 +451,9 @@ T13 = (
     Promise(
         name="T13-account",
         says="A key is used for no question when AWS says that it belongs to another account than it was added for.",
-        control="vaultd/keeper/keeper.py: DaemonKeeper._prove",
+        control="vaultd/keeper/minting.py: Minting._prove",
         tests=("tests/keeper/test_mint.py::test_a_key_of_another_account_is_not_used",),
-        breaks=(Break("vaultd/keeper/keeper.py", "if account != added:", "if False:"),),
+        breaks=(Break("vaultd/keeper/minting.py", "if account != added:", "if False:"),),
     ),
     Promise(
         name="T13-own-door",

@@ -96,6 +96,21 @@ async def test_wishes_and_grace(started: Started) -> None:
     assert len(started.house.iam.table) == 1
 
 
+async def test_another_key_does_not_end_it(started: Started) -> None:
+    """`replace` over a rotation is 409, and says what to type; the same body does once that is done."""
+    await started.with_session()
+    await started.ok("POST", ROUTE, {})
+    body = {"name": "identity", "AccessKeyId": "AKIAANOTHERKEY000001", "SecretAccessKey": "canary", "replace": True}
+    status, answer = await started.refused("POST", "/v1/identities", body)
+    assert (status, answer["code"], answer["exit"]) == (409, "RotationStopped", 1)
+    assert "`vault-client rotate identity --abandon`" in answer["message"]
+    assert started.house.events("identity.add")[1:] == []
+
+    await started.ok("POST", ROUTE, {"wish": "abandon"})
+    added = await started.ok("POST", "/v1/identities", body)
+    assert (added["access_key_id"], added["rotation"]) == ("0001", None)
+
+
 @pytest.mark.parametrize(
     ("body", "said"),
     [

@@ -183,7 +183,8 @@ class Custody(Protocol):
     ) -> Identity:
         """Verify with GetCallerIdentity, detect the MFA device unless given, write, read back, index.
 
-        Raises IdentityExists, IdentityBroken, BadRequest (several devices: names them), StoreUnavailable, KeyringBusy.
+        Raises IdentityExists, IdentityBroken, BadRequest (several devices: names them), StoreUnavailable, KeyringBusy;
+        RotationStopped where it would replace a key whose rotation can still be ended: that has another key at AWS.
         """
 
     async def remove(self, name: str) -> None:

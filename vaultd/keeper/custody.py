@@ -1,29 +1,30 @@
-"""The identities: their index in memory, their keys while unlocked, adding, removing, finding their MFA device.
+"""The identities: their index in memory, their keys while unlocked, adding and removing.
 
 Rules
-- A key is verified with GetCallerIdentity before it is stored; root's and temporary keys are refused.
+- A key is verified before it is stored (verification.py).
 - Write order (security.md §3.1): new item → read back (the store does) → index → drop the old item. Removal drops the
   key first: a kill in between leaves a line without a key, never a key without a line.
-- The device is AWS's answer or what the user said, never made up from the user name (aws-facts §2.2).
 """
 
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 from uuid import uuid4
 
-from vaultd.engine.seams import Clock, Iam, IdentityStore, Sts
-from vaultd.errors import BadRequest, IdentityBroken, IdentityExists, Locked, RoleDenied, UnknownIdentity, VaultdError
+from vaultd.engine.seams import Clock, IdentityStore
+from vaultd.errors import IdentityBroken, IdentityExists, Locked, UnknownIdentity, VaultdError
 from vaultd.keeper import codec
+from vaultd.keeper.index import Entry, Index, MakeEntry
 from vaultd.keeper.index_seal import IndexSeal
+from vaultd.keeper.unfinished import unfinished
+from vaultd.keeper.verification import Verification
 from vaultd.model import limits
 from vaultd.model.credentials import Identity, IdentityKey
-from vaultd.model.partitions import Endpoint, parse_arn
+from vaultd.model.partitions import Endpoint
 from vaultd.model.text import nearest, shown, typed
 
 log = logging.getLogger(__name__)
@@ -31,73 +32,16 @@ log = logging.getLogger(__name__)
 _ITEM = "identity:"
 
 
-class Entry(Protocol):
-    """One line of the index: the identity, and the item `uuid` of store `backend` that holds its key."""
-
-    @property
-    def identity(self) -> Identity:
-        """Whose key it is."""
-
-    @property
-    def uuid(self) -> str:
-        """The item's name."""
-
-    @property
-    def backend(self) -> str:
-        """`file`, or the keyring's id."""
-
-    @property
-    def generation(self) -> int:
-        """The store's when it was written."""
-
-    @property
-    def state(self) -> Literal["active", "pending", "retired"]:
-        """`active` for the key in use (aws-facts §2.1 for the others)."""
-
-
-class Index(Protocol):
-    """`identities.json`, loaded and saved whole (store/identities.py). `entries` are of its own class."""
-
-    @property
-    def digest(self) -> str:
-        """Of the file as it was loaded or saved last."""
-
-    def load(self) -> tuple[Entry, ...]:
-        """Raises FileRefused, Misconfigured."""
-
-    def save(self, entries: tuple[Any, ...]) -> None:
-        """Raises Unwritable; the old index then stands."""
-
-    def digest_of(self, entries: tuple[Any, ...]) -> str:
-        """What `digest` is once they are saved."""
-
-
-class MakeEntry(Protocol):
-    """Makes a line of the index's own class."""
-
-    def __call__(
-        self,
-        identity: Identity,
-        uuid: str,
-        backend: str,
-        *,
-        generation: int,
-        state: Literal["active", "pending", "retired"] = "active",
-    ) -> Entry:
-        """`generation` is the store's after the key was written."""
-
-
 class Identities:
     """The index and the keys. `store` is None while shut."""
 
     def __init__(
-        self, *, index: Index, seal: IndexSeal, make_entry: MakeEntry, sts: Sts, iam: Iam, clock: Clock
+        self, *, index: Index, seal: IndexSeal, make_entry: MakeEntry, verification: Verification, clock: Clock
     ) -> None:
         self._index = index
         self._seal = seal
         self._make_entry = make_entry
-        self._sts = sts
-        self._iam = iam
+        self._verification = verification
         self._clock = clock
         self._entries: tuple[Entry, ...] = ()
         self._keys: dict[str, IdentityKey] = {}
@@ -156,16 +100,18 @@ class Identities:
             self._keys[entry.uuid] = key
         return key
 
-    async def add(self, key: IdentityKey, *, endpoint: Endpoint, mfa_serial: str | None, replace: bool) -> Identity:
-        """Verify, find the device, store, index."""
+    async def add(
+        self, key: IdentityKey, *, endpoint: Endpoint, mfa_serial: str | None, replace: bool, overtakes: str = ""
+    ) -> Identity:
+        """Verify, find the device, store, index. `overtakes`: the item of the rotation that this may end."""
         store = self._open_store()
-        old = self._replaceable(key.identity, replace=replace)
-        arn = await self._verified(key, endpoint=endpoint)
+        old = self._replaceable(key.identity, replace=replace, overtakes=overtakes)
+        arn = await self._verification.user(key, endpoint=endpoint)
         same_user = old is not None and old.identity.user_arn == arn
         fallback = old.identity.mfa_serial if old is not None and same_user else None
-        serial = _checked_serial(mfa_serial) or await self._one_device(key, endpoint=endpoint, fallback=fallback)
+        serial = await self._verification.device(key, endpoint=endpoint, given=mfa_serial, fallback=fallback)
         identity = _identity(key, arn=arn, serial=serial, created=self._clock.now())
-        await self._store_key(store, key, identity, replace=replace)
+        await self._store_key(store, key, identity, replace=replace, overtakes=overtakes)
         return identity
 
     async def read_back(self, name: str) -> IdentityKey | None:
@@ -187,7 +133,7 @@ class Identities:
 
     async def detect(self, name: str, *, endpoint: Endpoint) -> Sequence[str]:
         """The usable serials of `name`'s user."""
-        return await self._devices(await self.key(name), endpoint=endpoint)
+        return await self._verification.devices(await self.key(name), endpoint=endpoint)
 
     # ---- for a rotation (exchange.py) ----
 
@@ -251,19 +197,24 @@ class Identities:
 
     # ---- adding ----
 
-    def _replaceable(self, name: str, *, replace: bool) -> Entry | None:
+    def _replaceable(self, name: str, *, replace: bool, overtakes: str) -> Entry | None:
         old = self._find(name)
         if old is not None and not replace:
             raise IdentityExists(
                 f"identity {shown(name)} exists; run `vault-client add {typed(name)} --replace` to replace its key"
             )
+        if old is not None and (rotation := old.identity.rotation) is not None and rotation.item != overtakes:
+            raise unfinished(name, rotation)
         return old
 
-    async def _store_key(self, store: IdentityStore, key: IdentityKey, identity: Identity, *, replace: bool) -> None:
+    async def _store_key(
+        self, store: IdentityStore, key: IdentityKey, identity: Identity, *, replace: bool, overtakes: str
+    ) -> None:
         uuid = str(uuid4())
         await store.save(_item(uuid), codec.key_item(key, uuid=uuid))
         try:
-            self._replaceable(identity.name, replace=replace)  # again: another `add` may have come first
+            # again: another `add` may have come first, or a rotation have begun
+            self._replaceable(identity.name, replace=replace, overtakes=overtakes)
             before = self.lines(identity.name)
             self.put(identity.name, (self._make_entry(identity, uuid, store.backend, generation=store.generation),))
         except VaultdError:
@@ -274,50 +225,6 @@ class Identities:
         for each in before:  # with those of a rotation that the new key has overtaken
             self._keys.pop(each.uuid, None)
             await _drop_old(store, each.uuid)
-
-    async def _verified(self, key: IdentityKey, *, endpoint: Endpoint) -> str:
-        """The ARN of the user whose key it is. Raises BadRequest, IdentityBroken."""
-        if not re.fullmatch(r"[A-Z0-9]{16,128}", key.access_key_id):
-            raise BadRequest("AccessKeyId has not the shape of an access key id; run `vault-client add` again")
-        if key.access_key_id.startswith("ASIA"):
-            raise BadRequest(
-                "AccessKeyId is a temporary key (ASIA…), which would be dead within hours; create an access key for "
-                "your IAM user and run `vault-client add` with that"
-            )
-        try:
-            arn = await self._sts.caller_identity(key, endpoint=endpoint)
-        except IdentityBroken as exc:
-            raise IdentityBroken(
-                f"AWS does not accept that key for identity {shown(key.identity)}; check key id and secret and run "
-                f"`vault-client add {typed(key.identity)}` again"
-            ) from exc
-        parsed = parse_arn(arn)
-        if parsed is None or not parsed.resource.startswith("user/"):
-            raise BadRequest(
-                f"AccessKeyId belongs to {shown(arn)}, which is no IAM user (root cannot assume roles); create an IAM "
-                "user and run `vault-client add` with a key of that"
-            )
-        return arn
-
-    async def _one_device(self, key: IdentityKey, *, endpoint: Endpoint, fallback: str | None) -> str | None:
-        """The one usable device, None for none; a refusal to tell is no reason not to store the key."""
-        try:
-            serials = await self._devices(key, endpoint=endpoint)
-        except RoleDenied as exc:
-            log.info("skip mfa-detection identity=%s reason=%s", shown(key.identity), exc.kind)
-            return fallback
-        if len(serials) > 1:
-            raise BadRequest(
-                f"MfaSerial: the user of identity {shown(key.identity)} has several MFA devices: "
-                f"{', '.join(shown(serial) for serial in serials)}; run "
-                f"`vault-client add {typed(key.identity)} --mfa-serial ARN`",
-                mfa_serials=[shown(serial) for serial in serials],
-            )
-        return serials[0] if serials else None
-
-    async def _devices(self, key: IdentityKey, *, endpoint: Endpoint) -> tuple[str, ...]:
-        found = await self._iam.mfa_devices(key, endpoint=endpoint)
-        return tuple(serial for serial in found if _usable(serial))
 
     def _save(self, entries: tuple[Entry, ...]) -> None:
         entries = tuple(sorted(entries, key=lambda entry: entry.identity.name))
@@ -344,18 +251,6 @@ class Identities:
 
 def _item(uuid: str) -> str:
     return f"{_ITEM}{uuid}"
-
-
-def _usable(serial: str) -> bool:
-    """`:mfa/` ARNs and the bare serials of hardware; FIDO devices never work with STS (aws-facts §1.1, §2.2)."""
-    return ":mfa/" in serial or not serial.startswith("arn:")
-
-
-def _checked_serial(serial: str | None) -> str | None:
-    if serial is None or _usable(serial):
-        return serial
-    what = "a FIDO device, which STS cannot use" if ":u2f/" in serial else "not the ARN of an MFA device"
-    raise BadRequest(f"MfaSerial: {shown(serial)} is {what}; run `vault-client add` with --mfa-serial arn:…:mfa/NAME")
 
 
 def _identity(key: IdentityKey, *, arn: str, serial: str | None, created: datetime) -> Identity:

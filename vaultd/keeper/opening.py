@@ -1,4 +1,4 @@
-"""Which store holds the keys, and how far it opens without a person.
+"""Which store holds the keys, how far it opens without a person, and the data key in it.
 
 Rules (interface.md §1, §2; security.md §3.1)
 - `auto` is the store that the identities are recorded in, else an encrypted file that exists, else the OS keyring,
@@ -15,10 +15,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from vaultd.engine.seams import IdentityStore
-from vaultd.errors import KeyringBusy, StoreDamaged, StoreUnavailable
+from vaultd.errors import KeyringBusy, StoreDamaged, StoreUnavailable, VaultdError
+from vaultd.keeper import codec
 from vaultd.model.secret import Secret
 from vaultd.model.text import shown
 
+_DATA_KEY = "data-key"
 Kind = Literal["keyring", "file"]
 _OTHER_STORE = "choose the encrypted file instead with `vaultd stop`, then `VAULTD_STORE=file vaultd start`"
 Choice = Literal["auto", "keyring", "file"]
@@ -110,6 +112,20 @@ class Stores:
         if kind not in self._made:
             self._made[kind] = self._makers[kind]()
         return self._made[kind]
+
+
+async def data_key(store: IdentityStore) -> Secret:
+    """The data key of this home, made at the first open; where that cannot be had the store is shut again."""
+    try:
+        item = await store.load(_DATA_KEY)
+        if item is not None:
+            return codec.data_key_of(item)
+        made = codec.new_data_key()
+        await store.save(_DATA_KEY, codec.data_key_item(made))
+    except VaultdError:
+        store.close()
+        raise
+    return made
 
 
 def _kind(backend: str) -> Kind:

@@ -21,6 +21,7 @@ from vaultd.errors import IdentityBroken, RoleDenied, RotationStopped, StsUnavai
 from vaultd.keeper.custody import Identities
 from vaultd.keeper.exchange import Exchange
 from vaultd.keeper.making import Making
+from vaultd.keeper.unfinished import unfinished
 from vaultd.keeper.user_keys import Order, UserKeys, denied, did, no_such_key
 from vaultd.model.credentials import Identity, IdentityKey, MfaSession
 from vaultd.model.partitions import Endpoint
@@ -83,6 +84,41 @@ class KeyRotation:
         rotation = identity.rotation
         swapped = rotation is not None and rotation.stage not in {"intent", "pending"}
         return swapped and self._clock.now() - identity.created < 2 * USABLE_WITHIN
+
+    async def overtaken(self, name: str, *, endpoint: Endpoint) -> str:
+        """The item of the rotation that another key of that name ends, "" where none is under way.
+
+        Raises RotationStopped while it can be ended otherwise: what it leaves in IAM would be told to nobody.
+        """
+        identity = next((each for each in self._identities.all() if each.name == name), None)
+        if identity is None or (rotation := identity.rotation) is None:
+            return ""
+        if await self._goes_on(identity, rotation, endpoint):
+            raise unfinished(name, rotation)
+        log.warning(
+            "overtake rotation identity=%s stage=%s old=%s new=%s",
+            shown(name), rotation.stage, rotation.old[-4:], rotation.new[-4:] or "unknown",
+        )  # fmt: skip
+        return rotation.item
+
+    async def _goes_on(self, identity: Identity, rotation: Rotation, endpoint: Endpoint) -> bool:
+        """Is there a key that its next step can be made with? Of a pending one the new key is, if the old one is dead.
+
+        The store is read anew: every refusal that advises `add --replace` must find that way open.
+        """
+        in_use = await self._identities.read_back(identity.name)
+        if in_use is None:
+            return False
+        if await self._answers(in_use, identity, endpoint) or self.young(identity.name):
+            return True
+        kept = await self._identities.stored(identity.name, rotation.item) if rotation.stage == "pending" else None
+        return kept is not None and await self._answers(kept, identity, endpoint)
+
+    async def _answers(self, key: IdentityKey, identity: Identity, endpoint: Endpoint) -> bool:
+        try:
+            return await self._sts.caller_identity(key, endpoint=endpoint) == identity.user_arn
+        except IdentityBroken:
+            return False
 
     async def date(self, name: str, *, endpoint: Endpoint, source: IdentityKey | MfaSession) -> Identity:
         """When AWS made the key."""

@@ -8,15 +8,14 @@ Rules (architecture.md §8, aws-facts §2.1)
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Protocol
 
 from vaultd.engine.seams import Clock, Rotated
-from vaultd.errors import IdentityBroken, SessionRejected, Unwritable, VaultdError
+from vaultd.errors import IdentityBroken, SessionRejected, Unwritable
 from vaultd.keeper.custody import Identities
+from vaultd.keeper.minting import Gate, Minting
 from vaultd.keeper.records import Records
 from vaultd.keeper.rotation import KeyRotation
 from vaultd.keeper.sessions import MfaSessions
@@ -26,26 +25,6 @@ from vaultd.model.partitions import Endpoint
 from vaultd.model.rotation import Wish
 
 
-class Rejected(Protocol):
-    """What the keeper does about a session that is dead at AWS."""
-
-    def __call__(self, handle: MfaHandle, exc: SessionRejected, epoch: int, *, endpoint: Endpoint) -> Awaitable[None]:
-        """Raises IdentityBroken where the key itself is."""
-
-
-@dataclass(frozen=True, slots=True)
-class Gate:
-    """The keeper's own: `live` gives the epoch or raises Locked, `still` raises it once that is over, `same` asks."""
-
-    live: Callable[[], int]
-    still: Callable[[int], None]
-    same: Callable[[int], bool]
-    key: Callable[[str, int], Awaitable[IdentityKey]]
-    session: Callable[[MfaHandle], MfaSession]
-    rejected: Rejected
-    too_young: Callable[[str, IdentityBroken], VaultdError]
-
-
 class Stepping:
     """`Custody.rotate` and `Custody.date`."""
 
@@ -53,6 +32,7 @@ class Stepping:
         self,
         gate: Gate,
         *,
+        minting: Minting,
         rotation: KeyRotation,
         identities: Identities,
         sessions: MfaSessions,
@@ -60,6 +40,7 @@ class Stepping:
         clock: Clock,
     ) -> None:
         self._gate = gate
+        self._minting = minting
         self._rotation = rotation
         self._identities = identities
         self._sessions = sessions
@@ -105,10 +86,10 @@ class Stepping:
         except SessionRejected as exc:
             self._gate.still(epoch)
             if handle is not None:
-                await self._gate.rejected(handle, exc, epoch, endpoint=endpoint)
+                await self._minting.rejected(handle, exc, epoch, endpoint=endpoint)
             raise
         except IdentityBroken as exc:  # IAM may know a new key later than STS does
-            raise self._gate.too_young(name, exc) from exc
+            raise self._minting.too_young(name, exc) from exc
         retired = self._clock.now() if rotated.did == "inactive" else self._rotation.retired(identity)
         if self._gate.same(epoch) and _signs_out(rotated, self._clock.now()):
             return replace(rotated, signed_out=self._sign_out(name, before=retired))
@@ -126,10 +107,10 @@ class Stepping:
         try:
             return await self._rotation.date(name, endpoint=endpoint, source=source)
         except IdentityBroken as exc:
-            raise self._gate.too_young(name, exc) from exc
+            raise self._minting.too_young(name, exc) from exc
 
     async def _signing(self, name: str, handle: MfaHandle | None, epoch: int) -> IdentityKey | MfaSession:
-        return await self._gate.key(name, epoch) if handle is None else self._gate.session(handle)
+        return await self._minting.key(name, epoch) if handle is None else self._minting.session(handle)
 
 
 def _signs_out(rotated: Rotated, now: datetime) -> bool:
