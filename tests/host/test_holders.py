@@ -154,6 +154,26 @@ def test_who_called_before_is_found_where_it_was(holders: Holders, listener: int
         assert seated(holders, first) is None
 
 
+def test_the_last_of_several_asks_first(holders: Holders, listener: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A look tells where the others are: with eight at a time, scans for them took a third of the machine."""
+    monkeypatch.setattr(holders_module, "MOST_SEEN", 2)
+    with calling(listener) as caller:
+        first = caller.does("c")
+        assert found_pid(holders, first) == caller.pid
+        seats = [holders.known(each) for each in (first, caller.does("c"), caller.does("c"))]
+        for seat in seats:
+            assert seat is not None
+            caller.does("x")
+            seat.leave()
+        three = [caller.does("c") for _ in seats]
+
+        assert [seated(holders, each) for each in reversed(three)] == [caller.pid] * 3
+        for _ in range(5):  # sockets that never ask are remembered within bounds
+            caller.does("c")
+            assert seated(holders, 1) is None
+        assert max(len(each.seen) for each in holders._pinned) <= 2
+
+
 def test_another_program_by_execve_is_not_taken_for_the_old(holders: Holders, listener: int) -> None:
     """The same process and socket, another executable: looked at anew."""
     with calling(listener) as caller:

@@ -39,7 +39,7 @@ RELAY_LIMIT = 16_384
 @dataclass(slots=True, eq=False)
 class _Pinned:
     """A process by its directory in /proc. `freed`: descriptors that were connections to us and have ended, the longest
-    ago first, as a client takes the lowest that is free; `seen`: where the last scan saw which socket.
+    ago first, as a client takes the lowest that is free; `seen`: where the last scan, or a look, saw which socket.
     """
 
     directory: int
@@ -55,9 +55,18 @@ class _Pinned:
             if most <= 0:
                 break
             most -= 1
-            if _link(self.directory, f"fd/{place}") == wanted:
+            link = _link(self.directory, f"fd/{place}")
+            if link == wanted:
                 return place, most
+            if link is not None and link.startswith("socket:"):
+                self._note(link, place)
         return None, most
+
+    def _note(self, link: str, place: int) -> None:
+        """Of several new connections, any may be the first to ask: what was found for one is known for the others."""
+        self.seen[link] = place
+        if len(self.seen) > MOST_SEEN:
+            del self.seen[next(iter(self.seen))]
 
     def _likely(self, wanted: str) -> Iterator[int]:
         """A freed place that is looked at is forgotten: it is closed, or another connection's, which frees it again."""
