@@ -100,6 +100,38 @@ async def test_an_old_key_that_was_added_under_another_name_meanwhile(person: Pe
     assert (await person.step()).did == "inactive"
 
 
+async def test_the_other_key_is_one_that_vaultd_serves(person: Person) -> None:
+    """One user's two keys under two names: it does not advise to delete the other's key, and says whose it is."""
+    person.home.iam.table[OTHER] = (True, person.home.clock.now())
+    await person.keeper.add(replace(franklin(key_id=OTHER), identity="second one"), endpoint=ENDPOINT)
+
+    assert (await person.refused()).message == (
+        f"the user of franklin has two keys already, which is AWS's most: beside …{KEY_ID[-4:]} in use there is "
+        f"{OTHER} (Active, made 2026-11-22), which vaultd serves as identity second one; if nothing needs that, first "
+        "type `vault-client remove 'second one'` and delete the key in IAM, then type `vault-client rotate franklin`"
+    )
+    await person.keeper.remove("second one")
+    assert f"{OTHER} (Active, made 2026-11-22); delete that in IAM" in (await person.refused()).message, "control"
+    assert person.asked() == []
+
+
+async def test_a_key_that_was_stored_is_no_stray(person: Person) -> None:
+    """Made by hand in the minute of a lost answer, stored as `second`, used by nobody yet: it is not set Inactive."""
+    await person.step()
+    person.home.iam.fail("create", AWAY)
+    await person.refused()
+    person.home.iam.table[OTHER] = (True, person.home.clock.now())
+    person.home.iam.used[OTHER] = "never"
+    await person.keeper.add(replace(franklin(key_id=OTHER), identity="second"), endpoint=ENDPOINT)
+
+    for wish in ("go", "abandon"):
+        if wish == "go":
+            assert "serves as identity second" in (await person.refused()).message
+        else:
+            assert (await person.step("abandon")).did == "abandoned"
+        assert person.aws() == {KEY_ID: True, OTHER: True}
+
+
 # ---- another machine ----
 
 

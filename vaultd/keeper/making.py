@@ -62,22 +62,32 @@ class Making:
                                   f"`vault-client rotate {typed(order.name)}`")  # fmt: skip
         mine = own(listed, key.access_key_id, order.name)
         if len(listed) > 1:
-            raise two_keys(order.name, listed, mine.id)
+            raise await self._two_keys(order.name, listed, mine.id)
         grace = GRACE if order.grace is None else order.grace
         return self._intend(order, Rotation("intent", str(uuid4()), (mine.id,), self._keys.now(), grace), mine)
 
     async def refuse_shared(self, name: str, key_id: str) -> None:
         """The same key under another name would be dead there once it is Inactive."""
-        mine = self._identities.identity(name)
+        other = await self._stored_as(key_id, beside=name)
+        if other is not None:
+            raise RotationStopped(
+                f"the key of {shown(name)} is stored as {shown(other)}, too, which would be left with a dead one; type "
+                f"`vault-client remove {typed(other)}`, then `vault-client rotate {typed(name)}`"
+            )
+
+    async def _stored_as(self, key_id: str, *, beside: str) -> str | None:
+        """Another identity of that user which has this key in use."""
+        mine = self._identities.identity(beside)
         for each in self._identities.all():
-            if each.name == name or (each.user_arn, each.key_ending) != (mine.user_arn, key_id[-4:]):
+            if each.name == beside or (each.user_arn, each.key_ending) != (mine.user_arn, key_id[-4:]):
                 continue
-            other = await self._exchange.stored_id(each.name)
-            if other == key_id:
-                raise RotationStopped(
-                    f"the key of {shown(name)} is stored as {shown(each.name)}, too, which would be left with a dead "
-                    f"one; type `vault-client remove {typed(each.name)}`, then `vault-client rotate {typed(name)}`"
-                )
+            if await self._exchange.stored_id(each.name) == key_id:
+                return each.name
+        return None
+
+    async def _two_keys(self, name: str, listed: tuple[ListedKey, ...], mine: str) -> RotationStopped:
+        other = next(each for each in listed if each.id != mine)
+        return two_keys(name, listed, mine, stored_as=await self._stored_as(other.id, beside=name))
 
     def _intend(self, order: Order, rotation: Rotation, mine: ListedKey) -> Rotated:
         """Written before AWS is asked for a key, with the minute of which that key will be."""
@@ -176,7 +186,7 @@ class Making:
         if found_strays := await self.strays(order, rotation, listed):
             await self.quiet(order, rotation, found_strays)
         if len(listed) > 1:
-            raise two_keys(order.name, listed, mine.id)
+            raise await self._two_keys(order.name, listed, mine.id)
         order.still()
         self._keys.current(order, rotation)
         again = self._intend(order, rotation, mine).identity.rotation
@@ -192,14 +202,15 @@ class Making:
         await self._identities.forget(rotation.item)
 
     async def strays(self, order: Order, rotation: Rotation, listed: tuple[ListedKey, ...]) -> tuple[ListedKey, ...]:
-        """Keys that the intent did not list, that are of its minute by AWS's clock, and that nobody has used."""
+        """Keys that the intent did not list, that are of its minute by AWS's clock, and that nobody has used or stored."""
         found = []
         for each in listed:
             if each.id in rotation.stray:
                 found.append(each)
             elif each.id not in rotation.listed and abs(each.created - rotation.since) <= MINUTE:
                 used = await self._keys.last_used(order, each.id)
-                found += [each] if used in {"", "never"} else []
+                lost = used in {"", "never"} and await self._stored_as(each.id, beside=order.name) is None
+                found += [each] if lost else []
         return tuple(found)
 
     async def quiet(self, order: Order, rotation: Rotation, strays: tuple[ListedKey, ...]) -> None:

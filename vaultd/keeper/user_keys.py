@@ -113,14 +113,23 @@ def own(listed: tuple[ListedKey, ...], key_id: str, name: str) -> ListedKey:
     return found
 
 
-def two_keys(name: str, listed: tuple[ListedKey, ...], mine: str) -> RotationStopped:
-    """AWS allows two, and Inactive ones count (aws-facts §2.1): a third is not even asked for."""
+def two_keys(name: str, listed: tuple[ListedKey, ...], mine: str, *, stored_as: str | None) -> RotationStopped:
+    """AWS allows two, and Inactive ones count (aws-facts §2.1): a third is not even asked for.
+
+    `stored_as`: the identity that the other one is the key of, here; it is in use then, and not to be deleted first.
+    """
     other = next(each for each in listed if each.id != mine)
     state = "Active" if other.active else "Inactive"
+    way = f"delete that in IAM if nothing uses it, then type `vault-client rotate {typed(name)}`"
+    if stored_as is not None:
+        way = (
+            f"which vaultd serves as identity {shown(stored_as)}; if nothing needs that, first type "
+            f"`vault-client remove {typed(stored_as)}` and delete the key in IAM, then type "
+            f"`vault-client rotate {typed(name)}`"
+        )
     return RotationStopped(
         f"the user of {shown(name)} has two keys already, which is AWS's most: beside …{mine[-4:]} in use there is "
-        f"{other.id} ({state}, made {other.created:%Y-%m-%d}); delete that in IAM if nothing uses it, then type "
-        f"`vault-client rotate {typed(name)}`"
+        f"{other.id} ({state}, made {other.created:%Y-%m-%d}){',' if stored_as else ';'} {way}"
     )
 
 
