@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tests.fakes import FakeClock, FakeIam, FakeStore, FakeSts
 from tests.keeper.wired import Wired
-from vaultd.engine.seams import Custody, IdentityStore, Minted, MintMfa, MintRole, Opened
+from vaultd.engine.seams import Custody, ForeignKeys, IdentityStore, Minted, MintMfa, MintRole, Opened
 from vaultd.errors import StoreUnavailable
 from vaultd.files import Files
 from vaultd.keeper.keeper import DaemonKeeper
@@ -64,6 +64,7 @@ class Home:
         self.persist = True
         self.sts = FakeSts(clock)
         self.iam = FakeIam(SERIAL)
+        self.foreign: ForeignKeys = AwsVault(self.files, clock=clock)
 
     @property
     def index(self) -> IdentityIndex:
@@ -97,7 +98,7 @@ class Home:
             make_entry=IndexEntry,
             sts=self.sts,
             iam=self.iam,
-            foreign=AwsVault(self.files, clock=self.clock),
+            foreign=self.foreign,
             clock=self.clock,
             files=self.files,
             locked_marker=self.marker,

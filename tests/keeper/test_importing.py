@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+from collections.abc import Coroutine
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.keeper.rooms import ENDPOINT, KEY_ID, SECRET, SERIAL, Home, franklin
 from tests.store.aws_vault.craft import item, message
 from tests.store.aws_vault.make import KEYS, PASSPHRASE, stored
-from vaultd.engine.seams import ForeignStore, Offer
+from vaultd.engine.seams import ForeignKey, ForeignStore, Offer
 from vaultd.errors import BadRequest, IdentityBroken, Locked, NotFound, NotImported, VaultdError
 from vaultd.files import Files
 from vaultd.model.credentials import IdentityKey
@@ -140,6 +143,50 @@ async def test_what_is_not_there_or_not_sound(home: Home, folder: Path) -> None:
         with pytest.raises(BadRequest, match="no identity can have its name"):
             await keeper.adopt(there, name, passphrase=PHRASE, endpoint=ENDPOINT, mfa_serial=None)
     assert keeper.list() == ()
+
+
+class Held:
+    """aws-vault's store, which answers once the test lets it."""
+
+    def __init__(self, home: Home) -> None:
+        self._inner = home.foreign
+        self.reading, self.go = asyncio.Event(), asyncio.Event()
+
+    async def read(
+        self, source: ForeignStore, *, passphrase: Secret | None, names: tuple[str, ...]
+    ) -> tuple[ForeignKey, ...]:
+        self.reading.set()
+        await self.go.wait()
+        return await self._inner.read(source, passphrase=passphrase, names=names)
+
+    async def drop(self, source: ForeignStore, found: ForeignKey) -> None:
+        await self._inner.drop(source, found)
+
+
+@pytest.mark.parametrize("what", ["offers", "adopt", "adopt again"])
+async def test_locked_in_the_middle(home: Home, folder: Path, what: str) -> None:
+    """Locked and unlocked while the other store is read: what was begun before the lock ends Locked, and stores nothing
+    (architecture.md §3: what lands after a lock is dropped).
+    """
+    home.foreign = held = Held(home)
+    keeper = await home.with_franklin() if what == "adopt again" else (await home.opened())[0]
+    there = source(folder, {"franklin": sealed("franklin")})
+    before = keeper.list()
+    call: Coroutine[Any, Any, object] = (
+        keeper.offers(there, passphrase=PHRASE, names=())
+        if what == "offers"
+        else keeper.adopt(there, "franklin", passphrase=PHRASE, endpoint=ENDPOINT, mfa_serial=None)
+    )
+    calling = asyncio.ensure_future(call)
+    await held.reading.wait()
+    await keeper.close(None)
+    await keeper.open(unlock=True)
+    held.go.set()
+
+    with pytest.raises(Locked):
+        await calling
+    assert keeper.list() == before
+    assert await keeper.offers(there, passphrase=PHRASE, names=()), "control: it is open"
 
 
 async def test_locked(home: Home, folder: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from tests.fakes import FakeClock
 from tests.web.control import KEY_ID, House, Started
-from vaultd.errors import IdentityBroken
+from vaultd.errors import CodeRefused, IdentityBroken
 
 ROUTE = "/v1/identities/identity/rotate"
 
@@ -34,6 +34,13 @@ async def steps(started: Started, **more: object) -> list[dict[str, Any]]:
     while not done[-1]["done"]:
         done.append(await started.ok("POST", ROUTE, more))
     return done
+
+
+async def asked(started: Started, step: asyncio.Future[dict[str, Any]], call: tuple[str, str]) -> None:
+    """Until IAM holds that call of a step under way."""
+    while call not in started.house.iam.asked:
+        assert not step.done(), step.exception() or step.result()
+        await asyncio.sleep(0)
 
 
 async def test_a_rotation(started: Started) -> None:
@@ -181,8 +188,7 @@ async def test_the_daemon_ends_a_grace_and_nothing_else(started: Started) -> Non
     clock.jump(31)
     iam.hold = hold = asyncio.Event()
     undoing = asyncio.ensure_future(started.ok("POST", ROUTE, {"wish": "undo"}))
-    while ("activate", KEY_ID) not in iam.asked:  # noqa: ASYNC110 - it comes through a socket
-        await asyncio.sleep(0)
+    await asked(started, undoing, ("activate", KEY_ID))
     looking = asyncio.ensure_future(started.daemon.rotations.look())
     await clock.settle()
     hold.set()
@@ -191,6 +197,20 @@ async def test_the_daemon_ends_a_grace_and_nothing_else(started: Started) -> Non
     assert undoing.result()["did"] == "reactivated"
     assert {key: active for key, (active, _) in iam.table.items()}[KEY_ID]
     assert started.house.events("identity.rotate")[-1]["reason"] == "reactivated"
+
+
+@pytest.mark.parametrize("code", ["000000", "123456"])
+async def test_a_code_at_hand_leaves_no_question(started: Started, code: str) -> None:
+    """`--token-code` that AWS refuses: nobody is at a terminal, so the question that it opened goes with it."""
+    await started.add()
+    wrong = CodeRefused("AWS refused the code: type the next one.")
+    if code == "000000":
+        started.house.sts.fail("session_token", wrong)
+        said = (await started.refused("POST", ROUTE, {"token_code": code}))[1]["message"]
+        assert said.startswith("AWS refused the code")
+    else:
+        assert (await started.ok("POST", ROUTE, {"token_code": code}))["did"] == "intent"
+    assert (await started.ok("GET", "/v1/prompts"))["prompts"] == []
 
 
 async def test_going_on_begins_nothing(started: Started) -> None:
@@ -202,6 +222,26 @@ async def test_going_on_begins_nothing(started: Started) -> None:
     assert (await started.refused("POST", ROUTE, {"wish": "end"}))[0] == 400
 
 
+async def test_two_at_once(started: Started) -> None:
+    """The other's step ends the session and leaves nothing to ask IAM: who waited for it is not asked for a code."""
+    iam = started.house.iam
+    await started.with_session()
+    while (await started.ok("POST", ROUTE, {}))["did"] != "swapped":
+        pass
+    iam.asked.clear()
+    iam.hold = hold = asyncio.Event()
+    first = asyncio.ensure_future(started.ok("POST", ROUTE, {"wish": "on"}))
+    await asked(started, first, ("keys", ""))
+    second = asyncio.ensure_future(started.daemon.rotations.step("identity", requester="another", by=None, wish="on"))
+    assert isinstance(started.house.clock, FakeClock)
+    await started.house.clock.settle()
+    hold.set()
+
+    assert ((await first)["did"], (await second).did) == ("inactive", "kept")
+    assert (await started.ok("GET", "/v1/prompts"))["prompts"] == []
+    assert (await started.refused("POST", ROUTE, {"wish": "undo"}))[1]["code"] == "MfaRequired", "control"
+
+
 async def test_a_stop_waits_for_the_new_key(started: Started) -> None:
     """`vaultd stop` while AWS makes the key: it is stored first, and no other step begins."""
     iam = started.house.iam
@@ -209,8 +249,7 @@ async def test_a_stop_waits_for_the_new_key(started: Started) -> None:
     await started.ok("POST", ROUTE, {})
     iam.hold = hold = asyncio.Event()
     making = asyncio.ensure_future(started.ok("POST", ROUTE, {}))
-    while not any(verb == "create" for verb, _ in iam.asked):  # noqa: ASYNC110 - it comes through a socket
-        await asyncio.sleep(0)
+    await asked(started, making, ("create", "AKIANEWKEY0000000001"))
     stopping = asyncio.ensure_future(started.daemon.rotations.stop())
     await asyncio.wait({stopping}, timeout=0)
     assert not stopping.done()

@@ -55,7 +55,9 @@ class Rotations:
         self._changed = changed
         #: Name → boottime before which nothing is done unasked.
         self._resting: dict[str, float] = {}
-        self._under_way: set[asyncio.Task[Rotated]] = set()
+        self._under_way: dict[asyncio.Task[Rotated], str] = {}
+        #: By name: one who asks at a time, as the end of a step decides what the next one asks of a person.
+        self._turns: dict[str, asyncio.Lock] = {}
         self._stopping = False
 
     async def step(
@@ -69,27 +71,36 @@ class Rotations:
         grace: timedelta | None = None,
     ) -> Rotated:
         """One step, by a person. Raises MfaRequired with its prompt, and what `Custody.rotate` raises."""
-        identity, ground = self._known(name), self._ground(name)
-        serial, wanted = ground.device.serial, calls_iam(self._known(name).rotation, wish, grace, self._clock.now())
-        for _ in range(2):
-            handle, code = None, None
-            if serial is not None and wanted:
-                code = token_code if self._broker.signed_in(name, serial) is None else None
-                token_code = None if code is not None else token_code  # one code is sent once
-                handle = await self._broker.sign_in(name, serial, ground.endpoint, requester=requester, token_code=code)
-            try:
-                rotated = await self._taken(name, ground, handle, wish, grace)
-            except SessionRejected:
-                self._broker.sign_out(name)  # the keeper has dropped it; the next turn asks for a code
-                continue
-            except VaultdError as exc:
-                self._stopped(identity, exc, by)
-                raise
-            self._done(rotated, by)
-            return rotated
+        self._known(name)
+        async with self._turns.setdefault(name, asyncio.Lock()):
+            for _ in range(2):
+                await self._landing(name)
+                identity, ground = self._known(name), self._ground(name)
+                handle, serial = None, ground.device.serial
+                if serial is not None and calls_iam(identity.rotation, wish, grace, self._clock.now()):
+                    code = token_code if self._broker.signed_in(name, serial) is None else None
+                    token_code = None if code is not None else token_code  # one code is sent once
+                    handle = await self._broker.sign_in(
+                        name, serial, ground.endpoint, requester=requester, token_code=code
+                    )
+                try:
+                    rotated = await self._taken(name, ground, handle, wish, grace)
+                except SessionRejected:
+                    self._broker.sign_out(name)  # the keeper has dropped it; the next turn asks for a code
+                    continue
+                except VaultdError as exc:
+                    self._stopped(identity, exc, by)
+                    raise
+                self._done(rotated, by)
+                return rotated
         raise StsUnavailable(
             f"IAM twice refused an MFA session that AWS had just given: type `vault-client rotate {typed(name)}` again."
         )
+
+    async def _landing(self, name: str) -> None:
+        """A step whose asker has gone, or one of the daemon's own, ends first: what the next one needs hangs on it."""
+        while before := {task for task, whose in self._under_way.items() if whose == name}:
+            await asyncio.wait(before)
 
     async def _taken(
         self, name: str, ground: Ground, handle: MfaHandle | None, wish: Wish, grace: timedelta | None
@@ -99,13 +110,13 @@ class Rotations:
         task = asyncio.ensure_future(
             self._custody.rotate(name, endpoint=ground.endpoint, handle=handle, wish=wish, grace=grace)
         )
-        self._under_way.add(task)
+        self._under_way[task] = name
         task.add_done_callback(self._landed)
         await asyncio.wait({task})
         return task.result()
 
     def _landed(self, task: asyncio.Task[Rotated]) -> None:
-        self._under_way.discard(task)
+        self._under_way.pop(task, None)
         if not task.cancelled():
             task.exception()  # of a step that nobody waits for any more: the next one tells
 

@@ -202,7 +202,7 @@ class Making:
         await self._identities.forget(rotation.item)
 
     async def strays(self, order: Order, rotation: Rotation, listed: tuple[ListedKey, ...]) -> tuple[ListedKey, ...]:
-        """Keys that the intent did not list, that are of its minute by AWS's clock, and that nobody has used or stored."""
+        """Keys that the intent did not list, that are of its minute by AWS's clock, that nobody has used or stored."""
         found = []
         for each in listed:
             if each.id in rotation.stray:
