@@ -1050,6 +1050,62 @@ async def test_sessions_without_mfa_fail_and_recover(rig: Rig) -> None:
     assert rig.keeper.count(MintMfa) == 3
 
 
+async def test_a_served_mfa_session_is_doubted_with_its_source(rig: Rig) -> None:
+    """A profile without role serves the MFA session itself. Its source dropped, nobody knows whether AWS takes it still
+    (aws-facts §6): served on, due at once, a code asked for once, and not believed anew by a restart. Roles live on.
+    """
+    own, role, other = world.plan("bare", world.mfa_step()), web_admin(), world.plan("o", world.mfa_step("other"))
+    first, of_role, of_other = await rig.warm(own), await rig.warm(role), await rig.warm(other)
+    rig.broker.sign_out("franklin")
+
+    assert [await rig.get(each) for each in (own, role, other)] == [first, of_role, of_other]
+    assert [rig.broker.state(each).state for each in (own, role, other)] == ["due", "fresh", "fresh"]
+    (question,) = rig.desk.open_questions()
+    assert question.profile == "bare"
+    await rig.clock.settle()
+    assert [note.cell for note in rig.keeper.notes if note.kind == "drop"] == [own.last.fingerprint]
+    await rig.clock.advance(200)
+    assert rig.desk.open_questions() == (), "control: unanswered, it has ended"
+    assert await rig.get(own) is first
+    assert rig.desk.open_questions() == (), "once"
+    await rig.clock.advance((world.HALF_DAY - timedelta(minutes=10)).total_seconds() - 200)
+    rig.broker.used(own)
+    assert len(rig.desk.open_questions()) == 1, "and before its end, as always"
+    await rig.answer()
+
+    assert await rig.get(own) is not first
+    assert rig.broker.state(own).state == "fresh"
+
+
+async def test_a_served_session_without_mfa_is_made_anew_with_its_source(rig: Rig) -> None:
+    """As above, where no code is needed: the first to ask begins the next one."""
+    own = world.plan("bare", world.mfa_step("bare", None))
+    first = await rig.get(own)
+    rig.broker.sign_out("bare")
+    assert await rig.get(own) is first
+    await rig.clock.settle()
+
+    assert await rig.get(own) is not first
+    assert rig.broker.state(own).state == "fresh"
+
+
+async def test_a_restored_copy_is_doubted_with_its_source(rig: Rig) -> None:
+    """After a restart nobody has asked for it yet, so whose it is is not known."""
+    own, now = world.plan("bare", world.mfa_step()), rig.clock.now()
+    copy = rig.keeper.session(now, now + world.HALF_DAY)
+    notes = (Note(kind="session", cell=own.last.fingerprint, session=copy),)
+    rig.broker.restore(Opened(epoch=0, store="file", locked=False, notes=notes))
+    rig.broker.sign_out("franklin")
+
+    assert await rig.get(own) is copy
+    assert rig.broker.state(own).state == "due"
+    await rig.clock.settle()
+    rig.keeper.notes.clear()
+    rig.broker.restore(Opened(epoch=0, store="file", locked=False))
+    await rig.clock.settle()
+    assert [each.kind for each in rig.keeper.notes] == [], "a keeper that starts again is not given it"
+
+
 async def test_a_cleared_flight_is_started_again(rig: Rig) -> None:
     """`clear` under way: the waiter's flight is cancelled, and it gets a session made after the clear."""
     rig.keeper.gate = asyncio.Event()

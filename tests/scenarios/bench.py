@@ -347,6 +347,8 @@ class Scene:
             role_arn=plan.role_arn,
             bound=None,
             peer=None,
+            identity=plan.identity,
+            user_arn=plan.user_arn,
             door=door,
         )
         self.daemon.refresher.nudge()

@@ -299,6 +299,20 @@ async def test_e7_sessions_do_not_hang_on_the_key(scene: Scene) -> None:
     assert (await scene.get(use)).access_key_id == first.access_key_id
 
 
+async def test_e7_a_profile_without_role(stage: Stage) -> None:
+    """It is served the very MFA session that the old key had opened: on, but due; one code, and it is of the new key."""
+    scene = await stage.open(profiles="[profile identity]\nregion = us-east-1\n")
+    first = await scene.warm("identity")
+    use = scene.use("identity")
+    await rotate(scene)
+    assert await scene.get(use) is first
+    assert scene.asking(), "whether AWS takes it still is not known"
+    await scene.answer()
+    await scene.advance(1)
+
+    assert (await scene.get(use)).access_key_id != first.access_key_id
+
+
 # ---- E8 ----
 
 

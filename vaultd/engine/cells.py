@@ -70,6 +70,8 @@ class Cells:
     def _seal(self, key: str, cell: Cell, effect: Effect) -> None:
         if effect is Effect.SEAL_SESSION:
             self._notes.put(Note(kind="session", cell=key, session=cell.session))
+        elif effect is Effect.DROP_SESSION:
+            self._notes.put(Note(kind="drop", cell=key))
         elif effect is Effect.SEAL_LIMIT and cell.limit is not None:
             self._notes.put(Note(kind="limit", cell=key, seconds=int(cell.limit.total_seconds())))
         elif effect is Effect.SEAL_DURATION and cell.duration is not None:
@@ -94,6 +96,14 @@ class Cells:
             steps.spoiled(self.get(key), handle) for key in keys
         )
 
+    def copies(self, identity: str) -> list[str]:
+        """The cells whose session is an MFA session of the identity's itself: those of its profiles without a role.
+
+        Whose a session is that was restored, and not asked for since, is not known: it may be this one's.
+        """
+        served = [key for key, cell in self.table.items() if cell.session is not None and cell.session.role_arn is None]
+        return [key for key in served if key not in self._owners or self._owners[key].identity == identity]
+
     # ---- opening, clearing ----
 
     def restore(self, opened: seams.Opened) -> None:
@@ -107,7 +117,7 @@ class Cells:
             self._restore(note)
         sealed = {note.cell: note.session for note in opened.notes if note.kind == "session"}
         for key, cell in self.table.items():
-            if cell.session is not None and sealed.get(key) is not cell.session:
+            if cell.session is not None and sealed.get(key) is not cell.session and not cell.doubted:
                 self._notes.put(Note(kind="session", cell=key, session=cell.session))
 
     def _restore(self, note: Note) -> None:

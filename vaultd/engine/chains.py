@@ -92,10 +92,14 @@ class Chains:
         return None if steps.spoiled(cell, handle) else handle
 
     def _used_up(self, cell: steps.Cell, handle: MfaHandle) -> bool:
-        """True when this MFA session is served already and due: serving it again would renew nothing."""
+        """True when this MFA session is served already and due: serving it again would renew nothing.
+
+        Of a doubted one the source is gone: a handle that is there is another's.
+        """
         session = cell.session
         return (
             session is not None
+            and not cell.doubted
             and session.expiration >= handle.expiration
             and steps.due(cell, self._cells.moment().now)
         )

@@ -44,7 +44,7 @@ class Tending:
         """Begin what is due for an active plan; the seconds until it is worth another look, at most 30.
 
         A code is asked for at the earliest 20 min before the served session ends, and quietly: by a question that
-        nobody attends (architecture.md §6.2).
+        nobody attends (architecture.md §6.2); of a session that AWS may have ended, once at once.
         """
         if self._cells.get(plan.last.fingerprint).session is None:
             return IDLE_SECONDS
@@ -115,5 +115,6 @@ class Tending:
         except VaultdError as exc:
             log.debug("skip question profile=%s error=%s", shown(plan.profile), exc.kind)
             return IDLE_SECONDS
+        self._cells.apply(plan.last.fingerprint, steps.Asked())
         # Unanswered, it is asked again as soon as it has expired: a prompt is open while the end comes near (C7).
         return max(1.0, (question.expires_at - moment.now).total_seconds())

@@ -84,6 +84,7 @@ class Cell:
 
     `limit` is the learned MFA-age limit, `duration` what AWS accepted, `barren` the issue time of a fresh MFA session
     under which the role was denied all the same. `unsure`: the denial of a direct call, until `duration` has worked.
+    `doubted`: AWS may have ended the session; `asked`: a person was asked for the code of its next one.
     """
 
     session: RoleSession | None = None
@@ -96,6 +97,8 @@ class Cell:
     limit: timedelta | None = None
     duration: timedelta | None = None
     unsure: VaultdError | None = None
+    doubted: bool = False
+    asked: bool = False
 
     @property
     def learned(self) -> Cell:
@@ -141,7 +144,17 @@ class Dropped:
     """The session is dead at AWS, or was cleared."""
 
 
-Event = Minted | Opened | Failed | Dropped
+@dataclass(frozen=True, slots=True)
+class Doubted:
+    """Its source has ended, and the session perhaps with it: served while there is no other, due now, not kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A person is asked ahead of time for the code of the next session."""
+
+
+Event = Minted | Opened | Failed | Dropped | Doubted | Asked
 
 
 class Effect(Enum):
@@ -150,6 +163,7 @@ class Effect(Enum):
     SEAL_SESSION = auto()
     SEAL_LIMIT = auto()
     SEAL_DURATION = auto()
+    DROP_SESSION = auto()
     #: A new code is needed; then the step is tried once more.
     ASK = auto()
     #: Call again after `pause()` seconds, within the same flight.
@@ -170,6 +184,10 @@ def advance(cell: Cell, event: Event, moment: Moment) -> Next:
             return _failed(cell, event, moment)
         case Dropped():
             return replace(cell, session=None, handle=None, renew_at=None), ()
+        case Doubted():
+            return replace(cell, renew_at=moment.now, doubted=True, asked=False), (Effect.DROP_SESSION,)
+        case Asked():
+            return replace(cell, asked=True), ()
 
 
 def _minted(cell: Cell, event: Minted, moment: Moment) -> Next:
@@ -189,6 +207,7 @@ def _minted(cell: Cell, event: Minted, moment: Moment) -> Next:
     if cell.unsure is not None:
         effects.append(Effect.SEAL_DURATION)
     fresh = replace(cell, session=session, renew_at=renewal_time(session, event.jitter), limit=limit)
+    fresh = replace(fresh, doubted=False, asked=False)
     return replace(fresh, failure=None, failures=0, denial=None, barren=None, unsure=None), tuple(effects)
 
 
@@ -331,7 +350,9 @@ def renewal(cell: Cell, source_ends: datetime | None) -> datetime | None:
 
 
 def question_time(cell: Cell) -> datetime | None:
-    """From when on a person may be asked ahead of time for the code of the next session."""
+    """From when on a person may be asked ahead of time for the code of the next session; of a doubted one, once now."""
     if cell.session is None or cell.renew_at is None:
         return None
+    if cell.doubted and not cell.asked:
+        return cell.renew_at
     return max(cell.renew_at, cell.session.expiration - EARLY_QUESTION)
