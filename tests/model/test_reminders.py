@@ -39,13 +39,25 @@ def test_the_age(age: timedelta, said: bool) -> None:
     ],
 )
 def test_what_is_half_done(stage: Stage, stray: tuple[str, ...], state: str) -> None:
-    """Goes before the age; a grace that runs is no reminder."""
+    """Goes before the age."""
     rotation = replace(ROTATION, stage=stage, stray=stray)
     old = replace(FRANKLIN, created=NOW - 2 * OLD, rotation=rotation)
 
     assert reminders([old], NOW + GRACE) == [f"the rotation of franklin is not finished: {state}; {WAY}"]
-    if stage == "inactive":
-        assert reminders([replace(FRANKLIN, rotation=rotation)], NOW) == []
+
+
+def test_a_grace_that_runs() -> None:
+    """Until when, and how to have the old key back, before its age."""
+    old = replace(FRANKLIN, created=NOW - 2 * OLD, rotation=ROTATION)
+    said = (
+        "the old key …WXYZ of franklin is Inactive, and vaultd deletes it after 2026-11-23 12:00 UTC: if something still "
+        "needs it, type `vault-client rotate franklin --undo`"
+    )
+
+    assert reminders([old], NOW) == reminders([old], NOW + GRACE - timedelta(seconds=1)) == [said]
+    assert "not finished" in reminders([old], NOW + GRACE)[0], "control"
+    other = replace(FRANKLIN, name="other", created=NOW - 2 * OLD)
+    assert reminders([old, other], NOW)[1] == said, "what a person has to do is told first"
 
 
 @pytest.mark.parametrize(

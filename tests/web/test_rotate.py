@@ -168,7 +168,9 @@ async def test_the_daemon_ends_the_grace_and_learns_ages(started: Started) -> No
     assert check["ok"] is True
 
     await steps(started, grace_seconds=300)
-    assert (await started.ok("GET", "/v1/identities"))["reminders"] == []
+    (told,) = (await started.ok("GET", "/v1/identities"))["reminders"]
+    assert told.endswith("if something still needs it, type `vault-client rotate identity --undo`")
+    assert (await started.ok("GET", "/v1/profiles"))["reminders"] == [told]
     await clock.advance(400)
     assert len(started.house.iam.table) == 2, "no session: nobody is asked for one"
     assert "may be deleted" in (await started.ok("GET", "/v1/identities"))["reminders"][0]

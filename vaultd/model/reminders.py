@@ -1,6 +1,7 @@
 """What a person is reminded of about his keys: sentences that end in what to type (`list`, `identities`, `doctor`).
 
-Rule: a reminder is no fault. What is half done and waits for a person is told first.
+Rule: a reminder is no fault. What is half done and waits for a person is told before a key's age, and last an old key
+that only waits for its end.
 """
 
 from __future__ import annotations
@@ -14,9 +15,14 @@ from vaultd.model.text import shown, typed
 
 
 def reminders(identities: Iterable[Identity], now: datetime) -> list[str]:
-    """One for each identity at most."""
-    said = (_unfinished(each, now) or _aged(each, now) for each in identities)
-    return [each for each in said if each]
+    """One for each identity at most; what asks for nothing comes last."""
+    asking, waiting = list[str](), list[str]()
+    for each in identities:
+        if grace := _waiting(each, now):
+            waiting.append(grace)
+        elif said := _unfinished(each, now) or _aged(each, now):
+            asking.append(said)
+    return asking + waiting
 
 
 def _unfinished(identity: Identity, now: datetime) -> str:
@@ -25,6 +31,18 @@ def _unfinished(identity: Identity, now: datetime) -> str:
         return ""
     way = f"type `vault-client rotate {typed(identity.name)}`"
     return f"the rotation of {shown(identity.name)} is not finished: {_state(rotation)}; {way}"
+
+
+def _waiting(identity: Identity, now: datetime) -> str:
+    """A grace that runs."""
+    rotation = identity.rotation
+    if rotation is None or rotation.delete_after is None or rotation.over(now):
+        return ""
+    return (
+        f"the old key …{rotation.old[-4:]} of {shown(identity.name)} is Inactive, and vaultd deletes it after "
+        f"{rotation.delete_after:%Y-%m-%d %H:%M} UTC: if something still needs it, type "
+        f"`vault-client rotate {typed(identity.name)} --undo`"
+    )
 
 
 def _state(rotation: Rotation) -> str:
