@@ -101,7 +101,7 @@ class Command:
 
 
 _TABLE = (
-    Command("add", "IDENTITY", "replace stdin from-env from-credentials-file mfa-serial=ARN json", "keys:add",
+    Command("add", "IDENTITY", "replace stdin from-env from-credentials-file mfa-serial=ARN yes json", "keys:add",
             "store a long-term access key: asks for it, verifies it with AWS, finds its MFA device"),
     Command("identities", "", "json", "keys:identities", "list the stored keys"),
     Command("remove", "IDENTITY", "yes", "keys:remove", "forget a key, its sessions and the grants that need it"),

@@ -36,11 +36,15 @@ _KEY_ID = "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 
 
 def add(call: Call) -> int:
-    """Store a key under IDENTITY. One that exists is refused before a secret is asked for."""
+    """Store a key under IDENTITY. One that exists is refused before a secret is asked for; with --replace a person
+    agrees before that to what goes with a rotation.
+    """
     name = call.operands[0]
     source = _source(call)
     _check_name(name)  # before a secret is typed
-    if not call.flag("replace"):
+    if call.flag("replace"):
+        _agree_to_replace(call, name)
+    else:
         _refuse_existing(call, name)
     key = source(call)
     body = {"name": name, **checked(key), "replace": call.flag("replace")}
@@ -76,12 +80,48 @@ def _source(call: Call) -> Callable[[Call], dict[str, str]]:
 
 
 def _refuse_existing(call: Call, name: str) -> None:
-    for identity in call.link.call("GET", "/v1/identities")["identities"]:
-        if identity["name"] == name:
-            raise Stop(
-                f"{name} is stored already (key …{identity.get('access_key_id')}): to put another key in its place, "
-                f"type `vault-client add {typed(name)} --replace`"
-            )
+    identity = _listed(call, name)
+    if identity is not None:
+        raise Stop(
+            f"{name} is stored already (key …{identity.get('access_key_id')}): to put another key in its place, "
+            f"type `vault-client add {typed(name)} --replace`"
+        )
+
+
+def _agree_to_replace(call: Call, name: str) -> None:
+    """The daemon refuses while the rotation can be gone on with; where it cannot, the rotation goes (aws-facts §2.1)."""
+    identity = _listed(call, name)
+    lost = "" if identity is None else _lost(identity)
+    if identity is None or not lost:
+        return
+    call.say(f"the key of {clean(name)} is being rotated, so it is replaced only where AWS does not take it any more or "
+             f"the store has lost it, and with it goes what its rotation keeps: {lost}; to end the rotation first, type "
+             f"`vault-client rotate {typed(name)}{_ending(identity)}`")  # fmt: skip
+    _ask(call, f"replace the key of {clean(name)}, key …{clean(identity.get('access_key_id') or '????')}? [y/N] ",
+         again=f"`vault-client add {typed(name)} --replace", otherwise=_NOTHING, needs_person=True)  # fmt: skip
+
+
+def _listed(call: Call, name: str) -> dict[str, Any] | None:
+    """The daemon's object."""
+    listed = call.link.call("GET", "/v1/identities")["identities"]
+    return next((each for each in listed if each.get("name") == name), None)
+
+
+def _ask(call: Call, question: str, *, again: str, otherwise: str, needs_person: bool) -> None:
+    """Raises Stop unless a person agrees on a terminal; --yes has. Where there is none, `needs_person` says whether a
+    script goes on without. `again` is the command, without its closing mark; `otherwise`: what did not happen.
+    """
+    if call.flag("yes"):
+        return
+    terminal = Terminal.find(f"{again}`")
+    if terminal is None:
+        if needs_person:
+            raise Stop(f"{otherwise}, as there is no terminal to ask on: type {again} --yes`", NEEDS_PERSON)
+        return
+    with terminal:
+        yes = terminal.agrees(question, cancelled=otherwise)
+    if not yes:
+        raise Stop(f"{otherwise}: to do it after all, type {again}`")
 
 
 def stored(call: Call, path: str, body: dict[str, Any], *, again: str, cancelled: str = "") -> dict[str, Any]:
@@ -239,27 +279,17 @@ def remove(call: Call) -> int:
 
 def _consent(call: Call, name: str) -> None:
     """A script goes on without, unless a rotation is kept: what only vaultd knows of that goes, too."""
-    listed = call.link.call("GET", "/v1/identities")["identities"]
-    identity = next((each for each in listed if each.get("name") == name), None)
+    identity = _listed(call, name)
     if identity is None:  # the daemon says what was meant
         return
-    lost, again = _lost(identity), f"`vault-client remove {typed(name)}"
+    lost = _lost(identity)
     if lost:
         call.say(f"with {clean(name)} goes what its rotation keeps: {lost}; to end the rotation first, type "
                  f"`vault-client rotate {typed(name)}{_ending(identity)}`")  # fmt: skip
-    if call.flag("yes"):
-        return
-    terminal = Terminal.find(f"{again}`")
-    if terminal is None:
-        if lost:
-            raise Stop(f"nothing was removed, as there is no terminal to ask on: type {again} --yes`", NEEDS_PERSON)
-        return
-    with terminal:
-        ending = clean(identity.get("access_key_id") or "????")
-        what = "" if lost else " (its secret may be stored nowhere else)"
-        yes = terminal.agrees(f"remove {clean(name)}, key …{ending}{what}? [y/N] ", cancelled="nothing was removed")
-    if not yes:
-        raise Stop(f"nothing was removed: to do it after all, type {again}`")
+    ending = clean(identity.get("access_key_id") or "????")
+    what = "" if lost else " (its secret may be stored nowhere else)"
+    _ask(call, f"remove {clean(name)}, key …{ending}{what}? [y/N] ",
+         again=f"`vault-client remove {typed(name)}", otherwise="nothing was removed", needs_person=bool(lost))  # fmt: skip
 
 
 def _rotation(identity: dict[str, Any]) -> dict[str, Any]:
@@ -274,5 +304,5 @@ def _lost(identity: dict[str, Any]) -> str:
 
 
 def _ending(identity: dict[str, Any]) -> str:
-    """How a rotation ends now: the old key of a finished one waits for its grace."""
-    return " --grace 0s" if _rotation(identity).get("stage") == "inactive" else ""
+    """How a rotation ends now: once the new key is in use the old one would wait for its grace."""
+    return " --grace 0s" if _rotation(identity).get("stage") in {"swapped", "inactive", "reactivated"} else ""

@@ -448,6 +448,53 @@ def test_remove_asks_on_a_terminal(
     assert ("nothing was removed" in ended.err) == (status != 0)
 
 
+PUT = ("POST", "/v1/identities")
+FROM_ENV = {"AWS_ACCESS_KEY_ID": KEY["AccessKeyId"], "AWS_SECRET_ACCESS_KEY": SECRET}
+
+
+def test_add_replace_over_a_rotation_without_a_terminal(run: Run, stub: Stub) -> None:
+    """As `remove`: what only vaultd has of the rotation goes where the daemon takes the key, so --yes has to say so."""
+    stub.answers["GET", "/v1/identities"] = (200, {"identities": [ROTATED]})
+    stub.answers[PUT] = (201, {**IDENTITY, "warnings": ["the rotation of identity is forgotten: x; type `y`"]})
+    refused = run("add", "identity", "--replace", "--from-env", **FROM_ENV)
+    asked = list(stub.asked(*PUT))
+    done = run("add", "identity", "--replace", "--from-env", "--yes", **FROM_ENV)
+
+    assert (refused.status, asked) == (3, [])
+    lost = "…AJQ6 is stored nowhere else, and …IN01 stays Inactive and is deleted by nobody"
+    assert lost in refused.err
+    assert "type `vault-client rotate identity --grace 0s`\n" in refused.err
+    assert refused.err.endswith("no terminal to ask on: type `vault-client add identity --replace --yes`\n")
+    assert (done.status, len(stub.asked(*PUT))) == (0, 1)
+    assert lost in done.err
+    assert "warning: the rotation of identity is forgotten" in done.err
+
+    stub.answers["GET", "/v1/identities"] = (200, {"identities": [IDENTITY]})
+    assert run("add", "identity", "--replace", "--from-env", **FROM_ENV).status == 0, "control: nothing is lost"
+
+
+@pytest.mark.parametrize(("answer", "status"), [("y\n", 0), ("\n", 1), ("\x03", 130)])
+def test_add_replace_over_a_rotation_asks_on_a_terminal(
+    terminal: Callable[..., OnTerminal], stub: Stub, answer: str, status: int
+) -> None:
+    """Before a secret is typed; anything but yes stores nothing."""
+    stub.answers["GET", "/v1/identities"] = (200, {"identities": [ROTATED]})
+    stub.answers[PUT] = (201, IDENTITY)
+    asking = terminal("add", "identity", "--replace")
+    shown = asking.until("replace the key of identity, key …AJQ6? [y/N] ")
+    assert "Access key ID" not in shown
+    asking.type(answer)
+    if status == 0:
+        asking.until("Access key ID: ")
+        asking.type(KEY["AccessKeyId"] + "\n")
+        asking.until("Secret access key: ")
+        asking.type(SECRET + "\n")
+    ended = asking.end()
+
+    assert (ended.status, len(stub.asked(*PUT))) == (status, int(status == 0)), ended
+    assert ("nothing was stored" in ended.err) == (status != 0)
+
+
 # ---- sessions ----
 
 

@@ -50,8 +50,8 @@ def test_a_grace_that_runs() -> None:
     """Until when, and how to have the old key back, before its age."""
     old = replace(FRANKLIN, created=NOW - 2 * OLD, rotation=ROTATION)
     said = (
-        "the old key …WXYZ of franklin is Inactive, and vaultd deletes it after 2026-11-23 12:00 UTC: if something still "
-        "needs it, type `vault-client rotate franklin --undo`"
+        "the old key …WXYZ of franklin is Inactive, and vaultd deletes it after 2026-11-23 12:00 UTC: if something "
+        "still needs it, type `vault-client rotate franklin --undo`"
     )
 
     assert reminders([old], NOW) == reminders([old], NOW + GRACE - timedelta(seconds=1)) == [said]

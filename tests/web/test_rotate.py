@@ -118,6 +118,34 @@ async def test_another_key_does_not_end_it(started: Started) -> None:
     assert (added["access_key_id"], added["rotation"]) == ("0001", None)
 
 
+async def test_what_a_forgotten_rotation_leaves_is_named(started: Started) -> None:
+    """The key in use is dead at AWS, so `replace` is taken: answer and audit log name what AWS may still have; so does
+    the log after `remove`. A key that is stored again is not among them.
+    """
+    await started.with_session()
+    while (await started.ok("POST", ROUTE, {}))["did"] != "pending":
+        pass
+    dead = IdentityBroken("AWS does not know that key; run `vault-client add identity --replace`")
+    started.house.sts.fail("caller_identity", dead, dead)
+    body = {"name": "identity", "AccessKeyId": KEY_ID, "SecretAccessKey": "canary", "replace": True}
+    added = await started.ok("POST", "/v1/identities", body)
+    new = next(each for each in started.house.iam.table if each != KEY_ID)
+
+    assert added["warnings"] == [
+        f"the rotation of identity is forgotten: AWS may still have …{new[-4:]}, which vaultd knows no more; to see, type "
+        "`aws iam list-access-keys --user-name franklin`"
+    ]
+    lines = [(each["reason"], each["access_key_id"]) for each in started.house.events("identity.rotate")]
+    assert lines[2:] == [("forgotten", new[-4:])]
+    del started.house.iam.table[new]
+    assert "warnings" not in await started.ok("POST", "/v1/identities", body), "control"
+
+    await started.ok("POST", ROUTE, {"token_code": "234567"})
+    await started.ok("DELETE", "/v1/identities/identity")
+    last = started.house.events("identity.rotate")[-1]
+    assert (last["reason"], last["access_key_id"]) == ("forgotten", KEY_ID[-4:])
+
+
 @pytest.mark.parametrize(
     ("body", "said"),
     [

@@ -21,6 +21,7 @@ from vaultd.errors import SessionRejected, StsUnavailable, Temporary, UnknownIde
 from vaultd.model.credentials import Identity, MfaHandle
 from vaultd.model.ground import Ground
 from vaultd.model.peer import Peer
+from vaultd.model.reminders import left_behind
 from vaultd.model.rotation import Wish, calls_iam
 from vaultd.model.secret import Secret
 from vaultd.model.text import nearest, shown, typed
@@ -175,6 +176,18 @@ class Rotations:
         self._resting[name] = self._clock.boottime() + rest
 
     # ---- what is known of it afterwards ----
+
+    def forgotten(self, before: Identity, *, by: Peer | None, kept: str = "") -> str:
+        """`before` was removed, or the key `kept` has taken its place, and its rotation has gone with it: a line in the
+        audit log for each key that it leaves at AWS, and a sentence about them; empty where it had none.
+        """
+        if before.rotation is None:
+            return ""
+        self._resting.pop(before.name, None)
+        left = [each for each in before.rotation.ids if each != kept]
+        for each in left:
+            self._note(before, each[-4:], "forgotten", by, decision="allow")
+        return left_behind(before, left)
 
     def _done(self, rotated: Rotated, by: Peer | None) -> None:
         name = rotated.identity.name

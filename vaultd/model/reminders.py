@@ -6,7 +6,7 @@ that only waits for its end.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 from vaultd.model.credentials import Identity
@@ -23,6 +23,19 @@ def reminders(identities: Iterable[Identity], now: datetime) -> list[str]:
         elif said := _unfinished(each, now) or _aged(each, now):
             asking.append(said)
     return asking + waiting
+
+
+def left_behind(identity: Identity, left: Sequence[str]) -> str:
+    """What is told once where a rotation was forgotten: of `left`, the ids of its keys, only AWS knows from now on."""
+    keys = [f"…{each[-4:]}" for each in left]
+    if identity.rotation is not None and identity.rotation.stage == "intent" and not identity.rotation.stray:
+        keys.append("a key that was being made")
+    if not keys:
+        return ""
+    return (
+        f"the rotation of {shown(identity.name)} is forgotten: AWS may still have {' and '.join(keys)}, which vaultd "
+        f"knows no more; to see, type `aws iam list-access-keys --user-name {typed(identity.user_name)}`"
+    )
 
 
 def _unfinished(identity: Identity, now: datetime) -> str:

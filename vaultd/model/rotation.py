@@ -52,6 +52,11 @@ class Rotation:
         return self.listed[0]
 
     @property
+    def ids(self) -> tuple[str, ...]:
+        """Every key of AWS's that it knows of, the old one first."""
+        return tuple(dict.fromkeys(each for each in (*self.listed, self.new, *self.stray) if each))
+
+    @property
     def delete_after(self) -> datetime | None:
         """When the old key may be deleted; None while that is not in sight."""
         return self.since + self.grace if self.stage == "inactive" else None

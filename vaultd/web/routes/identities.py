@@ -41,10 +41,16 @@ class _Identities:
         body = bodies.parse(bodies.IdentityBody, await request.read())
         key = IdentityKey(identity=body.name, access_key_id=body.AccessKeyId, secret_access_key=body.SecretAccessKey)
         endpoint = self._rooms.catalog().identity_ground(body.name).endpoint
+        before = next((each for each in self._rooms.custody.list() if each.name == body.name), None)
         identity = await self._rooms.custody.add(
             key, endpoint=endpoint, mfa_serial=body.MfaSerial, replace=body.replace
         )
-        return added(self._rooms, request, identity)
+        said = "" if before is None else self._forgotten(before, request, kept=body.AccessKeyId)
+        return added(self._rooms, request, identity, warning=said)
+
+    def _forgotten(self, before: Identity, request: web.Request, *, kept: str = "") -> str:
+        """What a rotation that went with its identity leaves at AWS; in the audit log, too."""
+        return self._rooms.rotations.forgotten(before, by=caller(request), kept=kept)
 
     async def index(self, request: web.Request) -> web.Response:
         now, listed = self._rooms.clock.now(), self._rooms.custody.list()
@@ -77,6 +83,7 @@ class _Identities:
         self._rooms.broker.forget_identity(name)
         self._rooms.lifecycle.identities_changed()
         note(self._rooms, "identity.remove", request, known[name])
+        self._forgotten(known[name], request)
         self._rooms.grants.revoke_all(reason="identity removed", profiles=doomed)
         return reply({})
 
@@ -87,12 +94,13 @@ class _Identities:
             return False
 
 
-def added(rooms: Rooms, request: web.Request, identity: Identity) -> web.Response:
-    """A key is stored: plans are made anew, the audit log says so, 201."""
+def added(rooms: Rooms, request: web.Request, identity: Identity, *, warning: str = "") -> web.Response:
+    """A key is stored: plans are made anew, the audit log says so, 201; `warnings` only where there is one."""
     rooms.broker.forget_identity(identity.name)
     rooms.lifecycle.identities_changed()
     note(rooms, "identity.add", request, identity)
-    return reply(identity_object(identity, rooms.clock.now()), status=201)
+    more = {"warnings": [warning]} if warning else {}
+    return reply({**identity_object(identity, rooms.clock.now()), **more}, status=201)
 
 
 def note(rooms: Rooms, event: str, request: web.Request, identity: Identity) -> None:
