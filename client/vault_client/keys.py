@@ -89,14 +89,14 @@ def _refuse_existing(call: Call, name: str) -> None:
 
 
 def _agree_to_replace(call: Call, name: str) -> None:
-    """The daemon refuses while the rotation can be gone on with; where it cannot, the rotation goes (aws-facts §2.1)."""
+    """The daemon refuses while the rotation can be gone on with; where it cannot, that goes (aws-facts §2.1)."""
     identity = _listed(call, name)
     lost = "" if identity is None else _lost(identity)
     if identity is None or not lost:
         return
-    call.say(f"the key of {clean(name)} is being rotated, so it is replaced only where AWS does not take it any more or "
-             f"the store has lost it, and with it goes what its rotation keeps: {lost}; to end the rotation first, type "
-             f"`vault-client rotate {typed(name)}{_ending(identity)}`")  # fmt: skip
+    call.say(f"the key of {clean(name)} is being rotated, so it is replaced only where AWS does not take it any more "
+             f"or the store has lost it, and with it goes what its rotation keeps: {lost}; to end the rotation first, "
+             f"type `vault-client rotate {typed(name)}{_ending(identity)}`")  # fmt: skip
     _ask(call, f"replace the key of {clean(name)}, key …{clean(identity.get('access_key_id') or '????')}? [y/N] ",
          again=f"`vault-client add {typed(name)} --replace", otherwise=_NOTHING, needs_person=True)  # fmt: skip
 
@@ -288,8 +288,13 @@ def _consent(call: Call, name: str) -> None:
                  f"`vault-client rotate {typed(name)}{_ending(identity)}`")  # fmt: skip
     ending = clean(identity.get("access_key_id") or "????")
     what = "" if lost else " (its secret may be stored nowhere else)"
-    _ask(call, f"remove {clean(name)}, key …{ending}{what}? [y/N] ",
-         again=f"`vault-client remove {typed(name)}", otherwise="nothing was removed", needs_person=bool(lost))  # fmt: skip
+    _ask(
+        call,
+        f"remove {clean(name)}, key …{ending}{what}? [y/N] ",
+        again=f"`vault-client remove {typed(name)}",
+        otherwise="nothing was removed",
+        needs_person=bool(lost),
+    )
 
 
 def _rotation(identity: dict[str, Any]) -> dict[str, Any]:

@@ -261,6 +261,29 @@ LOCKS = (
         ),
     ),
     Promise(
+        name="L-import-in-the-middle",
+        says="An import that was begun before a lock offers and stores nothing after it, unlocked or not.",
+        control=f"{_KEEPER}: DaemonKeeper.offers, DaemonKeeper.adopt",
+        tests=(
+            "tests/keeper/test_importing.py::test_locked_in_the_middle[here-offers]",
+            "tests/keeper/test_importing.py::test_locked_in_the_middle[here-adopt]",
+        ),
+        breaks=(
+            Break(
+                _KEEPER,
+                "found = await self._import.offers(source, passphrase=passphrase, names=names)\n"
+                "        self._still(epoch)\n",
+                "found = await self._import.offers(source, passphrase=passphrase, names=names)\n",
+            ),
+            Break(
+                _KEEPER,
+                "key = await self._import.key(source, name, passphrase=passphrase)\n        self._still(epoch)\n",
+                "key = await self._import.key(source, name, passphrase=passphrase)\n",
+            ),
+        ),
+        note="Two edits: two calls.",
+    ),
+    Promise(
         name="L-restart",
         says="A locked daemon starts locked, keyring or passphrase file or not, until `unlock`.",
         control=f"{_KEEPER}: DaemonKeeper._open",

@@ -464,6 +464,19 @@ AUDIT = (
         ),
     ),
     Promise(
+        name="A-forgotten-keys",
+        says="The keys that a rotation leaves at AWS when it is forgotten are in the audit log.",
+        control="vaultd/engine/rotations.py: Rotations.forgotten",
+        tests=("tests/web/test_rotate.py::test_what_a_forgotten_rotation_leaves_is_named",),
+        breaks=(
+            Break(
+                "vaultd/engine/rotations.py",
+                'self._note(before, each[-4:], "forgotten", by, decision="allow")',
+                "pass",
+            ),
+        ),
+    ),
+    Promise(
         name="A-rotated",
         says="The chain goes on over rotation by size, and over a restart.",
         control=f"{_AUDIT}: Audit._rotate, {_CHAIN}: read_tail",

@@ -300,7 +300,7 @@ async def test_e7_sessions_do_not_hang_on_the_key(scene: Scene) -> None:
 
 
 async def test_e7_a_profile_without_role(stage: Stage) -> None:
-    """It is served the very MFA session that the old key had opened: on, but due; one code, and it is of the new one."""
+    """It is served the very MFA session of the old key: on, but due; one code, and it is of the new one."""
     scene = await stage.open(profiles="[profile identity]\nregion = us-east-1\n")
     first = await scene.warm("identity")
     use = scene.use("identity")

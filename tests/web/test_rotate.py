@@ -131,10 +131,11 @@ async def test_what_a_forgotten_rotation_leaves_is_named(started: Started) -> No
     added = await started.ok("POST", "/v1/identities", body)
     new = next(each for each in started.house.iam.table if each != KEY_ID)
 
-    assert added["warnings"] == [
-        f"the rotation of identity is forgotten: AWS may still have …{new[-4:]}, which vaultd knows no more; to see, type "
-        "`aws iam list-access-keys --user-name franklin`"
-    ]
+    (warning,) = added["warnings"]
+    assert warning == (
+        f"the rotation of identity is forgotten: AWS may still have …{new[-4:]}, which vaultd knows no more; to see, "
+        "type `aws iam list-access-keys --user-name franklin`"
+    )
     lines = [(each["reason"], each["access_key_id"]) for each in started.house.events("identity.rotate")]
     assert lines[2:] == [("forgotten", new[-4:])]
     del started.house.iam.table[new]
