@@ -48,7 +48,7 @@ def use(call: Call) -> int:
     shell = shells.calling(call.environ, call.value("shell"))
     grant = granted(call, body)
     try:
-        call.out(_lines(call, shell, grant, holder=_evaluator()))
+        call.out(_lines(call, shell, grant, holder=str(shells.evaluator()[0])))
     except BaseException:  # nobody has the token, and it would live for `[grants] max_age`
         ended(call, str(grant["id"]))
         raise
@@ -59,12 +59,15 @@ def use(call: Call) -> int:
 
 
 def _hook(call: Call) -> Hook | None:
-    """The function of `shell-init` that takes what we print."""
+    """The function of `shell-init` that takes what we print. A variable that is not of it says nothing of the shell."""
     if shells.INTEGRATION not in call.environ:
         return None
     from vault_client.integration import Hook
 
-    return Hook.of(call.environ)
+    if (hook := Hook.of(call.environ)) is None or not hook.evaluates:
+        call.environ = {name: value for name, value in call.environ.items() if name != shells.INTEGRATION}
+        return None
+    return hook
 
 
 def _back(call: Call, hook: Hook | None) -> Call:
@@ -130,21 +133,7 @@ def _replaced(environ: Mapping[str, str]) -> str | None:
     `exec`, from a subshell of `use` or from a parent shell that still works with it, is not ours to end.
     """
     grant = environ.get("VAULTD_GRANT")
-    return grant if grant and environ.get(shells.HOLDER) == _evaluator() else None
-
-
-def _evaluator() -> str:
-    """The pid of the shell that will evaluate our lines: the nearest ancestor that does not write into our pipe. bash
-    forks between itself and us for `$(… 2>/dev/null)` and in a function; who is forked there writes where we do.
-    """
-    pid = os.getppid()
-    try:
-        pipe = os.readlink("/proc/self/fd/1")
-        while pid > 1 and pipe.startswith("pipe:") and os.readlink(f"/proc/{pid}/fd/1") == pipe:
-            pid = shells.parent_of(pid)
-    except OSError:
-        pass  # no /proc: the parent it is
-    return str(pid)
+    return grant if grant and environ.get(shells.HOLDER) == str(shells.evaluator()[0]) else None
 
 
 def unuse(call: Call) -> int:
