@@ -210,10 +210,14 @@ def _uncoerced(environment: dict[str, str]) -> dict[str, str]:
 
 
 def _static(call: Call, grant: dict[str, Any], environment: dict[str, str]) -> dict[str, str]:
-    """Keys instead of the endpoint. The grant ends at once: nobody holds its token, and it would pin the session."""
+    """Keys instead of the endpoint. The grant ends at once, keys or none: nobody holds its token, and it would pin the
+    session.
+    """
     path = f"/v1/profiles/{quoted(call.operands[0])}/credentials"
-    keys = settled(call.link, "GET", path, None, token_code=call.token_code, carried=False)
-    ended(call, grant["id"])
+    try:
+        keys = settled(call.link, "GET", path, None, token_code=call.token_code, carried=False)
+    finally:
+        ended(call, grant["id"])
     for name in (*shells.CONTAINER, "AWS_EC2_METADATA_DISABLED", "VAULTD_GRANT"):
         environment.pop(name, None)
     environment["AWS_ACCESS_KEY_ID"] = keys["AccessKeyId"]
