@@ -226,6 +226,23 @@ def test_nothing_typed_ahead_allows_a_program(stub: Stub, watch: Watch, ahead: s
     assert stub.asked("POST", "/v1/prompts/q2") == [{"allow": False}]
 
 
+def test_half_a_key_typed_ahead_is_forgotten(stub: Stub, watch: Watch) -> None:
+    """An Esc that may begin an arrow key is kept until more is there: one of before the question neither leaves it nor
+    takes the code's first digit with it.
+    """
+    status(stub, prompts=[PROMPT])
+    watched = watch()
+    watched.shows("1 answers")
+    watched.type("1\x1b")
+    watched.shows("MFA code:")
+    assert stub.attending.acquire(timeout=10)
+    watched.type("123456\r")
+    watched.until(lambda lines: "answered: web-admin" in lines or any("six digits" in line for line in lines)
+                  or lines[-1].startswith("q leaves"))  # fmt: skip
+
+    assert stub.asked("POST", "/v1/prompts/q1") == [{"token_code": "123456"}]
+
+
 class Played:
     """A screen and a feed: the keys and the news of each turn, which come at once."""
 
@@ -253,6 +270,34 @@ class Played:
 
     def turn(self, _: object) -> list[tuple[str, Any]]:
         return self._news
+
+
+class TypedAhead(Played):
+    """What the terminal still holds comes with the next look, unless it is forgotten."""
+
+    held: tuple[str, ...] = ("y", "enter")
+
+    def forget(self) -> None:
+        self.held = ()
+
+    def wait(self, *_: object, **__: object) -> tuple[list[str], list[Any]]:
+        keys, _ = super().wait()
+        if not keys:
+            keys, self.held = list(self.held), ()
+        return keys, []
+
+
+@pytest.mark.parametrize("key", ["2", "1"])
+def test_what_the_terminal_holds_answers_nothing(stub: Stub, key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A y that was typed before the question was seen, and was not read with the digit that opened it."""
+    pressed: list[str] = []
+    monkeypatch.setattr("vault_client.watch.Answering.press", lambda _, key: pressed.append(key))
+    played: Any = TypedAhead(([key], []), ([], []), (["esc", "q"], []))
+    call = Call(operands=[], tail=[], options={}, environ=stub.environ)
+
+    assert Drawn(call, played, played).run() == 0
+    assert stub.attending.acquire(timeout=10)
+    assert pressed == []
 
 
 def test_a_digit_is_of_the_question_that_it_stood_beside(stub: Stub) -> None:
