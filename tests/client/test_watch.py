@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -22,7 +23,10 @@ from tests.client.stub import GRANT_ROW, PROFILE, PROMPT, STATUS, Answer, Stub, 
 from tests.client.terminal import OnTerminal, start
 from tests.client.test_start import loaded
 from vault_client import changes, panel
+from vault_client import watch as watching
 from vault_client.cli import Call
+from vault_client.errors import Stop
+from vault_client.feed import Feed
 from vault_client.panel import Board
 from vault_client.tables import Ink, width
 from vault_client.watch import Drawn
@@ -567,6 +571,84 @@ def test_watch_is_nobodys_start(stub: Stub) -> None:
         "vault_client.screen",
         "vault_client.keyboard",
     }
+
+
+class Looked:
+    """A link, its event stream, `select` and a clock that moves as they wait: when the status was asked for, of which
+    each answer takes `took`. The daemon tells of something every hundredth second.
+    """
+
+    def __init__(self, took: float) -> None:
+        self.now, self.took, self.pending = 100.0, took, False
+        self.at: list[float] = []
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def select(self, sources: list[Any], *_: object) -> tuple[list[Any], list[Any], list[Any]]:
+        left = 0.01 if len(_) < 3 or float(str(_[2])) >= 0.01 else 0.0
+        self.now += left
+        return (sources if left else []), [], []
+
+    def open(self, *_: object, **__: object) -> Looked:
+        return self
+
+    def events(self) -> None:
+        """It is a stream."""
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    def event(self) -> dict[str, Any] | None:
+        return {"event": "lock"} if len(self.at) < 5 else None
+
+    def call(self, *_: object, **__: object) -> dict[str, Any]:
+        self.at.append(self.now)
+        self.now += self.took
+        return {"seq": len(self.at)}
+
+
+@pytest.mark.parametrize(("took", "apart"), [(0.0, 0.3), (1.0, 2.0)])
+def test_a_script_does_not_keep_the_daemon_busy(monkeypatch: pytest.MonkeyPatch, took: float, apart: float) -> None:
+    """However much happens, there are 0.3 s between two looks of --json, and as long as the last one took: the loop that
+    answers serves SDKs.
+    """
+    looked: Any = Looked(took)
+    monkeypatch.setattr(watching, "time", looked)
+    monkeypatch.setattr(watching, "select", looked)
+    call: Any = Call(operands=[], tail=[], options={"json": ""}, environ={})
+    call._link = looked
+    call.out = lambda _: None
+    with pytest.raises(Stop, match="vaultd has stopped"):
+        watching.watch(call)
+
+    between = [after - before for before, after in itertools.pairwise(looked.at)]
+    assert len(between) == 4
+    assert all(apart - 0.02 <= each <= apart + 0.05 for each in between)
+
+
+def test_a_table_does_not_keep_the_daemon_busy(stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As above, where an answer took a second and something happened meanwhile."""
+    clock = [100.0]
+    monkeypatch.setattr("vault_client.feed.time.monotonic", lambda: clock[0])
+    feed = Feed(Call(operands=[], tail=[], options={}, environ=stub.environ).link)
+    try:
+        feed._soon()
+        clock[0] += 0.31
+        list(feed.turn([]))
+        asked = feed._asked["status"][0]
+        feed._soon()
+        clock[0] += 1.0
+        assert [kind for kind, _ in feed.turn([asked])] == ["status"]
+        assert "status" not in feed._asked
+        clock[0] += 0.99
+        assert list(feed.turn([])) == []
+        assert "status" not in feed._asked
+        clock[0] += 0.02
+        list(feed.turn([]))
+        assert "status" in feed._asked
+    finally:
+        feed.close()
 
 
 # ---- log -f ----
