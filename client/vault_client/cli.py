@@ -68,8 +68,8 @@ class Call:
 
     @property
     def token_code(self) -> str | None:
-        """The code of --token-code, checked for its shape here so that a pasted passphrase goes nowhere. `-` is one line
-        of stdin, however often it is asked for: a pipe gives it once.
+        """The code of --token-code, checked for its shape here so that a pasted passphrase goes nowhere. `-` is one
+        line of stdin, however often it is asked for: a pipe gives it once.
         """
         given = self.value("token-code")
         if given is None:

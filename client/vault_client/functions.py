@@ -130,14 +130,17 @@ done <<<"$(\builtin compgen -e _vaultd_; \builtin compgen -e _vc_)"
 """
 #: bash refuses the name of the function in POSIX mode, and calls it there all the same.
 _BASH_INIT = (
-    _BASH_DROP + 'case ":$SHELLOPTS:" in *:posix:*) _vaultd_posix=1; set +o posix ;; esac\n'
+    _BASH_DROP
+    + 'case ":$SHELLOPTS:" in *:posix:*) _vaultd_posix=1; set +o posix ;; esac\n'
     + _BASH
     + 'if [ -n "${_vaultd_posix-}" ]; then unset _vaultd_posix; set -o posix; fi\n'
 )
 
-_ZSH = r"""\builtin emulate \zsh -c 'for _vc_word in ${(M)${(k)parameters[(R)*export*]}:#_(vaultd|vc)_*}; do \builtin unset $_vc_word; done'
+_ZSH_DROP = r"""\builtin emulate \zsh -c 'for _vc_word in ${(M)${(k)parameters[(R)*export*]}:#_(vaultd|vc)_*}; do \
+\builtin unset $_vc_word; done'
 \builtin unset _vc_word
-function vault-client {
+"""
+_ZSH = r"""function vault-client {
   \builtin emulate -L zsh
   \builtin setopt no_aliases no_xtrace no_all_export no_warn_create_global
   \builtin trap - DEBUG
@@ -253,4 +256,4 @@ _PWSH = r"""function global:vault-client {
 }
 """
 
-_SCRIPTS = {"bash": _BASH_INIT, "zsh": _ZSH, "fish": _FISH, "pwsh": _PWSH}
+_SCRIPTS = {"bash": _BASH_INIT, "zsh": _ZSH_DROP + _ZSH, "fish": _FISH, "pwsh": _PWSH}

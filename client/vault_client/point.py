@@ -7,7 +7,7 @@ Rules
 """
 
 # pathlib may not load at start-up (architecture.md §2), so os.path it is.
-# ruff: noqa: PTH110, PTH112, PTH113, PTH115, PTH118, PTH119, PTH123
+# ruff: noqa: PTH110, PTH112, PTH113, PTH118, PTH119, PTH123
 from __future__ import annotations
 
 import os

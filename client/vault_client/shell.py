@@ -14,7 +14,7 @@ Rules (interface.md §3, `use`)
 """
 
 # pathlib may not load at start-up (architecture.md §2), so os.path it is.
-# ruff: noqa: PTH119, PTH123
+# ruff: noqa: PTH115, PTH119, PTH123
 from __future__ import annotations
 
 import os
@@ -360,9 +360,9 @@ def parent_of(pid: int) -> int:
 
 
 def evaluator() -> tuple[int, bool]:
-    """The shell that will evaluate our lines: the nearest ancestor that does not write into our pipe. bash forks between
-    itself and us for `$(… 2>/dev/null)` and in a function; who is forked there writes where we do. False beside it where
-    /proc does not tell (macOS, a shell that may not be looked into): the nearest that it may be.
+    """The shell that will evaluate our lines: the nearest ancestor that does not write into our pipe. bash forks
+    between itself and us for `$(… 2>/dev/null)` and in a function; who is forked there writes where we do. False beside
+    it where /proc does not tell (macOS, a shell that may not be looked into): the nearest that it may be.
     """
     pid = os.getppid()
     try:

@@ -155,8 +155,11 @@ def test_what_was_inherited_is_dropped(name: str, stub: Stub) -> None:
 
 
 @pytest.mark.parametrize("name", POSIX)
-@pytest.mark.parametrize("says", ["bash 1 1 0 {} -", "zsh 1 1 1 a {}", "bash {pid} {pid} 0 {} {}", "fish 1 1 0 - -", "sh",
-                                  "fish", "pwsh {pid} {pid} 0 - -", "bash 1 1 0 a", "bash 9" + "9" * 5000 + " 1 0"])  # fmt: skip
+@pytest.mark.parametrize(
+    "says",
+    ["bash 1 1 0 {} -", "zsh 1 1 1 a {}", "bash {pid} {pid} 0 {} {}", "fish 1 1 0 - -", "sh", "fish",
+     "pwsh {pid} {pid} 0 - -", "bash 1 1 0 a", "bash 9" + "9" * 5000 + " 1 0"],
+)  # fmt: skip
 def test_a_function_that_is_not_there(name: str, says: str, stub: Stub) -> None:
     """VAULTD_INTEGRATION of an environment, and `eval "$(vault-client use P)"` of a script: nothing of it is run, the
     lines are for this very shell, and no other process holds the grant.
@@ -175,7 +178,7 @@ def test_a_function_that_is_not_there(name: str, says: str, stub: Stub) -> None:
     assert made(stub) == [{"profile": profile, "kind": "shell"}]
 
 
-@pytest.mark.parametrize("shell", [shells.Posix(), shells.Fish(), shells.PowerShell()], ids=lambda each: type(each).__name__)
+@pytest.mark.parametrize("shell", [shells.Posix(), shells.Fish(), shells.PowerShell()])
 @pytest.mark.parametrize("words", [RUNS, "a b", "\u2019", "a\n", "$(x)", "a\\"])
 def test_only_words_of_ours_are_kept(shell: shells.Dialect, words: str) -> None:
     """By the dialect itself, whoever asks it. Control: what `remembered` makes."""

@@ -603,6 +603,7 @@ class Looked:
         return {"event": "lock"} if len(self.at) < 5 else None
 
     def call(self, *_: object, **__: object) -> dict[str, Any]:
+        assert len(self.at) < 20, "it goes on without a look at the events"
         self.at.append(self.now)
         self.now += self.took
         return {"seq": len(self.at)}
@@ -610,8 +611,8 @@ class Looked:
 
 @pytest.mark.parametrize(("took", "apart"), [(0.0, 0.3), (1.0, 2.0)])
 def test_a_script_does_not_keep_the_daemon_busy(monkeypatch: pytest.MonkeyPatch, took: float, apart: float) -> None:
-    """However much happens, there are 0.3 s between two looks of --json, and as long as the last one took: the loop that
-    answers serves SDKs.
+    """However much happens, there are 0.3 s between two looks of --json, and as long as the last one took: the loop
+    that answers serves SDKs.
     """
     looked: Any = Looked(took)
     monkeypatch.setattr(watching, "time", looked)
