@@ -309,7 +309,7 @@ def test_the_limit_of_a_core(stub: Stub, place: Path) -> None:
     seen: list[tuple[int, int]] = []
     asked = threading.Event()
 
-    def looked(_: object) -> tuple[int, dict[str, object]]:
+    def looked(_: object) -> tuple[int, dict[str, str]]:
         assert asked.wait(20)
         seen.append(resource.prlimit(started[-1].pid, resource.RLIMIT_CORE))
         return 200, MADE

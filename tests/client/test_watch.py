@@ -285,10 +285,10 @@ class TypedAhead(Played):
         self.held = ()
 
     def wait(self, *_: object, **__: object) -> tuple[list[str], list[Any]]:
-        keys, _ = super().wait()
+        keys, ready = super().wait()
         if not keys:
             keys, self.held = list(self.held), ()
-        return keys, []
+        return keys, ready
 
 
 @pytest.mark.parametrize("key", ["2", "1"])

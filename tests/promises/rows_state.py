@@ -31,7 +31,7 @@ T11 = (
     ),
     Promise(
         name="T11-shell-function",
-        says="`VAULTD_INTEGRATION` of an environment chooses neither the shell that `use` writes for nor its grant's holder.",
+        says="`VAULTD_INTEGRATION` of an environment chooses no shell to write for and no holder of its grant.",
         control="client/vault_client/point.py: _hook",
         tests=("tests/client/test_shell_hostile.py::test_a_function_that_is_not_there",),
         breaks=(
