@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 #: A file of this size has 5,000 profiles; what is larger is none of the AWS CLI's.
 MOST_BYTES = 1024 * 1024
+#: Of which the names alone are read: a generated file of 10,000 accounts has 5 MB.
+_MOST_NAMED = 16 * 1024 * 1024
 #: Keys of [DEFAULT] × sections: configparser gives each section a copy of them, which in 1 MiB can be 10,000,000,000.
 _MOST_COPIES = 1_000_000
 #: shlex takes quadratic time, and a section's name this long is nobody's.
@@ -137,6 +139,23 @@ class AwsFile:
             self.too_large, self.unread = True, "[DEFAULT] has too many keys for so many sections"
 
 
+def headers(path: str) -> Iterator[str]:
+    """The sections of a file of any size, whatever else is wrong with it. Where no line is indented there is no value
+    that goes on, and only lines of a section are looked at: seven times as fast.
+    """
+    try:
+        content = _content(path, most=_MOST_NAMED) or b""
+    except OSError:
+        return
+    text = content.decode(errors="surrogateescape").replace("\r\n", "\n").replace("\r", "\n")
+    if "\n " in text or "\n\t" in text:
+        yield from (name for _, kind, name in _rows(text) if kind == "section")
+        return
+    for line in text.split("\n"):
+        if line[:1] == "[" and (end := line.rfind("]")) > 1:
+            yield line[1:end]
+
+
 def _rows(text: str) -> Iterator[tuple[int, str, str]]:
     """(line, `section`|`key`|`neither`, name) by configparser's rules: a line that is indented more than the key before
     it goes on with that key's value, a `#` or `;` comments out its line only.
@@ -179,14 +198,14 @@ def _told(section: dict[str, str]) -> dict[str, str]:
     return {key: value if key in _TOLD else "" for key, value in section.items()}
 
 
-def _content(path: str) -> bytes | None:
+def _content(path: str, *, most: int = MOST_BYTES + 1) -> bytes | None:
     """None where the AWS CLI sees no file: nothing there, a directory, a FIFO."""
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
             return None
     except OSError:
         return None
-    return beginning(path, MOST_BYTES + 1)
+    return beginning(path, most)
 
 
 def beginning(path: str, most: int) -> bytes | None:
@@ -203,7 +222,7 @@ def profile_of(header: str) -> str | None:
     """The profile that a header of the config file names, as the AWS CLI takes it; None for any other section."""
     if header == "default" or not header.startswith("profile") or len(header) > _LONGEST_HEADER:
         return "default" if header == "default" else None
-    if not set(header) & set("\"'\\"):
+    if '"' not in header and "'" not in header and "\\" not in header:
         words = header.split()
     else:
         import shlex

@@ -46,6 +46,7 @@ class Call:
         self.environ = environ
         self._options = options
         self._link: Link | None = None
+        self._typed: str | None = None
 
     def flag(self, name: str) -> bool:
         """Was --name given?"""
@@ -67,11 +68,15 @@ class Call:
 
     @property
     def token_code(self) -> str | None:
-        """The code of --token-code, checked for its shape here so that a pasted passphrase goes nowhere."""
+        """The code of --token-code, checked for its shape here so that a pasted passphrase goes nowhere. `-` is one
+        line of stdin, however often it is asked for: a pipe gives it once.
+        """
         given = self.value("token-code")
         if given is None:
             return None
-        code = "".join((sys.stdin.readline(4096) if given == "-" else given).split())
+        if self._typed is None:
+            self._typed = sys.stdin.readline(4096) if given == "-" else given
+        code = "".join(self._typed.split())
         if len(code) != 6 or not code.isascii() or not code.isdigit():
             raise Stop("--token-code is not six digits, so nothing was sent: give the code that the device shows")
         return code

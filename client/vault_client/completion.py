@@ -2,7 +2,7 @@
 
 Rules
 - Silent and short: nothing on stderr, no traceback, at most a fifth of a second for the daemon; without it the profiles
-  are those of the caller's own config file.
+  are those of the caller's own config file, or as many as are read in 70 ms.
 - Names are never evaluated: bash gets each quoted as the person began it, the others quote by themselves.
 - A name that `cli` would not take as an operand is not offered.
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import time
 
 from vault_client.cli import Call
 from vault_client.commands import COMMANDS, PAGES, option_rows
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     Found = Iterator[tuple[str, str]]
 
-PATIENCE = 0.2
+PATIENCE, READING = 0.2, 0.07
 #: readline begins a new word after these (COMP_WORDBREAKS, of which many an rc file takes the colon), so that a name is
 #: replaced from the last of them on; at the last of ours it begins before it (a host's name).
 _BREAKS, _HOST = "\"'><=;|&(:@", "@"
@@ -127,10 +128,17 @@ def _profiles(environ: Mapping[str, str]) -> Found:
 
 
 def _own_profiles(environ: Mapping[str, str]) -> list[str]:
-    from vault_client.awsfiles import AwsFile, profile_of
+    from vault_client.awsfiles import headers, profile_of
     from vault_client.places import aws_config
 
-    return [name for header in AwsFile(aws_config(environ)).heads if (name := profile_of(header)) is not None]
+    found: dict[str, None] = {}
+    end = time.monotonic() + READING
+    for header in headers(aws_config(environ)):
+        if (name := profile_of(header)) is not None:
+            found[name] = None
+        if time.monotonic() > end:
+            break
+    return list(found)
 
 
 def _identities(environ: Mapping[str, str]) -> Found:

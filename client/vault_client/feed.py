@@ -2,7 +2,8 @@
 
 Rules
 - A connection is read when there is something to read: a daemon that hangs keeps nobody's key from working.
-- An event has the status asked for again, at most three times a second; so has every third second.
+- An event has the status asked for again, so has every third second; but not before it has had a rest of 0.3 s, and
+  of as long as its last answer took: the loop that makes it serves SDKs.
 - A daemon that is away is looked for every second.
 """
 
@@ -29,6 +30,11 @@ _HANGS = 5.0
 _TICK = 1.0
 
 
+def rest(took: float) -> float:
+    """Seconds from an answer to the next look."""
+    return max(_SOONEST, took)
+
+
 class Feed:
     """Three connections at most: the events, a status that is under way, and once the log of before.
 
@@ -43,6 +49,7 @@ class Feed:
         self._asked: dict[str, tuple[Connection, float]] = {}
         self._status_at = time.monotonic() + EVERY
         self._stream_at = 0.0
+        self._rested = 0.0
         self._late = False
 
     @property
@@ -53,7 +60,7 @@ class Feed:
     @property
     def due(self) -> float:
         """In how many seconds `turn` has something to do unasked."""
-        wanted = [] if "status" in self._asked else [self._status_at]
+        wanted = [] if "status" in self._asked else [max(self._status_at, self._rested)]
         wanted += [] if self._stream else [self._stream_at]
         wanted += [since + _HANGS for _, since in self._asked.values() if not self._late]
         return max(0.0, min([*wanted, time.monotonic() + _TICK]) - time.monotonic())
@@ -66,7 +73,7 @@ class Feed:
         yield from self._begin(time.monotonic())
 
     def _answers(self, ready: Sequence[object]) -> Iterator[tuple[str, Any]]:
-        for name, (connection, _) in list(self._asked.items()):
+        for name, (connection, since) in list(self._asked.items()):
             if connection not in ready:
                 continue
             del self._asked[name]
@@ -77,6 +84,8 @@ class Feed:
                 yield from self._gone(stop)
             finally:
                 connection.close()
+                now = time.monotonic()
+                self._rested = now + rest(now - since)
 
     def _events(self) -> Iterator[tuple[str, Any]]:
         stream = self._stream
@@ -120,7 +129,7 @@ class Feed:
                 self._stream_at = now + _AGAIN
                 self._stream = self._link.open("GET", "/v1/events", seconds=_HANGS)
                 self._ask("past", "/v1/audit?n=500", now)
-            if "status" not in self._asked and now >= self._status_at:
+            if "status" not in self._asked and now >= max(self._status_at, self._rested):
                 self._status_at = now + EVERY
                 self._ask("status", "/v1/status", now)
         except Stop as stop:

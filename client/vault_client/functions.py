@@ -120,13 +120,26 @@ _BASH = r"""function vault-client {
   \builtin return "$_vc_status"
 }
 """
+#: What is exported under names of ours came with the environment, whoever made that: the function keeps none exported.
+_BASH_DROP = r"""while IFS= \builtin read -r _vc_word; do
+  case "$_vc_word" in
+  _v*) \builtin unset -v "$_vc_word" ;;
+  esac
+done <<<"$(\builtin compgen -e _vaultd_; \builtin compgen -e _vc_)"
+\builtin unset -v _vc_word
+"""
 #: bash refuses the name of the function in POSIX mode, and calls it there all the same.
 _BASH_INIT = (
-    'case ":$SHELLOPTS:" in *:posix:*) _vaultd_posix=1; set +o posix ;; esac\n'
+    _BASH_DROP
+    + 'case ":$SHELLOPTS:" in *:posix:*) _vaultd_posix=1; set +o posix ;; esac\n'
     + _BASH
     + 'if [ -n "${_vaultd_posix-}" ]; then unset _vaultd_posix; set -o posix; fi\n'
 )
 
+_ZSH_DROP = r"""\builtin emulate \zsh -c 'for _vc_word in ${(M)${(k)parameters[(R)*export*]}:#_(vaultd|vc)_*}; do \
+\builtin unset $_vc_word; done'
+\builtin unset _vc_word
+"""
 _ZSH = r"""function vault-client {
   \builtin emulate -L zsh
   \builtin setopt no_aliases no_xtrace no_all_export no_warn_create_global
@@ -173,7 +186,9 @@ _ZSH = r"""function vault-client {
 """
 
 #: Ctrl-C ends a function of fish wherever it is, and no trap holds that up: the next prompt looks for what was left.
-_FISH = r"""function vault-client --description 'AWS profiles that vaultd keeps fresh'
+_FISH = r"""set -l _vc_inherited (set -nx | string match -- '_vaultd_*')
+and set -eg $_vc_inherited
+function vault-client --description 'AWS profiles that vaultd keeps fresh'
     set -l fish_trace
     if not builtin contains -- "$argv[1]" use unuse; or builtin string match -qr -- '^(-h|--help|--sh.*)$' $argv
         VAULTD_INTEGRATION=fish @CLIENT@ $argv
@@ -241,4 +256,4 @@ _PWSH = r"""function global:vault-client {
 }
 """
 
-_SCRIPTS = {"bash": _BASH_INIT, "zsh": _ZSH, "fish": _FISH, "pwsh": _PWSH}
+_SCRIPTS = {"bash": _BASH_INIT, "zsh": _ZSH_DROP + _ZSH, "fish": _FISH, "pwsh": _PWSH}

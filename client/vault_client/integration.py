@@ -5,6 +5,8 @@ Rules
   (`APPLY`), or none. A client that was killed half-way leaves the shell as it was, and no grant (`sweep`).
 - The grant is bound to the shell that evaluates, be it one in brackets: it ends with that process, however that ends.
 - What the shell remembers for `use -` are the words of its `use`: names and options, never a value of a variable.
+- `VAULTD_INTEGRATION` may be anybody's who makes an environment (security.md T11): what is not as the function writes
+  it, or names another shell than the one that reads what we print, is no integration; no word of it is evaluated.
 """
 
 # pathlib may not load at start-up (architecture.md §2), so os.path it is.
@@ -29,17 +31,22 @@ VARIABLE = shells.INTEGRATION
 APPLY, PRINT = ": vaultd apply", ": vaultd print"
 _KEPT = ("imds", "region", "duration")
 _NOTHING = "-"
+_LONGEST_PID = 10
 
 
 class Hook:
-    """The shell that will evaluate our lines: `pid` of it, `main` of the one it was forked from, and its memory."""
+    """The shell that will evaluate our lines: `pid` of it, `main` of the one it was forked from, and its memory.
+    `evaluates`: it is the one that reads them, as far as /proc tells.
+    """
 
-    __slots__ = ("before", "last", "marker", "name", "pid", "used")
+    __slots__ = ("before", "evaluates", "last", "marker", "name", "pid", "used")
 
     def __init__(self, words: list[str]) -> None:
         self.name, self.pid, main = words[0], int(words[1]), int(words[2])
         self.used = words[3] != "0"
-        self.last, self.before = (word if word != _NOTHING else "" for word in words[4:6])
+        self.last, self.before = (word if word != _NOTHING and shells.is_kept(word) else "" for word in words[4:6])
+        reads, known = shells.evaluator()
+        self.evaluates = not known or reads == self.pid
         self.marker = APPLY
         if self.pid != main and (reader := _read_by_parent(self.pid)):
             self.pid, self.marker = reader, PRINT
@@ -48,7 +55,7 @@ class Hook:
     def of(cls, environ: Mapping[str, str]) -> Hook | None:
         """None where no function of ours takes what we print."""
         words = environ.get(VARIABLE, "").split(" ")
-        if len(words) < 4 or not all(word.isascii() and word.isdigit() for word in words[1:3]):
+        if len(words) < 4 or words[0] not in shells.INTEGRATED or not all(map(_is_pid, words[1:3])):
             return None
         if len(words) != 6:  # `_vaultd_last` or `_vaultd_before` are of somebody else: nothing to go back to
             words[4:] = [_NOTHING] * 2
@@ -87,9 +94,13 @@ class Hook:
         if not words[0]:
             raise Stop("use -: no other profile was in use in this shell: type `vault-client use PROFILE`")
         profile, *pairs = (_plain(word) for word in words)
-        options = dict(pair.partition("=")[::2] for pair in pairs)
+        options = {name: value for name, _, value in (pair.partition("=") for pair in pairs) if name in _KEPT}
         given = {name: str(call.value(name)) for name in (*_KEPT, "token-code") if call.value(name) is not None}
         return Call(operands=[profile], tail=[], options={**options, **given}, environ=call.environ)
+
+
+def _is_pid(word: str) -> bool:
+    return word.isascii() and word.isdigit() and len(word) <= _LONGEST_PID
 
 
 def remembered(call: Call, profile: str) -> str:

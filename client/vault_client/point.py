@@ -7,7 +7,7 @@ Rules
 """
 
 # pathlib may not load at start-up (architecture.md §2), so os.path it is.
-# ruff: noqa: PTH110, PTH112, PTH113, PTH115, PTH118, PTH119, PTH123
+# ruff: noqa: PTH110, PTH112, PTH113, PTH118, PTH119, PTH123
 from __future__ import annotations
 
 import os
@@ -48,7 +48,7 @@ def use(call: Call) -> int:
     shell = shells.calling(call.environ, call.value("shell"))
     grant = granted(call, body)
     try:
-        call.out(_lines(call, shell, grant, holder=_evaluator()))
+        call.out(_lines(call, shell, grant, holder=str(shells.evaluator()[0])))
     except BaseException:  # nobody has the token, and it would live for `[grants] max_age`
         ended(call, str(grant["id"]))
         raise
@@ -59,12 +59,15 @@ def use(call: Call) -> int:
 
 
 def _hook(call: Call) -> Hook | None:
-    """The function of `shell-init` that takes what we print."""
+    """The function of `shell-init` that takes what we print. A variable that is not of it says nothing of the shell."""
     if shells.INTEGRATION not in call.environ:
         return None
     from vault_client.integration import Hook
 
-    return Hook.of(call.environ)
+    if (hook := Hook.of(call.environ)) is None or not hook.evaluates:
+        call.environ = {name: value for name, value in call.environ.items() if name != shells.INTEGRATION}
+        return None
+    return hook
 
 
 def _back(call: Call, hook: Hook | None) -> Call:
@@ -130,21 +133,7 @@ def _replaced(environ: Mapping[str, str]) -> str | None:
     `exec`, from a subshell of `use` or from a parent shell that still works with it, is not ours to end.
     """
     grant = environ.get("VAULTD_GRANT")
-    return grant if grant and environ.get(shells.HOLDER) == _evaluator() else None
-
-
-def _evaluator() -> str:
-    """The pid of the shell that will evaluate our lines: the nearest ancestor that does not write into our pipe. bash
-    forks between itself and us for `$(… 2>/dev/null)` and in a function; who is forked there writes where we do.
-    """
-    pid = os.getppid()
-    try:
-        pipe = os.readlink("/proc/self/fd/1")
-        while pid > 1 and pipe.startswith("pipe:") and os.readlink(f"/proc/{pid}/fd/1") == pipe:
-            pid = shells.parent_of(pid)
-    except OSError:
-        pass  # no /proc: the parent it is
-    return str(pid)
+    return grant if grant and environ.get(shells.HOLDER) == str(shells.evaluator()[0]) else None
 
 
 def unuse(call: Call) -> int:
@@ -221,10 +210,14 @@ def _uncoerced(environment: dict[str, str]) -> dict[str, str]:
 
 
 def _static(call: Call, grant: dict[str, Any], environment: dict[str, str]) -> dict[str, str]:
-    """Keys instead of the endpoint. The grant ends at once: nobody holds its token, and it would pin the session."""
+    """Keys instead of the endpoint. The grant ends at once, keys or none: nobody holds its token, and it would pin the
+    session.
+    """
     path = f"/v1/profiles/{quoted(call.operands[0])}/credentials"
-    keys = settled(call.link, "GET", path, None, token_code=call.token_code, carried=False)
-    ended(call, grant["id"])
+    try:
+        keys = settled(call.link, "GET", path, None, token_code=call.token_code, carried=False)
+    finally:
+        ended(call, grant["id"])
     for name in (*shells.CONTAINER, "AWS_EC2_METADATA_DISABLED", "VAULTD_GRANT"):
         environment.pop(name, None)
     environment["AWS_ACCESS_KEY_ID"] = keys["AccessKeyId"]

@@ -14,7 +14,7 @@ Rules (interface.md §3, `use`)
 """
 
 # pathlib may not load at start-up (architecture.md §2), so os.path it is.
-# ruff: noqa: PTH119, PTH123
+# ruff: noqa: PTH115, PTH119, PTH123
 from __future__ import annotations
 
 import os
@@ -41,6 +41,8 @@ IMDS = (
 HOLDER = "VAULTD_SHELL"
 #: Set by the function of `shell-init`, for one call of ours: which shell asks, and what it remembers.
 INTEGRATION = "VAULTD_INTEGRATION"
+#: The shells that have such a function.
+INTEGRATED = ("bash", "zsh", "fish", "pwsh")
 #: Ours alone. VAULTD_REGION repeats a region that we chose, which tells it from one that the user set.
 OURS = (*CONTAINER, *IMDS, "AWS_EC2_METADATA_DISABLED", "VAULTD_PROFILE", "VAULTD_GRANT", HOLDER, "VAULTD_REGION")
 REGION = ("AWS_REGION", "AWS_DEFAULT_REGION")
@@ -62,6 +64,20 @@ MANAGED = (*OURS, *REGION, "NO_PROXY", "no_proxy", *SHADOWING)
 
 #: In single quotes these mean themselves, to `eval "$(…)"` and to `eval $(…)`: no quote, blank, pattern or backslash.
 _BARE = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+,-./:=@_")
+#: What a shell keeps for `use -` comes back by a variable, which whoever makes an environment may set: no quote, blank
+#: or backslash, whatever the shell.
+_KEPT = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+-._@")
+
+
+def is_kept(words: str) -> bool:
+    """May a shell keep these words? All that `remembered` makes is of this kind."""
+    return _KEPT.issuperset(words)
+
+
+def _kept(words: str) -> str:
+    if not is_kept(words):
+        raise Stop("what this shell remembers is not what use wrote, so nothing was changed: start a new shell")
+    return words
 
 
 class Posix:
@@ -87,7 +103,7 @@ class Posix:
 
     def keep(self, name: str, value: str) -> str:
         """A variable of the shell alone, of a value that `remembered` made."""
-        return f"{name}='{value}';"
+        return f"{name}='{_kept(value)}';"
 
     def drop(self, names: Iterable[str]) -> str:
         """What a person types to be without these variables."""
@@ -168,7 +184,7 @@ class Fish:
 
     def keep(self, name: str, value: str) -> str:
         """A variable of the shell alone, of a value that `remembered` made."""
-        return f"set -g {name} '{value}';"
+        return f"set -g {name} '{_kept(value)}';"
 
     def drop(self, names: Iterable[str]) -> str:
         """What a person types to be without these variables, in whatever scope they are."""
@@ -241,7 +257,7 @@ class PowerShell:
 
     def keep(self, name: str, value: str) -> str:
         """A variable of the shell alone, of a value that `remembered` made."""
-        return f"$global:{name} = '{value}';"
+        return f"$global:{name} = '{_kept(value)}';"
 
     def drop(self, names: Iterable[str]) -> str:
         """What a person types to be without these variables."""
@@ -317,7 +333,8 @@ def calling(environ: Mapping[str, str], chosen: str | None) -> Dialect:
         if found is None:
             raise Stop(f"--shell {chosen[:200]}: the shells known are {', '.join(NAMES)}; choose one of them", USAGE)
         return found
-    if integrated := dialect(environ.get(INTEGRATION, "").partition(" ")[0]):
+    name = environ.get(INTEGRATION, "").partition(" ")[0]
+    if name in INTEGRATED and (integrated := dialect(name)):
         integrated.evaluation = "%s"  # its function evaluates
         if isinstance(integrated, Posix):
             integrated.call = "\\builtin "
@@ -340,6 +357,21 @@ def parent_of(pid: int) -> int:
     """Raises OSError where /proc does not tell."""
     with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as stat:
         return int(stat.read().rpartition(")")[2].split()[1])
+
+
+def evaluator() -> tuple[int, bool]:
+    """The shell that will evaluate our lines: the nearest ancestor that does not write into our pipe. bash forks
+    between itself and us for `$(… 2>/dev/null)` and in a function; who is forked there writes where we do. False beside
+    it where /proc does not tell (macOS, a shell that may not be looked into): the nearest that it may be.
+    """
+    pid = os.getppid()
+    try:
+        pipe = os.readlink("/proc/self/fd/1")
+        while pid > 1 and pipe.startswith("pipe:") and os.readlink(f"/proc/{pid}/fd/1") == pipe:
+            pid = parent_of(pid)
+    except OSError:
+        return pid, False
+    return pid, True
 
 
 def use_lines(shell: Dialect, *, variables: Mapping[str, str], unset: Iterable[str], region: str | None) -> str:

@@ -19,7 +19,7 @@ from contextlib import suppress
 
 from vault_client import ask, changes, panel
 from vault_client.errors import UNREACHABLE, Refusal, Stop
-from vault_client.feed import EVERY, Feed
+from vault_client.feed import EVERY, Feed, rest
 from vault_client.link import LOOK, PATIENCE
 from vault_client.panel import Board
 from vault_client.screen import Screen
@@ -58,26 +58,28 @@ def watch(call: Call) -> int:
 
 
 def _for_scripts(call: Call) -> int:
-    """GET /v1/status as a line, whenever it has changed."""
+    """GET /v1/status as a line, whenever it has changed; looked at as often as feed.py does."""
     import json
 
     last = None
     stream = _stream(call.link)
     try:
         while True:
+            since = time.monotonic()
             body = call.link.call("GET", "/v1/status", seconds=LOOK)
+            answered = time.monotonic()
             if body != last:
                 call.out(json.dumps(body) + "\n")
                 last = body
-            if not stream.pending:
-                select.select([stream], [], [], EVERY)
-            while stream.pending or select.select([stream], [], [], 0)[0]:
+            wait, rested = EVERY, answered + rest(answered - since)
+            while stream.pending or select.select([stream], [], [], wait)[0]:
                 event = stream.event()
                 if event is None:
                     raise Stop(_STOPPED, UNREACHABLE)
                 if event.get("event") == "stream.cut":
                     stream.close()
                     stream = _stream(call.link)
+                wait = max(0.0, rested - time.monotonic())
     finally:
         stream.close()
 

@@ -10,6 +10,7 @@ import signal
 import stat
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -297,6 +298,36 @@ def test_windows_browsers_are_outside() -> None:
         assert [each.outside for each in find(environ)] == [outside]
     (made,) = contained({"BROWSER": "/mnt/c/x/firefox.exe", "WSL_DISTRO_NAME": "Debian"}, "web-admin")
     assert made.outside
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="prlimit is Linux's")
+def test_the_limit_of_a_core(stub: Stub, place: Path) -> None:
+    """0 before the URL is there: with --stdout nothing else keeps it from a core file. The hard one stays. Control: a
+    command that holds no URL keeps what it was given.
+    """
+    started: list[subprocess.Popen[str]] = []
+    seen: list[tuple[int, int]] = []
+    asked = threading.Event()
+
+    def looked(_: object) -> tuple[int, dict[str, str]]:
+        assert asked.wait(20)
+        seen.append(resource.prlimit(started[-1].pid, resource.RLIMIT_CORE))
+        return 200, MADE
+
+    stub.answers["POST", ROUTE] = stub.answers["POST", "/v1/lock"] = looked
+    for line in (["login", "web-admin", "--stdout"], ["lock"]):
+        asked.clear()
+        started.append(
+            subprocess.Popen(
+                [sys.executable, "-m", "vault_client", *line], env=environment(stub), stdout=subprocess.PIPE, text=True,
+                preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_CORE, FREE),  # noqa: PLW1509 - it execs at once
+            )
+        )  # fmt: skip
+        asked.set()
+        out, _ = started[-1].communicate(timeout=30)
+        assert started[-1].returncode == 0, out
+
+    assert seen == [(0, FREE[1]), FREE]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="prlimit, and how a process ended, are Linux's")

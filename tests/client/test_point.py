@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -12,7 +13,19 @@ from pathlib import Path
 import pytest
 
 from tests.client.conftest import CLIENT, Run
-from tests.client.stub import IDENTITY, KEYS, SECRET, STATUS, TOKEN, UNSET, Stub, environment, error
+from tests.client.stub import (
+    IDENTITY,
+    KEYS,
+    SECRET,
+    STATUS,
+    TOKEN,
+    UNSET,
+    Answer,
+    Stub,
+    environment,
+    error,
+    mfa_required,
+)
 from tests.client.terminal import OnTerminal
 
 Start = Callable[..., OnTerminal]
@@ -153,6 +166,40 @@ def test_exec_env(process: Run, stub: Stub) -> None:
     assert found["VAULTD_PROFILE"] == "web-admin"
     assert TOKEN not in found.values()
     assert not {"AWS_CONTAINER_CREDENTIALS_FULL_URI", "AWS_PROFILE", "VAULTD_GRANT"} & set(found)
+    assert stub.asked("DELETE", "/v1/grants/g1") == [None]
+
+
+CREDENTIALS = "/v1/profiles/web-admin/credentials"
+
+
+def test_exec_env_with_a_code_from_a_pipe(process: Run, stub: Stub) -> None:
+    """`code | vault-client exec P --env --token-code - -- CMD`: the one line that there is answers both calls."""
+    stub.answers["GET", CREDENTIALS] = [mfa_required(), (200, KEYS)]
+    ended = process("exec", "web-admin", "--env", "--token-code", "-", "--", "true", stdin="123456\n")
+
+    assert (ended.status, ended.err) == (0, "")
+    assert [body and body.get("token_code") for body in stub.asked("POST", "/v1/grants")] == ["123456"]
+    assert stub.asked("POST", "/v1/prompts/q1") == [{"token_code": "123456"}]
+
+
+def test_a_code_from_a_pipe_where_the_shell_is_not_seen(process: Run, stub: Stub) -> None:
+    """The second try of `use`, for a shell that the daemon cannot see, has the code of the first."""
+    refused = error(400, "BadRequest", "field pid: it is no parent of the caller and his; leave it out", 1)
+    stub.answers["POST", "/v1/grants"] = [refused, (201, stub.grant())]
+    told = f"bash {os.getpid()} {os.getpid()} 0 - -"
+    ended = process("use", "web-admin", "--token-code", "-", stdin="123456\n", VAULTD_INTEGRATION=told)
+
+    assert ended.status == 0, ended.err
+    assert [body and body.get("token_code") for body in stub.asked("POST", "/v1/grants")] == ["123456"] * 2
+
+
+@pytest.mark.parametrize("answer", [error(403, "RoleDenied", "AWS said no: run it again", 1), mfa_required()])
+def test_exec_env_without_keys_leaves_no_grant(process: Run, stub: Stub, answer: Answer) -> None:
+    """Nobody will use it, whatever became of the keys."""
+    stub.answers["GET", CREDENTIALS] = answer
+    ended = process("exec", "web-admin", "--env", "--", "true")
+
+    assert ended.status in {1, 3}
     assert stub.asked("DELETE", "/v1/grants/g1") == [None]
 
 

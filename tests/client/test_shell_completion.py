@@ -126,6 +126,25 @@ def test_without_a_daemon_the_profiles_of_the_file(run: Run, tmp_path: Path) -> 
         assert (ended.status, ended.out, ended.err) == (0, "", "")
 
 
+@pytest.mark.parametrize("more", ["", "s3 =\n  max_queue_size = 5\n  [profile none]\n"])
+def test_a_large_file(run: Run, tmp_path: Path, more: str) -> None:
+    """Above the 1 MiB that doctor reads: names are offered all the same, and none that is part of a value."""
+    config = tmp_path / "config"
+    config.write_text(f"[profile a]\n{more}# {'x' * 1024 * 1024}\n[default]\n[sso-session y]\n[profile 'b c']\n")
+    away = {"VAULTD_HOME": "/nonexistent", "AWS_CONFIG_FILE": str(config)}
+
+    assert list(rows(run("__complete", "zsh", "use", "", **away).out)) == ["a", "default", "b c"]
+
+
+def test_a_file_that_takes_long_to_read(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is there when the time is over, which leaves the whole of it within 300 ms (issue 6)."""
+    config = tmp_path / "config"
+    config.write_text("[profile a]\n[profile b]\n[profile c]\n")
+    monkeypatch.setattr("vault_client.completion.READING", -1.0)
+
+    assert list(completion._own_profiles({"AWS_CONFIG_FILE": str(config)})) == ["a"]
+
+
 @pytest.mark.parametrize("arguments", [[], ["zsh"], ["bash"], ["bash", "vault-client"], ["x", "\udcff"]])
 def test_never_a_traceback(process: Run, arguments: list[str]) -> None:
     """Whatever a shell sends."""
@@ -179,6 +198,7 @@ def test_a_daemon_that_hangs(run: Run, tmp_path: Path, sends: bytes) -> None:
 def test_how_long_it_waits() -> None:
     """At most 300 ms and 150 ms (issue 6), interpreter and file included."""
     assert completion.PATIENCE <= 0.2
+    assert completion.PATIENCE + completion.READING <= 0.3
     assert promptline.PATIENCE <= 0.15
 
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from typing import Any
 
 import pytest
 
 from tests.client.conftest import Run
-from tests.client.shells import ALL, revoked, spoken
+from tests.client.shells import ALL, CLIENT, FLAGS, POSIX, counted, made, quoted, revoked, spoken
 from tests.client.stub import PROFILE, Stub, environment
 from tests.client.test_shell import variables
 from vault_client import picker
+from vault_client import shell as shells
 from vault_client.cli import Call
 from vault_client.errors import Stop
 
@@ -112,3 +115,73 @@ def test_a_row_of_other_kinds(changes: dict[str, Any], stub: Stub) -> None:
 
     shown = (row.name, row.account, row.role, row.session)
     assert "".join(shown).isprintable()
+
+
+#: Of an environment file: memory of `use -` that is a command to whoever evaluates it, without a blank.
+RUNS = "x';touch\tPWNED;'"
+OURS = ("_vaultd_last", "_vaultd_before", "_vaultd_saved", "_vaultd_asked", "_vaultd_posix", "_vc_lines")
+
+
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("line", ["use web-admin", "unuse", "use a; vault-client use -; vault-client unuse"])
+@pytest.mark.parametrize("later", [False, True])
+def test_memory_of_an_environment(name: str, line: str, stub: Stub, *, later: bool) -> None:
+    """Whoever makes the environment of a shell (security.md T11) names no command that it runs (`spoken` looks), be it
+    before it begins or (direnv) later; `use` does what it does.
+    """
+    counted(stub)
+    how = "set -gx {} {}" if name == "fish" else "export {}={}"
+    script = f"vault-client {line}; env"
+    if later:
+        exports = [how.format(each, quoted(name, RUNS)) for each in ("_vaultd_last", "_vaultd_before")]
+        ended = spoken(name, "\n".join([*exports, script]), stub)
+    else:
+        ended = spoken(name, script, stub, **dict.fromkeys(OURS, RUNS))
+
+    assert ended.status == 0 or line.startswith("use a"), ended.err  # no memory: nowhere to go back to
+    assert variables(ended.out).get("VAULTD_PROFILE") == ("web-admin" if line == "use web-admin" else None)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_what_was_inherited_is_dropped(name: str, stub: Stub) -> None:
+    """No original of an environment's is put back by `unuse`. Control: what the shell keeps itself outlives a second
+    reading of the rc file.
+    """
+    counted(stub)
+    given = {"_vaultd_saved": "1", "_vaultd_old_AWS_PROFILE": "theirs"}
+    assert "AWS_PROFILE" not in variables(spoken(name, "vault-client unuse; env", stub, **given).out)
+    again = f"vault-client use a; source {stub.home}/rc.{name}; vault-client unuse; env"
+    assert variables(spoken(name, again, stub, AWS_PROFILE="mine").out)["AWS_PROFILE"] == "mine"
+
+
+@pytest.mark.parametrize("name", POSIX)
+@pytest.mark.parametrize(
+    "says",
+    ["bash 1 1 0 {} -", "zsh 1 1 1 a {}", "bash {pid} {pid} 0 {} {}", "fish 1 1 0 - -", "sh", "fish",
+     "pwsh {pid} {pid} 0 - -", "bash 1 1 0 a", "bash 9" + "9" * 5000 + " 1 0"],
+)  # fmt: skip
+def test_a_function_that_is_not_there(name: str, says: str, stub: Stub) -> None:
+    """VAULTD_INTEGRATION of an environment, and `eval "$(vault-client use P)"` of a script: nothing of it is run, the
+    lines are for this very shell, and no other process holds the grant.
+    """
+    counted(stub)
+    told = says.replace("{pid}", str(os.getpid())).replace("{}", RUNS)
+    profile = "it\\'s;touch PWNED;"
+    use = " ".join([*CLIENT, "use", "--", quoted(name, profile)])
+    done = subprocess.run(
+        [name, *FLAGS[name], "-c", f'eval "$({use})"; env -0'], env=environment(stub, VAULTD_INTEGRATION=told),
+        capture_output=True, text=True, check=True, cwd=stub.home,
+    )  # fmt: skip
+
+    assert not (stub.home / "PWNED").exists()
+    assert f"VAULTD_PROFILE={profile}\0" in done.stdout
+    assert made(stub) == [{"profile": profile, "kind": "shell"}]
+
+
+@pytest.mark.parametrize("shell", [shells.Posix(), shells.Fish(), shells.PowerShell()])
+@pytest.mark.parametrize("words", [RUNS, "a b", "\u2019", "a\n", "$(x)", "a\\"])
+def test_only_words_of_ours_are_kept(shell: shells.Dialect, words: str) -> None:
+    """By the dialect itself, whoever asks it. Control: what `remembered` makes."""
+    with pytest.raises(Stop, match="start a new shell"):
+        shell.keep("_vaultd_last", words)
+    assert "'team@20prod+region@3Deu-west-1'" in shell.keep("_vaultd_last", "team@20prod+region@3Deu-west-1")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -22,7 +23,10 @@ from tests.client.stub import GRANT_ROW, PROFILE, PROMPT, STATUS, Answer, Stub, 
 from tests.client.terminal import OnTerminal, start
 from tests.client.test_start import loaded
 from vault_client import changes, panel
+from vault_client import watch as watching
 from vault_client.cli import Call
+from vault_client.errors import Stop
+from vault_client.feed import Feed
 from vault_client.panel import Board
 from vault_client.tables import Ink, width
 from vault_client.watch import Drawn
@@ -226,6 +230,23 @@ def test_nothing_typed_ahead_allows_a_program(stub: Stub, watch: Watch, ahead: s
     assert stub.asked("POST", "/v1/prompts/q2") == [{"allow": False}]
 
 
+def test_half_a_key_typed_ahead_is_forgotten(stub: Stub, watch: Watch) -> None:
+    """An Esc that may begin an arrow key is kept until more is there: one of before the question neither leaves it nor
+    takes the code's first digit with it.
+    """
+    status(stub, prompts=[PROMPT])
+    watched = watch()
+    watched.shows("1 answers")
+    watched.type("1\x1b")
+    watched.shows("MFA code:")
+    assert stub.attending.acquire(timeout=10)
+    watched.type("123456\r")
+    watched.until(lambda lines: "answered: web-admin" in lines or any("six digits" in line for line in lines)
+                  or lines[-1].startswith("q leaves"))  # fmt: skip
+
+    assert stub.asked("POST", "/v1/prompts/q1") == [{"token_code": "123456"}]
+
+
 class Played:
     """A screen and a feed: the keys and the news of each turn, which come at once."""
 
@@ -253,6 +274,34 @@ class Played:
 
     def turn(self, _: object) -> list[tuple[str, Any]]:
         return self._news
+
+
+class TypedAhead(Played):
+    """What the terminal still holds comes with the next look, unless it is forgotten."""
+
+    held: tuple[str, ...] = ("y", "enter")
+
+    def forget(self) -> None:
+        self.held = ()
+
+    def wait(self, *_: object, **__: object) -> tuple[list[str], list[Any]]:
+        keys, ready = super().wait()
+        if not keys:
+            keys, self.held = list(self.held), ()
+        return keys, ready
+
+
+@pytest.mark.parametrize("key", ["2", "1"])
+def test_what_the_terminal_holds_answers_nothing(stub: Stub, key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A y that was typed before the question was seen, and was not read with the digit that opened it."""
+    pressed: list[str] = []
+    monkeypatch.setattr("vault_client.watch.Answering.press", lambda _, key: pressed.append(key))
+    played: Any = TypedAhead(([key], []), ([], []), (["esc", "q"], []))
+    call = Call(operands=[], tail=[], options={}, environ=stub.environ)
+
+    assert Drawn(call, played, played).run() == 0
+    assert stub.attending.acquire(timeout=10)
+    assert pressed == []
 
 
 def test_a_digit_is_of_the_question_that_it_stood_beside(stub: Stub) -> None:
@@ -522,6 +571,85 @@ def test_watch_is_nobodys_start(stub: Stub) -> None:
         "vault_client.screen",
         "vault_client.keyboard",
     }
+
+
+class Looked:
+    """A link, its event stream, `select` and a clock that moves as they wait: when the status was asked for, of which
+    each answer takes `took`. The daemon tells of something every hundredth second.
+    """
+
+    def __init__(self, took: float) -> None:
+        self.now, self.took, self.pending = 100.0, took, False
+        self.at: list[float] = []
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def select(self, sources: list[Any], *_: object) -> tuple[list[Any], list[Any], list[Any]]:
+        left = 0.01 if len(_) < 3 or float(str(_[2])) >= 0.01 else 0.0
+        self.now += left
+        return (sources if left else []), [], []
+
+    def open(self, *_: object, **__: object) -> Looked:
+        return self
+
+    def events(self) -> None:
+        """It is a stream."""
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    def event(self) -> dict[str, Any] | None:
+        return {"event": "lock"} if len(self.at) < 5 else None
+
+    def call(self, *_: object, **__: object) -> dict[str, Any]:
+        assert len(self.at) < 20, "it goes on without a look at the events"
+        self.at.append(self.now)
+        self.now += self.took
+        return {"seq": len(self.at)}
+
+
+@pytest.mark.parametrize(("took", "apart"), [(0.0, 0.3), (1.0, 2.0)])
+def test_a_script_does_not_keep_the_daemon_busy(monkeypatch: pytest.MonkeyPatch, took: float, apart: float) -> None:
+    """However much happens, there are 0.3 s between two looks of --json, and as long as the last one took: the loop
+    that answers serves SDKs.
+    """
+    looked: Any = Looked(took)
+    monkeypatch.setattr(watching, "time", looked)
+    monkeypatch.setattr(watching, "select", looked)
+    call: Any = Call(operands=[], tail=[], options={"json": ""}, environ={})
+    call._link = looked
+    call.out = lambda _: None
+    with pytest.raises(Stop, match="vaultd has stopped"):
+        watching.watch(call)
+
+    between = [after - before for before, after in itertools.pairwise(looked.at)]
+    assert len(between) == 4
+    assert all(apart - 0.02 <= each <= apart + 0.05 for each in between)
+
+
+def test_a_table_does_not_keep_the_daemon_busy(stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As above, where an answer took a second and something happened meanwhile."""
+    clock = [100.0]
+    monkeypatch.setattr("vault_client.feed.time.monotonic", lambda: clock[0])
+    feed = Feed(Call(operands=[], tail=[], options={}, environ=stub.environ).link)
+    try:
+        feed._soon()
+        clock[0] += 0.31
+        list(feed.turn([]))
+        asked = feed._asked["status"][0]
+        feed._soon()
+        clock[0] += 1.0
+        assert [kind for kind, _ in feed.turn([asked])] == ["status"]
+        assert "status" not in feed._asked
+        clock[0] += 0.99
+        assert list(feed.turn([])) == []
+        assert "status" not in feed._asked
+        clock[0] += 0.02
+        list(feed.turn([]))
+        assert "status" in feed._asked
+    finally:
+        feed.close()
 
 
 # ---- log -f ----

@@ -17,6 +17,32 @@ _SEALED = "vaultd/store/sealed_file.py"
 
 T11 = (
     Promise(
+        name="T11-shell-memory",
+        says="What an environment holds under names of the shell integration is no command of the shell that reads it.",
+        control="client/vault_client/integration.py: Hook; client/vault_client/shell.py: is_kept",
+        tests=("tests/client/test_shell_hostile.py::test_memory_of_an_environment",),
+        breaks=(
+            Break(
+                "client/vault_client/shell.py",
+                "    return _KEPT.issuperset(words)\n",
+                "    return True\n",
+            ),
+        ),
+    ),
+    Promise(
+        name="T11-shell-function",
+        says="`VAULTD_INTEGRATION` of an environment chooses no shell to write for and no holder of its grant.",
+        control="client/vault_client/point.py: _hook",
+        tests=("tests/client/test_shell_hostile.py::test_a_function_that_is_not_there",),
+        breaks=(
+            Break(
+                "client/vault_client/integration.py",
+                "        self.evaluates = not known or reads == self.pid\n",
+                "        self.evaluates = True\n",
+            ),
+        ),
+    ),
+    Promise(
         name="T11-config-mode",
         says="A `~/.aws/config` or `config.toml` that others may write to is refused by name, behind a link too.",
         control=f"{_OWNERSHIP}: check_target",
