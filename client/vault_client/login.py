@@ -46,6 +46,7 @@ def login(call: Call) -> int:
     found = [] if call.flag("stdout") else _browsers(call, name)
     _limit_cores()
     made = settled(call.link, "POST", f"/v1/profiles/{quoted(name)}/signin", body, token_code=call.token_code)
+    _undumped()
     habits.count(call.environ, name)
     if made.get("doubt"):
         call.say(f"note: {clean(made['doubt'])}")
@@ -98,7 +99,6 @@ def _undumped() -> None:
 
 
 def _open(call: Call, name: str, made: dict[str, Any], found: list[Browser]) -> None:
-    _undumped()
     why = "no browser can be opened here"
     for browser in found:
         with Redirect(str(made["url"]), whoever=browser.outside) as redirect:

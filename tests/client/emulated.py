@@ -83,7 +83,9 @@ class Watched:
 
     def until(self, holds: Callable[[list[str]], bool], seconds: float = 20.0) -> list[str]:
         """Read until what is on the screen is so."""
+        last = time.monotonic() + 3 * seconds
         while not self._so(holds):
+            assert time.monotonic() < last, f"it never came: {self.lines}"
             assert select.select([self.running.master], [], [], seconds)[0], f"it never came: {self.lines}"
             assert self._read(), f"the terminal ended before it came: {self.lines}"
         return self.lines

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import re
@@ -11,7 +12,7 @@ import stat
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from tests.client.conftest import Run
 from tests.client.stub import Stub, environment, error, mfa_required
 from tests.client.terminal import OnTerminal
 from vault_client.browser import Browser, contained, find
+from vaultd.host.hardening import dumpable
 
 ROUTE = "/v1/profiles/web-admin/signin"
 TOKEN = "canary-signin-token-QUJD"
@@ -68,6 +70,14 @@ def place(tmp_path: Path, stub: Stub) -> Path:
     made = tmp_path / "bin"
     made.mkdir()
     return made
+
+
+@pytest.fixture(autouse=True)
+def _dumpable() -> Iterator[None]:
+    """The client ran in this process, which goes on to other tests."""
+    yield
+    if sys.platform.startswith("linux"):
+        ctypes.CDLL(None).prctl(4, 1, 0, 0, 0)  # linux/prctl.h PR_SET_DUMPABLE
 
 
 def browser(place: Path, text: str, name: str = "surf") -> Path:
@@ -406,3 +416,14 @@ def test_the_picker_chooses(terminal: Callable[..., OnTerminal], stub: Stub, pla
     ended = ran.end()
     assert (ended.status, ended.out) == (0, f"{URL}\n")
     assert stub.asked("POST", ROUTE) == [{"service": "s3"}]
+
+
+@pytest.mark.needs("linux")
+@pytest.mark.parametrize("option", ["--stdout", "--region=eu-west-1"])
+def test_memory_with_the_url_is_in_no_core(run: Run, place: Path, monkeypatch: pytest.MonkeyPatch, option: str) -> None:
+    """Printed or opened: once it is held, this process is not dumpable, whatever core_pattern is."""
+    monkeypatch.setattr("vault_client.browser.find", lambda _: [])
+    before = dumpable()
+    ran = run("login", "web-admin", option)
+
+    assert (ran.status, before, dumpable()) == (0, True, False)
