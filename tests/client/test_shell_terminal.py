@@ -33,13 +33,27 @@ QUERY = "/v1/profiles?profile="
 Open = Callable[..., OnTerminal]
 
 
+PATIENT = """#!{python} -I
+import sys
+from vault_client import completion
+from vault_client.__main__ import main
+completion.PATIENCE = completion.READING = 20.0
+sys.exit(main())
+"""
+
+
 @pytest.fixture
 def shell(stub: Stub, tmp_path: Path) -> Iterator[Open]:
-    """A shell with integration on a terminal of its own, at its prompt. `client`: a program in our place."""
+    """A shell with integration on a terminal of its own, at its prompt. `client`: a program in our place; else ours,
+    whose completion has time on a busy machine, too (how long it has is of test_shell_completion.py).
+    """
     started: list[OnTerminal] = []
+    patient = tmp_path / "vault-client"
+    patient.write_text(PATIENT.format(python=sys.executable))
+    patient.chmod(0o700)
 
     def run(name: str, *, client: Path | None = None, before: str = "", **environ: str) -> OnTerminal:
-        call = str(client) if client else ""
+        call = str(client or patient)
         rc = tmp_path / f"rc.{name}"
         first = COMPINIT if name == "zsh" else ""
         rc.write_text(f"{first}{before}\n{init(name, client=call)}\n{PLAIN[name]}\n")
