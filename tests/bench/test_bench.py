@@ -92,7 +92,18 @@ def test_floods_are_measured_beside_quiet(tmp_path: Path) -> None:
 
 def test_every_part_of_the_issue_is_there() -> None:
     """Endpoint, client, start, memory, callers and profiles (issue 3, build 10); floods, lock (issue 5)."""
-    assert {"endpoint", "client", "floods", "start", "memory", "callers", "profiles", "lock", "keeper"} <= set(PARTS)
+    assert {
+        "endpoint",
+        "client",
+        "floods",
+        "start",
+        "memory",
+        "callers",
+        "profiles",
+        "lock",
+        "keeper",
+        "crowded",
+    } <= set(PARTS)
 
 
 def test_every_goal_of_the_client_is_there() -> None:
