@@ -14,7 +14,7 @@ from collections.abc import Iterable
 #: ordinary length are all looked at.
 WORK = 200_000
 #: Neighbours on each side that are compared in any case.
-_LEAST = 2
+_LEAST = 1
 #: Of a wanted name; a longer one is cut for a terminal, too.
 _LONGEST = 200
 _CLOSE = 0.6

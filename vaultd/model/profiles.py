@@ -29,8 +29,8 @@ _OF_THE_CLI = frozenset({"plugins", "preview"})
 LONGEST = 16
 #: What `shlex` takes for more than a letter, and what it splits at.
 _QUOTING, _BLANKS = re.compile(r"[\"'\\]"), re.compile(r"[ \t\r\n]+")
-#: Wrong names whose near ones are kept.
-_MOST_NEAR = 1024
+#: Wrong names in a file for which the near ones are looked for: 10 ms each where names are long and many.
+_MOST_NEAR = 64
 #: What stays of a name and of a value that are quoted, however long the message.
 _LEAST_QUOTED = 12
 
@@ -119,12 +119,14 @@ class Profiles:
         return self._index[0]
 
     def near(self, wanted: str, identities: Iterable[str] = ()) -> str:
-        """` Did you mean a, b?` of a name that is nobody's, once for all profiles with it: `list` plans each."""
+        """` Did you mean a, b?` of a name in the file that is nobody's, once for all with it: `list` plans each.
+        Nothing where it is one of so many that no slip of the finger made them.
+        """
         stored = tuple(identities)
         if (found := self._near.get((wanted, stored))) is None:
-            found = meant(self.index().close(wanted, also=stored))
-            if len(self._near) < _MOST_NEAR:  # what callers ask for has no end
-                self._near[wanted, stored] = found
+            if len(self._near) >= _MOST_NEAR:
+                return ""
+            found = self._near[wanted, stored] = meant(self.index().close(wanted, also=stored))
         return found
 
     def profile(self, name: str) -> Profile:
@@ -133,7 +135,7 @@ class Profiles:
         if section is None:
             if (other := self.others.get(name) or self.unnamed.get(name)) is not None:
                 raise UnknownProfile(overlooked(self.at(other.line), other.header))
-            close = self.near(name)
+            close = meant(self.index().close(name))
             raise UnknownProfile(f"There is no profile {shown(name)} in {self.file}.{close} Run `vault-client list`.")
         if "include_profile" not in section.values:
             return Profile(name, section.line, section.values)

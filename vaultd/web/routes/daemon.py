@@ -15,7 +15,7 @@ from vaultd.web.control_replies import SENTENCE, in_slices, legible, long_reply,
 from vaultd.web.rooms import Catalogue, Rooms, caller, connection
 from vaultd.web.routes.grants import grant_object
 from vaultd.web.routes.identities import identity_object
-from vaultd.web.routes.profiles import profile_object
+from vaultd.web.routes.profiles import is_wrong, profile_object
 
 #: Lines of `GET /v1/audit` unless asked otherwise, and at most.
 LINES, MOST_LINES = 1000, 100_000
@@ -80,7 +80,7 @@ class _Daemon:
         marked = rooms.broker.marked() if catalog is self._planned else None
         names = catalog.names() if marked is None else catalog.marked(marked)
         made = (profile_object(rooms.broker, catalog, name) for name in names)
-        rows = [row async for row in in_slices(made) if row["state"] not in {"none", "locked"}]
+        rows = [row async for row in in_slices(made, alone=is_wrong) if row["state"] not in {"none", "locked"}]
         self._planned = catalog
         return rows
 
