@@ -173,9 +173,12 @@ async def test_a_snapshot_stands_while_a_new_one_comes(home: Home) -> None:
     home.write(WEB)
     watch = home.watch()
     held = watch.current
+    assert held.plan("web-admin").identity == "identity"
+    assert held.plan("web-admin", Overrides(policy="{}")).identity == "identity"
     home.write("[profile other]\n")
     await home.clock.advance(2)
     assert await watch.look()
+    assert not held._plans  # gone already, some at a time
     assert held.names() == ("web-admin",)
     assert held.plan("web-admin").identity == "identity"
     assert watch.current.names() == ("other",)
