@@ -18,7 +18,7 @@ from typing import Any
 
 from vaultd.errors import BadProfile, UnknownProfile
 from vaultd.model.near import Names
-from vaultd.model.text import LIMIT, meant, shown, typed
+from vaultd.model.text import LIMIT, meant, nearest, shown, typed
 
 #: Their values are never kept: only that they stand there, and where (`HIDDEN` in their place).
 STATIC_KEYS = frozenset({"aws_access_key_id", "aws_secret_access_key", "aws_session_token"})
@@ -92,7 +92,7 @@ class Profiles:
     others: Mapping[str, Section] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
     unnamed: Mapping[str, Section] = field(default_factory=dict)
-    _near: dict[tuple[str, tuple[str, ...]], str] = field(default_factory=dict, repr=False, compare=False)
+    _near: dict[tuple[str, tuple[str, ...] | None], str] = field(default_factory=dict, repr=False, compare=False)
     _index: list[Names] = field(default_factory=list, repr=False, compare=False)
 
     def names(self) -> tuple[str, ...]:
@@ -117,6 +117,14 @@ class Profiles:
         if not self._index:
             self._index.append(Names(self.profiles))
         return self._index[0]
+
+    def near_services(self, wanted: str) -> str:
+        """` Did you mean a, b?` of a `services` that no section is called, as `near`."""
+        if (found := self._near.get((wanted, None))) is None:
+            if len(self._near) >= _MOST_NEAR:
+                return ""
+            found = self._near[wanted, None] = nearest(wanted, self.services)
+        return found
 
     def near(self, wanted: str, identities: Iterable[str] = ()) -> str:
         """` Did you mean a, b?` of a name in the file that is nobody's, once for all with it: `list` plans each.
@@ -363,6 +371,7 @@ def _sections(text: str, file: str) -> Iterator[Section]:
             text = HIDDEN if option in STATIC_KEYS else content
             values[same.setdefault(option, option)] = Value(same.setdefault(text, text), line, nested)
         yield Section(header, _name(header), parser.line(header), values)
+        vars(parser[header]).clear()  # each proxy is a cycle of its own, 2 kB
         parser.remove_section(header)  # its memory is for the next ones: the parser is a cycle, and stays a while
     parser.leave()
 
