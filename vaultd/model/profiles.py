@@ -331,6 +331,7 @@ class _Parser(configparser.RawConfigParser):
     """RawConfigParser as botocore uses it, with the numbers of `_Numbered`."""
 
     _sections: dict[str, _Numbered]
+    _proxies: _Numbered
     _defaults: _Numbered
 
     def __init__(self, feed: _Feed) -> None:
@@ -341,7 +342,9 @@ class _Parser(configparser.RawConfigParser):
     def leave(self) -> None:
         """The text and the headers: a snapshot that is set aside from the collector takes the cycle along."""
         self._feed.close()
-        self._found.lines.clear()
+        for each in (self._found, self._proxies):
+            each.clear()
+            each.lines.clear()
 
     def line(self, section: str) -> int:
         """Of the header."""
