@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
+import threading
 import tracemalloc
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,6 +21,7 @@ from vaultd.errors import BadProfile, Misconfigured, UnknownIdentity, UnknownPro
 from vaultd.files import Files
 from vaultd.model.credentials import Identity
 from vaultd.model.plan import Callers, Overrides, Plans
+from vaultd.model.planner import make_plan
 
 SERIAL = "arn:aws:iam::123456789012:mfa/franklin"
 FRANKLIN = Identity("identity", "123456789012", "arn:aws:iam::123456789012:user/franklin", SERIAL, "WXYZ", START)
@@ -150,16 +154,16 @@ async def test_a_look_costs_stats_once_a_second(home: Home) -> None:
     reads, number = home.files.reads, watch.current.number
     home.files.stats = 0
     for _ in range(50):
-        assert not watch.look()
+        assert not await watch.look()
     assert home.files.stats == 0
     await home.clock.advance(1.5)
-    assert not watch.look()
-    assert not watch.look()
+    assert not await watch.look()
+    assert not await watch.look()
     assert (home.files.stats, home.files.reads) == (1, reads)
     home.write(WEB + "[profile new]\nsource_profile = identity\n")
-    assert not watch.look()
+    assert not await watch.look()
     await home.clock.advance(1.5)
-    assert watch.look()
+    assert await watch.look()
     assert watch.current.number == number + 1
     assert watch.current.plan("new").profile == "new"
 
@@ -169,9 +173,12 @@ async def test_a_snapshot_stands_while_a_new_one_comes(home: Home) -> None:
     home.write(WEB)
     watch = home.watch()
     held = watch.current
+    assert held.plan("web-admin").identity == "identity"
+    assert held.plan("web-admin", Overrides(policy="{}")).identity == "identity"
     home.write("[profile other]\n")
     await home.clock.advance(2)
-    assert watch.look()
+    assert await watch.look()
+    assert not held._plans  # gone already, some at a time
     assert held.names() == ("web-admin",)
     assert held.plan("web-admin").identity == "identity"
     assert watch.current.names() == ("other",)
@@ -183,14 +190,14 @@ async def test_a_broken_file_keeps_the_last_good_one(home: Home) -> None:
     watch = home.watch()
     home.write(WEB + "rubbish\n[profile new]\n")
     await home.clock.advance(2)
-    assert watch.look()
+    assert await watch.look()
     broken = "~/.aws/config:4: this line is neither `[section]` nor `key = value`; write one of them."
     assert trouble(watch) == broken
     assert watch.current.plan("web-admin").account_id == "234567890123"
     assert raised(lambda: watch.current.plan("new")) == broken
     home.write(WEB + "[profile new]\nsource_profile = identity\n")
     await home.clock.advance(2)
-    assert watch.look()
+    assert await watch.look()
     assert trouble(watch) is None
     assert watch.current.plan("new").profile == "new"
     with pytest.raises(UnknownProfile, match="Did you mean new"):
@@ -229,7 +236,7 @@ async def test_what_the_cli_overlooks_is_told_beside_the_list(home: Home) -> Non
     assert unknown.value.message == bare
     home.write(WEB + "[profile b\n")
     await home.clock.advance(2)
-    watch.look()
+    await watch.look()
     assert watch.current.trouble()[0] == (
         f"~/.aws/config:{line}: this section header lacks its closing bracket; write it as `[profile NAME]`."
     )
@@ -279,7 +286,7 @@ async def test_ownership_of_the_config(home: Home) -> None:
     assert str(home.config) in watch.trouble
     home.config.chmod(0o600)
     await home.clock.advance(2)
-    assert watch.look()
+    assert await watch.look()
     assert watch.current.names() == ("web-admin",)
     dotfiles = home.path / "dotfiles"
     dotfiles.mkdir(mode=0o700)
@@ -302,24 +309,105 @@ def test_an_identity_that_is_added(home: Home) -> None:
     assert watch.current.plan("web-admin").identity == "identity"
 
 
-def test_a_file_that_did_not_change_is_not_parsed_again(home: Home) -> None:
-    """An identity that comes or goes makes a new snapshot of the same parse; a file that changed, or that could not be
-    read, is read again.
+async def test_a_file_that_did_not_change_is_not_parsed_again(home: Home) -> None:
+    """An identity that comes or goes makes a new snapshot of the same parse; the look after it is not put off, and
+    reads a file that changed, or that could not be read.
     """
     home.write(WEB)
     watch = home.watch()
-    before = watch.current.profiles
+    before, reads = watch.current.profiles, home.files.reads
     watch.reload()
     assert watch.current.profiles is before
+    assert not await watch.look()
+    assert home.files.reads == reads
     home.write("rubbish\n" + WEB)
     watch.reload()
+    assert trouble(watch) is None
+    assert await watch.look()
     assert trouble(watch) is not None
     assert watch.current.profiles is before
     watch.reload()
     assert trouble(watch) is not None
+    assert await watch.look()  # again, and as bad
+    assert home.files.reads == reads + 2
     home.write(WEB + "[profile other]\n")
     watch.reload()
+    assert await watch.look()
+    assert trouble(watch) is None
     assert watch.current.names() == ("web-admin", "other")
+
+
+class SlowFiles(CountingFiles):
+    """A read that lasts until it is let go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.collected: list[bool] = []
+        self.go_on = threading.Event()
+        self.go_on.set()
+
+    def read_config(self, path: Path) -> bytes | None:
+        self.collected.append(gc.isenabled())
+        assert self.go_on.wait(20)
+        return super().read_config(path)
+
+
+async def test_a_file_that_was_read_leaves_no_cycle_behind(home: Home) -> None:
+    """What lives when many profiles are set aside is never walked over again: the parser's 20 MB of cycles, for 10,000
+    profiles and each change of their file, would stay.
+    """
+    sections = 1500
+    home.write("".join(WEB.replace("web-admin", f"p{n}") for n in range(sections)))
+    watch = home.watch()
+    gc.collect()
+    gc.disable()
+    try:
+        home.write("".join(WEB.replace("web-admin", f"q{n}") for n in range(sections)))
+        await home.clock.advance(2)
+        aside = gc.get_freeze_count()
+        assert await watch.look()
+        assert gc.get_freeze_count() > aside + sections  # control: they were
+        gc.unfreeze()
+        assert gc.collect() < sections
+    finally:
+        gc.unfreeze()
+        gc.enable()
+
+
+async def _turns(count: int) -> None:
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+async def test_the_loop_goes_on_while_a_file_is_read(home: Home) -> None:
+    """In a thread, one reading at a time for all who come; who leaves does not end it, and the snapshot stands."""
+    files = home.files = SlowFiles()
+    home.write(WEB)
+    watch = home.watch()
+    held, reads = watch.current, files.reads
+    home.write(WEB + "[profile other]\nsource_profile = identity\n")
+    await home.clock.advance(2)
+    files.go_on.clear()
+    looks = [asyncio.ensure_future(watch.look()) for _ in range(3)]
+    await _turns(20)
+    await home.clock.advance(2)
+    looks.append(asyncio.ensure_future(watch.look()))
+    await _turns(20)
+    looks.pop(0).cancel()
+    await _turns(20)
+    assert watch.current is held
+    assert not any(look.done() for look in looks)
+    home.identities.clear()
+    watch.reload()  # an identity goes meanwhile: nothing is read for it, and it stays gone
+    assert watch.current.names() == ("web-admin",)
+    files.go_on.set()
+    assert await asyncio.gather(*looks) == [True] * 3
+    assert files.reads == reads + 1
+    assert watch.current.names() == ("web-admin", "other")
+    assert watch.current.identities == {}
+    # nothing of a parse is walked over while it is made
+    assert files.collected == [True, False]
+    assert gc.isenabled()
 
 
 def test_settings_shape_plans(home: Home) -> None:
@@ -367,9 +455,60 @@ def test_a_thousand_profiles(home: Home) -> None:
 
 
 def test_plans_of_overrides_do_not_fill_the_memory(home: Home) -> None:
-    """Policies of grants are bounded in number."""
+    """Policies of grants are bounded in number: the oldest goes, alone, and never a plan of a profile by itself."""
     home.write(WEB)
     catalog: Catalog = home.watch().current
-    for n in range(5000):
-        catalog.plan("web-admin", Overrides(policy=f'{{"n":{n}}}'))
-    assert len(catalog._plans) <= 4096
+    shaped = [Overrides(policy=f'{{"n":{n}}}') for n in range(5000)]
+    plain = catalog.plan("web-admin")
+    plans = [catalog.plan("web-admin", each) for each in shaped]
+    assert len(catalog._plans) <= 4097
+    assert catalog.plan("web-admin") is plain
+    assert all(catalog.plan("web-admin", shaped[n]) is plans[n] for n in range(1000, 5000))
+    assert catalog.plan("web-admin", shaped[0]) is not plans[0]  # control
+
+
+def test_as_many_plans_as_profiles_are_kept(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each `list` of 5,000 asks for all of them, in one order: each is made once, and what is wrong found out once. So
+    many are set aside from the collector.
+    """
+    made: list[str] = []
+
+    def counted(*args: Any) -> Any:
+        made.append(args[3])
+        return make_plan(*args)
+
+    monkeypatch.setattr("vaultd.catalog.make_plan", counted)
+    home.write(
+        "".join(WEB.replace("web-admin", f"p{n}").replace("WebAdmin", f"Role{n}") for n in range(5000))
+        + "[profile lost]\nsource_profile = nobody\n"
+    )
+    catalog = home.watch().current
+    aside = gc.get_freeze_count()
+    try:
+        for _ in range(2):
+            assert [name for name in catalog.names() if catalog.trouble_of(name)] == ["lost"]
+    finally:
+        frozen = gc.get_freeze_count()
+        gc.unfreeze()
+    assert len(made) == 5001
+    assert frozen > aside + 5000
+    first, second = catalog.trouble_of("lost"), catalog.trouble_of("lost")
+    assert isinstance(first, UnknownIdentity)
+    assert isinstance(second, UnknownIdentity)
+    assert first is not second  # a traceback that grew with each look
+    assert first.message == second.message
+    for _ in range(2):
+        with pytest.raises(UnknownProfile):
+            catalog.plan("nope")
+    assert made[-2:] == ["nope"] * 2  # what callers ask for has no end, so it is not kept
+
+
+def test_what_status_looks_at(home: Home) -> None:
+    """The profiles of the cells that there are, and those that cannot be planned, in file order."""
+    home.write(WEB + "[profile lost]\nsource_profile = nobody\n" + WEB.replace("web-admin", "same"))
+    catalog = home.watch().current
+    assert catalog.marked({catalog.plan("web-admin").last.fingerprint}) == ["web-admin"]
+    for name in ("same", "lost"):
+        catalog.trouble_of(name)
+    assert catalog.marked({catalog.plan("web-admin").last.fingerprint}) == ["web-admin", "lost", "same"]
+    assert catalog.marked(()) == ["lost"]

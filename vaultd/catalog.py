@@ -1,15 +1,18 @@
 """config.toml + ~/.aws/config + the identities' names → one frozen, numbered Catalog (architecture.md §1).
 
 Rule: a GET reads the snapshot and never a file. The files are looked at (stat) at most once a second, and parsed again
-only when they changed; a broken file keeps the last good snapshot and `trouble` says so. Plans are built when first
-asked for, once per snapshot: 1,000 profiles cost a parse, not a thousand plans.
+only when they changed, in a thread, one parse at a time (10,000 profiles take a second, and the loop serves SDKs); the
+loop alone exchanges the snapshot (architecture.md §8). A broken file keeps the last good snapshot and `trouble` says
+so. Plans are built when first asked for, once per snapshot: 1,000 profiles cost a parse, not a thousand plans.
 """
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+import asyncio
+import gc
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -33,8 +36,16 @@ from vaultd.model.text import shown
 _NO_OVERRIDES = Overrides()
 _NEVER = datetime.fromtimestamp(0, tz=UTC)
 _LOOK_SECONDS = 1.0
-# Overrides carry policies of grants; their plans are dropped together before they could fill the memory.
-_MOST_PLANS = 4096
+#: No stat is like it.
+_UNREAD: tuple[int, ...] = ()
+# Overrides carry policies of grants: of their plans the oldest goes before they could fill the memory. Plans without
+# are as many as profiles, and all are kept: `list` of more than fit would plan each of them anew.
+_MOST_SHAPED = 4096
+#: So many profiles, or plans of them, are set aside from the collector: its walk over 1,000 plans takes 5 ms, one over
+#: 10,000 held the loop for 0.2 s, six times for one `list`.
+_MANY = 1000
+#: Plans freed in one turn of the loop: 0.2 ms.
+_FREED = 64
 
 _SUMMARY = ("profile", "account_id", "role_arn", "identity", "mfa_serial")
 
@@ -61,6 +72,11 @@ class Catalog:
     unread: str | None = None
     _slugs: dict[str, str] = field(default_factory=dict, repr=False, compare=False)
     _plans: dict[tuple[str, Overrides], Plan] = field(default_factory=dict, repr=False, compare=False)
+    _shaped: deque[tuple[str, Overrides]] = field(default_factory=deque, repr=False, compare=False)
+    _faults: dict[str, VaultdError] = field(default_factory=dict, repr=False, compare=False)
+    _by_cell: dict[str, list[str]] = field(default_factory=dict, repr=False, compare=False)
+    _planned: list[str] = field(default_factory=list, repr=False, compare=False)
+    _summaries: dict[str, dict[str, str | None]] = field(default_factory=dict, repr=False, compare=False)
 
     def names(self) -> tuple[str, ...]:
         """Every profile, in file order."""
@@ -81,10 +97,45 @@ class Catalog:
         key = (profile, overrides)
         found = self._plans.get(key)
         if found is None:
-            if len(self._plans) >= _MOST_PLANS:
-                self._plans.clear()
-            found = self._plans[key] = self._make(profile, overrides)
+            found = self._plain(profile) if overrides == _NO_OVERRIDES else self._make(profile, overrides)
+            self._plans[key] = found
+            if overrides != _NO_OVERRIDES:
+                self._shaped.append(key)
+                if len(self._shaped) > _MOST_SHAPED:
+                    self._plans.pop(self._shaped.popleft(), None)
         return found
+
+    async def fade(self) -> None:
+        """It was replaced: its plans go some at a time, as 10,000 at once hold the loop for 30 ms. Who still holds it
+        has them made anew.
+        """
+        while self._plans:
+            for _ in range(min(_FREED, len(self._plans))):
+                self._plans.popitem()
+            await asyncio.sleep(0)
+
+    def _plain(self, profile: str) -> Plan:
+        """What a profile of the file means by itself, or what is wrong with it: found out once."""
+        if (fault := self._faults.get(profile)) is not None:
+            raise _again(fault)
+        try:
+            made = self._make(profile, _NO_OVERRIDES)
+        except VaultdError as exc:
+            if profile in self.profiles.profiles:
+                self._faults[profile] = _again(exc)  # not `exc`: its traceback holds frames
+            raise
+        self._by_cell.setdefault(made.last.fingerprint, []).append(profile)
+        self._planned.append(profile)
+        if len(self._planned) % _MANY == 0:
+            _set_aside()
+        return made
+
+    def marked(self, cells: Collection[str]) -> list[str]:
+        """Of the profiles that were planned: those whose last step has one of these cells, or that cannot be planned;
+        in file order.
+        """
+        found = {name for cell in cells for name in self._by_cell.get(cell, ())} | self._faults.keys()
+        return [name for name in self.names() if name in found] if found else []
 
     def _make(self, profile: str, overrides: Overrides) -> Plan:
         try:
@@ -95,14 +146,24 @@ class Catalog:
                 raise type(self.fault)(self.fault.message) from None
             raise
 
-    def summary(self, profile: str) -> dict[str, str | None]:
-        """The static part of interface.md §6's profile, also for a profile that cannot be planned; see `trouble_of`."""
+    def summary(self, profile: str) -> Mapping[str, str | None]:
+        """The static part of interface.md §6's profile, also for a profile that cannot be planned; see `trouble_of`.
+        Every string is fit for the wire.
+        """
+        found = self._summaries.get(profile)
+        if found is None:
+            found = self._summarised(profile)
+            if profile in self.profiles.profiles:
+                self._summaries[profile] = found
+        return found
+
+    def _summarised(self, profile: str) -> dict[str, str | None]:
         try:
             chain = self.profiles.chain(profile)
         except VaultdError:
             return {
-                **dict.fromkeys(("profile", "account_id", "role_arn", "identity", "mfa_serial")),
-                "profile": profile,
+                **dict.fromkeys(_SUMMARY),
+                "profile": shown(profile),
             }
         role = next((value for each in chain.profiles if (value := each.get("role_arn"))), None)
         serial = next((value for each in chain.profiles if (value := each.get("mfa_serial"))), None)
@@ -111,7 +172,7 @@ class Catalog:
         return {
             "profile": shown(profile),
             "account_id": account_of(role.text) if role else known.account_id if known else None,
-            "role_arn": shown(role.text, limit=2048) if role else None,
+            "role_arn": shown(role.text) if role else None,
             "identity": shown(chain.identity),
             "mfa_serial": shown(serial.text) if serial else listed or (known.mfa_serial if known else None),
         }
@@ -168,41 +229,67 @@ class CatalogWatch:
         self._identities = identities
         self._clock = clock
         self.trouble: str | None = None
-        self._seen = self._stat()
-        self._parsed: tuple[tuple[int, ...] | None] | None = None
         self._looked = clock.boottime()
+        self._reading: asyncio.Future[None] | None = None
         nothing = Profiles(self._said_path)
         self._current = Catalog(number=0, profiles=nothing, rules=self._rules, identities={})
-        self.reload()
+        self._fault: Misconfigured | None = None
+        self._seen = self._stat()  # before reading: a change in between is seen by the next look
+        self._adopt(self._read())
 
     @property
     def current(self) -> Catalog:
         """The snapshot; no I/O."""
         return self._current
 
-    def look(self) -> bool:
-        """Stat the files, at most once a second; True when there is a new snapshot, or a new `trouble`."""
-        now = self._clock.boottime()
-        if now - self._looked < _LOOK_SECONDS:
+    async def look(self) -> bool:
+        """Stat the files, at most once a second; True when there is a new snapshot, or a new `trouble`. Who comes while
+        they are read waits for the same reading, and may leave at any time.
+        """
+        if self._reading is None:
+            now = self._clock.boottime()
+            if now - self._looked < _LOOK_SECONDS:
+                return False
+            self._looked = now
+            if (seen := self._stat()) == self._seen:
+                return False
+            self._seen = seen
+            self._reading = asyncio.ensure_future(self._read_beside())
+        reading = self._reading
+        await asyncio.wait({reading})
+        if reading.cancelled():
             return False
-        self._looked = now
-        if self._stat() == self._seen:
-            return False
-        self.reload()
+        reading.result()
         return True
 
-    def reload(self) -> None:
-        """A new snapshot now: a file changed, or an identity was added or removed. What did not change is not parsed
-        again: each start adds identities, and 1,000 profiles would be there twice.
-        """
-        self._seen = self._stat()  # before reading: a change in between is seen by the next look
-        profiles, fault = self._current.profiles, None
+    async def _read_beside(self) -> None:
         try:
-            if self._parsed != (self._seen,):
-                profiles = self._read()
-                self._parsed = (self._seen,)
-        except Misconfigured as exc:
-            fault, self._parsed = exc, None
+            with _uncollected():
+                found = await asyncio.to_thread(self._read)
+                if isinstance(found, Profiles) and len(found.profiles) >= _MANY:
+                    _set_aside()
+            before = self._current
+            self._adopt(found)
+            await before.fade()
+        finally:
+            self._reading = None
+
+    def reload(self) -> None:
+        """A new snapshot of the same parse: an identity was added or removed. The next look is not put off, and a file
+        that could not be read is read again.
+        """
+        self._looked = self._clock.boottime() - _LOOK_SECONDS
+        if self._fault is not None:
+            self._seen = _UNREAD
+        self._renew(self._current.profiles)
+
+    def _adopt(self, found: Profiles | Misconfigured) -> None:
+        """What was read, or why it could not be."""
+        self._fault = found if isinstance(found, Misconfigured) else None
+        self._renew(self._current.profiles if isinstance(found, Misconfigured) else found)
+
+    def _renew(self, profiles: Profiles) -> None:
+        fault = self._fault
         self.trouble = fault.message if fault else None
         if not profiles.names():
             fault = fault or _no_profiles(self._config_path)
@@ -219,10 +306,34 @@ class CatalogWatch:
     def _stat(self) -> tuple[int, ...] | None:
         return self._files.stat_key(self._config_path)
 
-    def _read(self) -> Profiles:
-        """Raises as `profiles_in`."""
-        content = self._files.read_config(self._config_path)
-        return Profiles(self._said_path) if content is None else profiles_in(content, self._said_path)
+    def _read(self) -> Profiles | Misconfigured:
+        """Blocks, and changes nothing here."""
+        try:
+            content = self._files.read_config(self._config_path)
+            return Profiles(self._said_path) if content is None else profiles_in(content, self._said_path)
+        except Misconfigured as exc:
+            return exc
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """While a file is parsed, which is a second at most: a walk over what is not done yet finds nothing."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+def _set_aside() -> None:
+    """What lives now is walked over no more. A snapshot holds no cycle, so it goes with whoever held it last, set aside
+    or not.
+    """
+    gc.freeze()
+
+
+def _again(fault: VaultdError) -> VaultdError:
+    return type(fault)(fault.message, **fault.details)
 
 
 def rules_of(settings: Settings, environ: Mapping[str, str], *, settings_file: str = "config.toml") -> Rules:
@@ -265,7 +376,7 @@ def unlisted(names: Iterable[str], profiles: Profiles, settings_file: str) -> tu
 
 
 def _instead(name: str, profiles: Profiles) -> str:
-    close = difflib.get_close_matches(name, profiles.names(), n=1, cutoff=0.6)
+    close = profiles.index().close(name, most=1)
     return f"write `{table_of(close[0])}` or " if close else "correct the name or "
 
 

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from tests.bench import callers, commands, daemons, endpoint, floods, keeper, locking, memory, start, thousand
+from tests.bench import callers, commands, crowded, daemons, endpoint, floods, keeper, locking, memory, start, thousand
 from tests.bench.figures import Figure, table, write
 from tests.process.harness import Emulator
 
@@ -37,6 +37,7 @@ PARTS: dict[str, Part] = {
     "lock": lambda directory, running, quick: locking.figures(directory, running, quick=quick),
     "keeper": lambda directory, running, quick: keeper.figures(directory, running, quick=quick),
     "profiles": lambda directory, running, quick: thousand.figures(directory, running, quick=quick),
+    "crowded": lambda directory, running, quick: crowded.figures(directory, running, quick=quick),
 }
 
 

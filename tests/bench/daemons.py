@@ -34,10 +34,13 @@ ONE_PROCESS = "[keeper]\nprocess = false\n"
 PYTHON = str(BIN / "python")
 
 
-def profiles(*, more: int = 0) -> str:
-    """The text of ~/.aws/config: the five, and `more` like them."""
+def profiles(*, more: int = 0, wide: int = 0) -> str:
+    """The text of ~/.aws/config: the five, and `more` like them with names of `wide` characters at least."""
     found = [_section(name, f"arn:aws:iam::{role}") for name, role in _ROLES.items()]
-    others = [_section(f"account-{number:04}", f"arn:aws:iam::{number:012}:role/Admin") for number in range(more)]
+    others = [
+        _section(f"account-{number:04}".ljust(wide, "x"), f"arn:aws:iam::{number:012}:role/Admin")
+        for number in range(more)
+    ]
     return "\n".join([*found, *others])
 
 

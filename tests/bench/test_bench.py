@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.bench import client, daemons, picker
+from tests.bench import client, crowded, daemons, picker
 from tests.bench.__main__ import PARTS, Part, main
 from tests.bench.figures import Figure, at_most, exactly, for_the_record, within
 from tests.process.harness import BIN, Emulator
@@ -92,7 +92,18 @@ def test_floods_are_measured_beside_quiet(tmp_path: Path) -> None:
 
 def test_every_part_of_the_issue_is_there() -> None:
     """Endpoint, client, start, memory, callers and profiles (issue 3, build 10); floods, lock (issue 5)."""
-    assert {"endpoint", "client", "floods", "start", "memory", "callers", "profiles", "lock", "keeper"} <= set(PARTS)
+    assert {
+        "endpoint",
+        "client",
+        "floods",
+        "start",
+        "memory",
+        "callers",
+        "profiles",
+        "lock",
+        "keeper",
+        "crowded",
+    } <= set(PARTS)
 
 
 def test_every_goal_of_the_client_is_there() -> None:
@@ -113,3 +124,12 @@ def test_the_picker_is_measured(tmp_path: Path) -> None:
         found = picker.figure([str(BIN / "vault-client")], daemons.FIVE, home.env, rounds=1)
         assert home.link("GET", "/v1/grants")["grants"] == []
     assert (found.goal, found.value > 1) == ("≤ 6", True)
+
+
+@pytest.mark.process
+def test_what_looking_at_profiles_costs_an_sdk(tmp_path: Path) -> None:
+    """Quiet, looked at, and while the file changes; `list` and the watch run as long as they are measured."""
+    with daemons.emulator() as running:
+        found = {each.name: each.goal for each in crowded.figures(tmp_path, running, quick=True, many=50)}
+    assert found["50 profiles, list and watch: GET p99"] == "≤ 20"
+    assert {"50 profiles, quiet: GET p99", "50 profiles, file changed, list and watch: GET longest"} <= set(found)

@@ -34,7 +34,7 @@ def figures(directory: Path, running: Emulator, *, quick: bool) -> Iterator[Figu
         yield at_most("list, 1,000 profiles against 10", statistics.median(_lists(small, large, rounds)), "×", LIST)
         bare = statistics.median(daemons.bare(small) for _ in range(rounds))
         yield for_the_record("list, 1,000 profiles", _list(large) / bare, "× python -I -c pass")
-        with _apart(small.pid(), large.pid()):
+        with apart(small.pid(), large.pid()):
             ratio = _gets(one, other, rounds * 4)
         yield within("GET p50, 1,000 profiles against 10", ratio, "×", *BAND)
         more = daemons.memory(large.pid())["VmRSS"] - daemons.memory(small.pid())["VmRSS"]
@@ -56,7 +56,7 @@ def _list(home: Home) -> float:
 
 
 @contextmanager
-def _apart(*daemons_by_pid: int) -> Iterator[None]:
+def apart(*daemons_by_pid: int) -> Iterator[None]:
     """The asker on one processor, both daemons on another: else a request costs 0.6 or 1.6 of itself, as the scheduler
     puts one of them beside the asker or not, for a whole run.
     """

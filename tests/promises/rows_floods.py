@@ -14,6 +14,8 @@ _LOCKING = "vaultd/lifecycle/locking.py"
 _LOGIND = "vaultd/host/logind.py"
 _KEEPER = "vaultd/keeper/keeper.py"
 _MARKER = "vaultd/keeper/marker.py"
+_REPLIES = "vaultd/web/control_replies.py"
+_CATALOG = "vaultd/catalog.py"
 
 FLOODS = (
     Promise(
@@ -217,6 +219,59 @@ FLOODS = (
         control="vaultd/engine/audit.py: Subscription",
         tests=("tests/engine/test_audit.py::test_a_slow_reader_is_cut_and_costs_no_memory",),
         breaks=(Break("vaultd/engine/audit.py", "if len(self._events) < BACKLOG:", "if True:"),),
+    ),
+    Promise(
+        name="F-many-profiles",
+        says="However many profiles there are, `list` and `status` hold the SDKs' loop for 16 rows at a time.",
+        control=f"{_REPLIES}: in_slices",
+        tests=("tests/web/test_many_profiles.py::test_a_slice_at_a_time",),
+        breaks=(Break(_REPLIES, "            await asyncio.sleep(0)\n", "            pass\n"),),
+    ),
+    Promise(
+        name="F-status-of-few",
+        says="`status --watch` looks only at profiles that have something to say.",
+        control="vaultd/web/routes/daemon.py: _Daemon._at_work",
+        tests=("tests/web/test_many_profiles.py::test_status_looks_at_what_is_there",),
+        breaks=(
+            Break(
+                "vaultd/web/routes/daemon.py",
+                "        marked = rooms.broker.marked() if catalog is self._planned else None\n",
+                "        marked = None\n",
+            ),
+        ),
+    ),
+    Promise(
+        name="F-plans-kept",
+        says="Each profile is planned once for each state of the config file, however many there are.",
+        control=f"{_CATALOG}: Catalog.plan",
+        tests=("tests/test_catalog.py::test_as_many_plans_as_profiles_are_kept",),
+        breaks=(
+            Break(
+                _CATALOG,
+                "            if overrides != _NO_OVERRIDES:\n                self._shaped.append(key)\n",
+                "            if True:\n                self._shaped.append(key)\n",
+            ),
+        ),
+    ),
+    Promise(
+        name="F-config-read-aside",
+        says="A config file that changed is read in a thread, once for all who ask.",
+        control=f"{_CATALOG}: CatalogWatch.look",
+        tests=("tests/test_catalog.py::test_the_loop_goes_on_while_a_file_is_read",),
+        breaks=(Break(_CATALOG, "        if self._reading is None:\n", "        if True:\n"),),
+    ),
+    Promise(
+        name="F-near-names",
+        says="A wrong name is compared with few others, however many there are.",
+        control="vaultd/model/near.py: Names",
+        tests=("tests/model/test_near.py::test_a_slip_is_found_among_many_in_bounded_work",),
+        breaks=(
+            Break(
+                "vaultd/model/near.py",
+                "        if self._letters * len(wanted) <= WORK:\n",
+                "        if self._letters:\n",
+            ),
+        ),
     ),
 )
 

@@ -72,6 +72,11 @@ class Asking:
         """The open question of the step's device."""
         return self._desk.pending(step.identity, self._chains.serial(step) or "")
 
+    @property
+    def asks(self) -> bool:
+        """Whether any question is open."""
+        return bool(self._desk.open_questions())
+
     def take_answered(self, key: str) -> bool:
         """True once, shortly after the code that a `refresh` of this cell waited for was taken."""
         since = self._answered.pop(key, None)

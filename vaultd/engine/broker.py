@@ -11,7 +11,7 @@ Rules
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from datetime import timedelta
 
@@ -313,6 +313,12 @@ class Broker:
     def state(self, plan: Plan) -> ProfileState:
         """What `status` shows; no I/O."""
         return self._states.of(plan, locked=self.locked)
+
+    def marked(self) -> Collection[str] | None:
+        """The cells that there are: a profile whose last step has none of them is of state `none`, or `locked`. None
+        when it may be of another, for its device.
+        """
+        return self._states.marked()
 
     # ---- dropping ----
 

@@ -35,6 +35,11 @@ def device_key(identity: str, mfa_serial: str | None) -> str:
     return f"mfa:{identity}:{mfa_serial or ''}"
 
 
+def is_device(key: str) -> bool:
+    """Whether it is a device's cell, and no step's."""
+    return key.startswith("mfa:")
+
+
 class Cells:
     """The table of cells."""
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from vaultd.engine.asking import Asking
-from vaultd.engine.cells import Cells, device_key
+from vaultd.engine.cells import Cells, device_key, is_device
 from vaultd.engine.chains import Chain, Chains
 from vaultd.model import steps
 from vaultd.model.credentials import RoleSession
@@ -62,6 +63,12 @@ class States:
             else {"code": failure.error.code, "message": failure.error.message, "time": stamp(failure.time)},
             warnings=_warnings(plan, cell, session),
         )
+
+    def marked(self) -> Collection[str] | None:
+        """The cells; None when a question is open or a device failed, which is the state of all its profiles."""
+        table = self._cells.table
+        failed = any(is_device(key) and cell.failure is not None for key, cell in table.items())
+        return None if failed or self._asking.asks else table
 
     def _device_failure(self, chain: Chain) -> steps.Failure | None:
         for key in (device_key(chain[0].identity, None), self._chains.device(chain[0])):

@@ -6,7 +6,7 @@ Rule: it is imported late. aiohttp is 200 ms of import, and the keeper is to exi
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from vaultd.catalog import Catalog
@@ -25,7 +25,7 @@ from vaultd.lifecycle.surroundings import Surroundings
 from vaultd.web.app import SdkSide
 from vaultd.web.control import Control
 from vaultd.web.doors import Doors
-from vaultd.web.handover import Handover
+from vaultd.web.handover import Handover, Held, Offer
 from vaultd.web.hold import Holds
 from vaultd.web.limits import Crowd, Limits
 from vaultd.web.link_local import LinkLocalSide
@@ -48,7 +48,7 @@ class Behind:
     rotations: Rotations
     signins: SignIns
     catalog: Callable[[], Catalog]
-    looked: Callable[[], Catalog]
+    looked: Callable[[], Awaitable[Catalog]]
     lifecycle: Lifecycle
     boot_id: str
     port: Callable[[], int]
@@ -110,13 +110,22 @@ def build(behind: Behind) -> Sides:
             attestation=behind.attestation,
         )
 
+    async def take(offer: Offer, sock: socket.socket) -> Held:
+        """The profile of a unit is that of the file as it is now."""
+        try:
+            await behind.looked()
+        except BaseException:
+            sock.close()
+            raise
+        return await linked.take(offer, sock)
+
     sdk, doors = side(), _doors(behind, crowd)
-    linked = LinkLocalSide(plans=behind.looked, grants=behind.grants, doors=doors, audit=behind.audit, sides=side)
+    linked = LinkLocalSide(plans=behind.catalog, grants=behind.grants, doors=doors, audit=behind.audit, sides=side)
     return Sides(
         sdk=sdk,
         doors=doors,
         linked=linked,
-        handover=Handover(take=linked.take),
+        handover=Handover(take=take),
         control=Control(_rooms(behind, doors, linked)),
     )
 

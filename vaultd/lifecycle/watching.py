@@ -52,9 +52,9 @@ class Watching:
         """The snapshot; no I/O."""
         return self.watch.current
 
-    def looked(self) -> Catalog:
+    async def looked(self) -> Catalog:
         """For a person's command: the file as it is now, looked at once a second at most."""
-        self.watch.look()
+        await self.watch.look()
         return self.watch.current
 
     def reload(self) -> None:
@@ -66,5 +66,5 @@ class Watching:
         """Look at the files until cancelled; more often while grants are `held`."""
         while True:
             await self._around.clock.sleep(LOOK_SECONDS if held() else IDLE_LOOK_SECONDS)
-            if self.watch.look():
+            if await self.watch.look():
                 changed()

@@ -18,7 +18,7 @@ from vaultd.errors import BadProfile, Misconfigured
 from vaultd.model.partitions import Endpoint, endpoint_allowed, sts_region
 from vaultd.model.plan import Sourced
 from vaultd.model.profiles import Profile, Profiles, Value
-from vaultd.model.text import nearest, shown
+from vaultd.model.text import shown
 
 #: What of the daemon's environment shapes an endpoint.
 ENDPOINT_VARIABLES = (
@@ -117,7 +117,7 @@ def _of_services(profiles: Profiles, profile: Profile, service: str) -> Value | 
         return None
     section = profiles.services.get(wanted.text)
     if section is None:
-        close = nearest(wanted.text, profiles.services)
+        close = profiles.near_services(wanted.text)
         raise BadProfile(
             f"{profiles.said(profile.name, 'services', wanted)}: there is no such section.{close} Write "
             f"[services {shown(wanted.text)}], or remove the line."

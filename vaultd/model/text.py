@@ -6,10 +6,11 @@ or line separator, at most 200 characters (interface.md §6). Control characters
 
 from __future__ import annotations
 
-import difflib
 import shlex
 import unicodedata
 from collections.abc import Iterable
+
+from vaultd.model import near
 
 LIMIT = 200
 _BIDI = {0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)}
@@ -40,9 +41,13 @@ def reason_phrase(text: str) -> str:
 
 def nearest(name: str, names: Iterable[str]) -> str:
     """` Did you mean a, b?` with a leading space, or nothing: for errors about unknown names."""
-    # an identity and a profile may have one name
-    close = difflib.get_close_matches(name, list(dict.fromkeys(names)), n=3, cutoff=0.6)
-    return f" Did you mean {', '.join(shown(each) for each in close)}?" if close else ""
+    return meant(near.Names(names).close(name))
+
+
+def meant(close: Iterable[str]) -> str:
+    """` Did you mean a, b?` with a leading space, or nothing."""
+    said = ", ".join(shown(each) for each in close)
+    return f" Did you mean {said}?" if said else ""
 
 
 def counted(number: int, noun: str) -> str:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from typing import Any, TypeVar
 
 from aiohttp import web
 
@@ -19,6 +19,10 @@ from vaultd.model.text import shown
 
 #: Of a sentence: longer than any of ours with a path in it.
 SENTENCE = 1000
+#: Rows between two turns of the loop: planned for the first time they take 2 ms, else 0.4 ms.
+SLICE = 16
+
+_Row = TypeVar("_Row")
 
 
 def reply(value: object, *, status: int = 200) -> web.Response:
@@ -26,11 +30,29 @@ def reply(value: object, *, status: int = 200) -> web.Response:
     return _answer(json.dumps(value).encode(), status=status)
 
 
-async def long_reply(name: str, rows: list[dict[str, Any]], **more: object) -> web.Response:
-    """{name: rows, **more}, in a thread a row at a time: one `dumps` of 100,000 would hold every other thread."""
-    rows_json = await asyncio.to_thread(lambda: ", ".join([json.dumps(row) for row in rows]))
-    rest = "".join(f', "{each}": {json.dumps(value)}' for each, value in more.items())
-    return _answer(f'{{"{name}": [{rows_json}]{rest}}}'.encode())
+def _never(_: object) -> bool:
+    return False
+
+
+async def in_slices(rows: Iterable[_Row], *, alone: Callable[[_Row], bool] = _never) -> AsyncIterator[_Row]:
+    """`rows`, made as they are asked for: after each SLICE of them, and after one that takes as long as a slice
+    `alone`, whatever else the loop has to do has its turn.
+
+    Not in a thread: 10,000 rows there take the interpreter from the loop for 5 ms at each of its system calls.
+    """
+    for number, row in enumerate(rows, start=1):
+        yield row
+        if number % SLICE == 0 or alone(row):
+            await asyncio.sleep(0)
+
+
+async def long_reply(
+    name: str, rows: Iterable[dict[str, Any]], *, alone: Callable[[dict[str, Any]], bool] = _never, **more: object
+) -> web.Response:
+    """{name: rows, **more} of any length, in slices; `more` is short."""
+    rows_json = b", ".join([json.dumps(row).encode() async for row in in_slices(rows, alone=alone)])
+    rest = "".join(f', "{each}": {json.dumps(value)}' for each, value in more.items()).encode()
+    return _answer(b'{"%b": [%b]%b}' % (name.encode(), rows_json, rest))
 
 
 def _answer(body: bytes, *, status: int = 200) -> web.Response:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -35,8 +35,11 @@ class Catalogue(Protocol):
     def plan(self, profile: str, overrides: Overrides = ...) -> Plan:
         """Raises UnknownProfile, UnknownIdentity, BadProfile."""
 
-    def summary(self, profile: str) -> dict[str, str | None]:
-        """{profile, account_id, role_arn, identity, mfa_serial}: the static part of a profile's row."""
+    def summary(self, profile: str) -> Mapping[str, str | None]:
+        """{profile, account_id, role_arn, identity, mfa_serial}: the static part of its row, fit for the wire."""
+
+    def marked(self, cells: Collection[str]) -> list[str]:
+        """The profiles that have one of these cells, or cannot be planned; of those that were planned."""
 
     def identity_ground(self, name: str) -> Ground:
         """An identity's own MFA device and endpoint, also before it was added."""
@@ -79,7 +82,8 @@ class Lifecycle(Protocol):
 class Rooms:
     """The collaborators of every route."""
 
-    catalog: Callable[[], Catalogue]
+    #: The file as it is now: a changed one is read first, beside the loop.
+    catalog: Callable[[], Awaitable[Catalogue]]
     broker: Broker
     desk: Desk
     grants: Grants

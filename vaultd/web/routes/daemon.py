@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
+from typing import Any
 
 from aiohttp import web
 
 from vaultd.errors import BadRequest
 from vaultd.web import bodies
-from vaultd.web.control_replies import SENTENCE, legible, long_reply, reply
-from vaultd.web.rooms import Rooms, caller, connection
+from vaultd.web.control_replies import SENTENCE, in_slices, legible, long_reply, reply
+from vaultd.web.rooms import Catalogue, Rooms, caller, connection
 from vaultd.web.routes.grants import grant_object
 from vaultd.web.routes.identities import identity_object
-from vaultd.web.routes.profiles import profile_object
+from vaultd.web.routes.profiles import is_wrong, profile_object
 
 #: Lines of `GET /v1/audit` unless asked otherwise, and at most.
 LINES, MOST_LINES = 1000, 100_000
@@ -57,19 +58,31 @@ class _Deadline:
 class _Daemon:
     def __init__(self, rooms: Rooms) -> None:
         self._rooms = rooms
+        self._planned: Catalogue | None = None
 
     async def status(self, request: web.Request) -> web.Response:
         rooms = self._rooms
-        catalog, now = rooms.catalog(), rooms.clock.now()
-        rows = (profile_object(rooms.broker, catalog, name) for name in catalog.names())
+        profiles, now = await self._at_work(), rooms.clock.now()
         lists = {
             "identities": [identity_object(identity, now) for identity in rooms.custody.list()],
-            "profiles": [row for row in rows if row["state"] not in {"none", "locked"}],
+            "profiles": profiles,
             "prompts": [question.wire() for question in rooms.desk.open_questions()],
             "grants": [grant_object(rooms.grants, grant) for grant in rooms.grants.list()],
             "link_local": rooms.linked.wire(),
         }
         return reply({**legible(rooms.lifecycle.status(), limit=SENTENCE), **lists})
+
+    async def _at_work(self) -> list[dict[str, Any]]:
+        """The rows of profiles that have more to say than `none` or `locked`. All are looked at once for each snapshot:
+        a session of before a restart is known by its fingerprint only. Then only those that can have anything.
+        """
+        rooms, catalog = self._rooms, await self._rooms.catalog()
+        marked = rooms.broker.marked() if catalog is self._planned else None
+        names = catalog.names() if marked is None else catalog.marked(marked)
+        made = (profile_object(rooms.broker, catalog, name) for name in names)
+        rows = [row async for row in in_slices(made, alone=is_wrong) if row["state"] not in {"none", "locked"}]
+        self._planned = catalog
+        return rows
 
     async def checks(self, request: web.Request) -> web.Response:
         return reply({"checks": legible(await self._rooms.lifecycle.checks(), limit=SENTENCE)})

@@ -53,7 +53,7 @@ class _Grants:
     async def create(self, request: web.Request) -> web.Response:
         body = bodies.parse(bodies.GrantBody, await request.read())
         bound = self._bound(request, body)
-        plan = self._rooms.catalog().plan(body.profile, body.overrides())
+        plan = (await self._rooms.catalog()).plan(body.profile, body.overrides())
         session = await self._rooms.broker.session(plan, requester=requester(request), token_code=body.token_code)
         if connection(request).gone.done():  # who would hold the token has left while the session was made
             raise ConnectionResetError

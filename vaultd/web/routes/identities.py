@@ -16,7 +16,7 @@ from vaultd.model.rotation import LOOK_AGAIN, USABLE, Rotation
 from vaultd.model.text import nearest, shown
 from vaultd.web import bodies
 from vaultd.web.control_replies import legible, reply
-from vaultd.web.rooms import Rooms, caller, requester
+from vaultd.web.rooms import Catalogue, Rooms, caller, requester
 
 #: After these there is no next step for now.
 _LAST = frozenset({"kept", "deleted", "reactivated", "abandoned", "over"})
@@ -40,7 +40,7 @@ class _Identities:
     async def add(self, request: web.Request) -> web.Response:
         body = bodies.parse(bodies.IdentityBody, await request.read())
         key = IdentityKey(identity=body.name, access_key_id=body.AccessKeyId, secret_access_key=body.SecretAccessKey)
-        endpoint = self._rooms.catalog().identity_ground(body.name).endpoint
+        endpoint = (await self._rooms.catalog()).identity_ground(body.name).endpoint
         before = next((each for each in self._rooms.custody.list() if each.name == body.name), None)
         identity = await self._rooms.custody.add(
             key, endpoint=endpoint, mfa_serial=body.MfaSerial, replace=body.replace
@@ -78,7 +78,8 @@ class _Identities:
             raise UnknownIdentity(
                 f"no identity {shown(name)} is stored.{nearest(name, known)} Type `vault-client identities`"
             )
-        doomed = {grant.profile for grant in self._rooms.grants.list() if self._needs(grant.profile, name)}
+        catalog = await self._rooms.catalog()
+        doomed = {grant.profile for grant in self._rooms.grants.list() if _needs(catalog, grant.profile, name)}
         await self._rooms.custody.remove(name)
         self._rooms.broker.forget_identity(name)
         self._rooms.lifecycle.identities_changed()
@@ -87,11 +88,12 @@ class _Identities:
         self._rooms.grants.revoke_all(reason="identity removed", profiles=doomed)
         return reply({})
 
-    def _needs(self, profile: str, identity: str) -> bool:
-        try:
-            return self._rooms.catalog().plan(profile).identity == identity
-        except VaultdError:
-            return False
+
+def _needs(catalog: Catalogue, profile: str, identity: str) -> bool:
+    try:
+        return catalog.plan(profile).identity == identity
+    except VaultdError:
+        return False
 
 
 def added(rooms: Rooms, request: web.Request, identity: Identity, *, warning: str = "") -> web.Response:

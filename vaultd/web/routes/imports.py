@@ -49,7 +49,7 @@ class _Imports:
             body.source(),
             body.name,
             passphrase=body.passphrase,
-            endpoint=self._rooms.catalog().identity_ground(called(body.name) or body.name).endpoint,
+            endpoint=(await self._rooms.catalog()).identity_ground(called(body.name) or body.name).endpoint,
             mfa_serial=body.MfaSerial,
         )
         if identity in before:  # stored by an earlier go: its sessions live on

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -16,7 +16,7 @@ from vaultd.model.plan import Plan, Step
 from vaultd.model.reminders import reminders
 from vaultd.model.text import shown, typed
 from vaultd.web import bodies
-from vaultd.web.control_replies import SENTENCE, legible, reply
+from vaultd.web.control_replies import SENTENCE, legible, long_reply, reply
 from vaultd.web.rooms import Catalogue, Rooms, caller, requester
 
 #: Of the audit line of a sign-in URL, which is served as keys are.
@@ -41,19 +41,19 @@ class _Profiles:
         self._rooms = rooms
 
     async def index(self, request: web.Request) -> web.Response:
-        catalog = self._rooms.catalog()
+        catalog = await self._rooms.catalog()
         only = request.query.get("profile")  # a shell's prompt asks for its own before each line
         names = [name for name in catalog.names() if only is None or name == only]
-        rows = [profile_object(self._rooms.broker, catalog, name) for name in names]
+        rows = (profile_object(self._rooms.broker, catalog, name) for name in names)
         said = {
             "trouble": list(catalog.trouble()),
             "reminders": reminders(self._rooms.custody.list(), self._rooms.clock.now()),
         }
-        return reply({"profiles": rows, **legible(said, limit=SENTENCE)})
+        return await long_reply("profiles", rows, alone=is_wrong, **legible(said, limit=SENTENCE))
 
     async def plan(self, request: web.Request) -> web.Response:
         """`?check` adds what AWS says of the key without changing anything, {name, ok, message} each."""
-        plan = self._rooms.catalog().plan(request.match_info["profile"])
+        plan = (await self._rooms.catalog()).plan(request.match_info["profile"])
         checks = {"checks": await self._of_aws(plan)} if "check" in request.query else {}
         return reply(legible({**plan_object(plan), **checks}, limit=SENTENCE))
 
@@ -75,7 +75,7 @@ class _Profiles:
 
     async def refresh(self, request: web.Request) -> web.Response:
         body = bodies.parse(bodies.CodeBody, await request.read())
-        catalog = self._rooms.catalog()
+        catalog = await self._rooms.catalog()
         profile = request.match_info["profile"]
         await self._rooms.broker.refresh(
             catalog.plan(profile), requester=requester(request), token_code=body.token_code
@@ -83,7 +83,7 @@ class _Profiles:
         return reply(profile_object(self._rooms.broker, catalog, profile))
 
     async def credentials(self, request: web.Request) -> web.Response:
-        plan = self._rooms.catalog().plan(request.match_info["profile"])
+        plan = (await self._rooms.catalog()).plan(request.match_info["profile"])
         await self._admit(request, plan)
         session = await self._rooms.broker.session(plan, requester=requester(request))
         self._note(request, plan, session)
@@ -92,7 +92,7 @@ class _Profiles:
     async def sign_in(self, request: web.Request) -> web.Response:
         """Whoever gets the URL gets what the keys may do, so the caller is judged, and the line is one of serving."""
         body = bodies.parse(bodies.SignInBody, await request.read())
-        plan = self._rooms.catalog().plan(request.match_info["profile"], body.overrides())
+        plan = (await self._rooms.catalog()).plan(request.match_info["profile"], body.overrides())
         await self._admit(request, plan)
         made = await self._rooms.signins.make(
             plan,
@@ -146,19 +146,23 @@ class _Profiles:
 
     async def clear(self, request: web.Request) -> web.Response:
         profile = request.query.get("profile")
-        await self._rooms.broker.clear(None if profile is None else self._rooms.catalog().plan(profile))
+        await self._rooms.broker.clear(None if profile is None else (await self._rooms.catalog()).plan(profile))
         return reply({})
 
 
 def profile_object(broker: Broker, catalog: Catalogue, name: str) -> dict[str, Any]:
     """The profile of interface.md §6. One that cannot be planned is of state `error`, with the reason."""
-    row: dict[str, Any] = legible(catalog.summary(name))
     try:
         state = broker.state(catalog.plan(name)).wire()
     except VaultdError as exc:
         error = {"code": exc.code, "message": exc.message, "time": None}
         state = {"state": "error", "expiration": None, "seconds_left": None, "last_error": error}
-    return {**row, **legible(state)}
+    return {**catalog.summary(name), **legible(state)}
+
+
+def is_wrong(row: Mapping[str, Any]) -> bool:
+    """A row that may have taken as long as a slice of others: near names were looked for."""
+    return bool(row["state"] == "error")
 
 
 def _owner(plan: Plan, arn: str) -> dict[str, Any]:

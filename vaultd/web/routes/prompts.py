@@ -66,7 +66,7 @@ class _Prompts:
 
     async def _ahead_of_time(self, identity: str | None, *, requester: str) -> Question | MfaHandle:
         name = self._known(identity)
-        ground = self._rooms.catalog().identity_ground(name)
+        ground = (await self._rooms.catalog()).identity_ground(name)
         if ground.device.serial is None:
             raise BadRequest(
                 f"identity {shown(name)} has no MFA device that vaultd knows: register one with AWS, then type "
