@@ -95,10 +95,14 @@ class Catalog:
                 raise type(self.fault)(self.fault.message) from None
             raise
 
+    def served_as(self, profile: str) -> str:
+        """The profile whose session `list` shows for it: itself, or the one that its credential_process asks us for."""
+        return self.profiles.served_as(profile)
+
     def summary(self, profile: str) -> dict[str, str | None]:
         """The static part of interface.md §6's profile, also for a profile that cannot be planned; see `trouble_of`."""
         try:
-            chain = self.profiles.chain(profile)
+            chain = self.profiles.chain(self.served_as(profile))
         except VaultdError:
             return {
                 **dict.fromkeys(("profile", "account_id", "role_arn", "identity", "mfa_serial")),

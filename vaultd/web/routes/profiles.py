@@ -154,7 +154,7 @@ def profile_object(broker: Broker, catalog: Catalogue, name: str) -> dict[str, A
     """The profile of interface.md §6. One that cannot be planned is of state `error`, with the reason."""
     row: dict[str, Any] = legible(catalog.summary(name))
     try:
-        state = broker.state(catalog.plan(name)).wire()
+        state = broker.state(catalog.plan(catalog.served_as(name))).wire()
     except VaultdError as exc:
         error = {"code": exc.code, "message": exc.message, "time": None}
         state = {"state": "error", "expiration": None, "seconds_left": None, "last_error": error}
