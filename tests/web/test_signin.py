@@ -81,7 +81,7 @@ async def test_longer_than_an_hour(started: Started) -> None:
 
 
 async def test_a_role_that_gives_less_is_told(started: Started) -> None:
-    """As `exec --duration` tells it (aws-facts §1.5 row 16): nobody believes in 8 hours and loses his work after one."""
+    """As `exec --duration` tells it (aws-facts §1.5 row 16): nobody believes in 8 hours and loses it after one."""
     started.house.sts.fail("assume_role", DurationTooLong("web-admin gives no sessions that long; lower it"))
     await started.with_session()
     body = await started.ok("POST", ROUTE, {"duration_seconds": 28800, "token_code": "654321"})
