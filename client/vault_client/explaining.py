@@ -188,8 +188,9 @@ def _nobody(plan: dict[str, Any]) -> list[str]:
     table = f"[profiles.{clean(plan['profile'])}] allow_executables"
     if not allowed:
         return [f"{table} is empty, so no program is given its keys: name one there, then type `vaultd restart`"]
-    return [f"{table} lets nobody in by {clean(each)}, which is no program here: correct that path, then type "
-            "`vaultd restart`" for each in map(str, allowed) if not os.path.isfile(os.path.expanduser(each))]  # fmt: skip
+    gone = [each for each in map(str, allowed) if not os.path.isfile(os.path.expanduser(each))]
+    way = "which is no program here: correct that path, then type `vaultd restart`"
+    return [f"{table} lets nobody in by {clean(each)}, {way}" for each in gone]
 
 
 def _state(row: dict[str, Any]) -> list[str]:

@@ -16,6 +16,7 @@ from vaultd.model.text import nearest, shown, typed
 from vaultd.web import bodies
 from vaultd.web.control_replies import reply
 from vaultd.web.rooms import Rooms, connection, requester
+from vaultd.web.routes.identities import refuse_profile
 
 
 def table(rooms: Rooms) -> list[web.RouteDef]:
@@ -80,6 +81,7 @@ class _Prompts:
         if identity in names:
             return str(identity)
         if identity is not None:
+            refuse_profile(self._rooms, identity, "mfa")
             way = "identities" if limits.identity_name(identity) else f"add {typed(identity)}"
             raise UnknownIdentity(
                 f"no identity {shown(identity)} is stored.{nearest(identity, names)} Type `vault-client {way}`"
