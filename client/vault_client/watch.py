@@ -136,7 +136,8 @@ def _lines(board: Board, kind: str, body: Any) -> list[str]:
     said = _note(board, kind, body, at=time.monotonic())
     lines = [said] if said else []
     if kind == "status":
-        lines += changes.between(before, body)
+        # "is back, pid 43" is said already
+        lines += changes.between({**before, "pid": body.get("pid")} if said else before, body)
     elif kind == "event" and body.get("event") == "credentials.deny":
         lines.append(changes.denial(body))
     return lines

@@ -25,7 +25,7 @@ from vault_client import changes, panel
 from vault_client.cli import Call
 from vault_client.panel import Board
 from vault_client.tables import Ink, width
-from vault_client.watch import Drawn
+from vault_client.watch import Drawn, _lines
 
 Watch = Callable[..., Watched]
 DENIED = {
@@ -454,6 +454,31 @@ def test_what_is_between() -> None:
     assert changes.between(STATUS, {**STATUS, "profiles": [renewed]}) == ["web-admin: renewed, 55m left"]
     assert changes.between(STATUS, {**STATUS, "profiles": []}) == ["web-admin: no session any more"]
     assert changes.between({**STATUS, "prompts": [CONSENT]}, STATUS) == ["the question for prod is over"]
+
+
+def test_a_lock_and_a_restart_are_said_once() -> None:
+    """Who has it read out hears no line a profile, and "locked" once, with why. Control: three are named."""
+    reason = "locked by `vault-client lock`: type `vault-client unlock`"
+    many = [{**PROFILE, "profile": f"p{number}"} for number in range(11)]
+    locked = {**STATUS, "locked": True, "locked_reason": reason, "trouble": [reason], "profiles": []}
+
+    assert changes.between({**STATUS, "profiles": many}, locked) == [reason, "11 profiles: no session any more"]
+    unlocked = ["unlocked", "11 profiles: fresh"]
+    assert changes.between(locked, {**STATUS, "locked_reason": "", "profiles": many}) == unlocked
+    assert changes.between({**STATUS, "profiles": many[:3]}, {**STATUS, "profiles": []}) == [
+        "p0: no session any more", "p1: no session any more", "p2: no session any more",
+    ]  # fmt: skip
+    before = Board()
+    before.take(STATUS, 0.0)
+    before.away = "vaultd is away"
+    assert _lines(before, "status", {**STATUS, "pid": 43}) == ["vaultd is back, pid 43"]
+
+
+def test_a_grant_that_was_made_gave_nothing_yet() -> None:
+    """A program that is then denied holds one, too."""
+    assert changes.between({**STATUS, "grants": []}, STATUS) == [
+        "a grant for web-admin was made: g1, for terraform (4711)"
+    ]
 
 
 def test_no_change_moves_the_cursor() -> None:
