@@ -731,6 +731,16 @@ def test_list(run: Run, stub: Stub) -> None:
     )
 
 
+def test_list_tells_where_the_reasons_are(run: Run, stub: Stub) -> None:
+    """`error` without why is half a word; control: rows without one, and scripts, are told nothing."""
+    bad = {**PROFILE, "state": "error", "last_error": {"code": "BadProfile", "message": "mend it", "time": None}}
+    assert run("list").err == ""
+    for rows, said in (([bad], "1 profile is"), ([PROFILE, bad, bad], "2 profiles are")):
+        stub.answers["GET", "/v1/profiles"] = (200, {"profiles": rows})
+        assert run("list").err == f"vault-client: {said} in error: for why, type `vault-client status`\n"
+        assert run("list", "--json").err == ""
+
+
 @pytest.mark.parametrize(("profiles", "status"), [([PROFILE], 0), ([], 78)])
 @pytest.mark.parametrize("options", [(), ("--json",)])
 def test_list_tells_a_broken_config(
