@@ -311,7 +311,9 @@ class Drawn:
             self._leave(stop.message)
 
     def _choose(self, key: str) -> None:
-        """A digit, or Enter for the oldest."""
+        """A digit, or Enter for the oldest; an arrow moves the sessions."""
+        if self._board.scroll(key):
+            return
         questions = self._seen
         number = 1 if key == "enter" else int(key) if key in set("123456789") else 0
         self._board.said = ""
