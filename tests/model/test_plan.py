@@ -389,7 +389,7 @@ def test_sources_of_later_issues_are_refused_in_words(lines: list[str]) -> None:
     [
         ("vault-client credential-process web-admin", "", "served"),
         ("'/usr/local/bin/vault-client' credential-process -- web-admin", "", "served"),
-        ("vault-client credential-process web-admn", "", "there is no such profile; correct its name"),
+        ("vault-client credential-process web-admn", "", "there is no such profile; write the name of one there."),
         ("vault-client credential-process keys", "", "that profile has such a line itself; write the name of the one"),
         ("vault-client credential-process web-admin", role(source="keys"), "write `source_profile = web-admin`."),
         ("vault-client credential-process 'web-admin", "", "does not serve it yet"),
@@ -419,6 +419,16 @@ def test_our_own_client_for_a_long_name(target: str) -> None:
              "k")  # fmt: skip
     assert len(caught.value.message) <= 200
     assert re.search(r"so type `vault-client use (PROFILE|'team prod x+')`\.$", caught.value.message)
+
+
+@pytest.mark.parametrize("more", ["", f"[profile {'n' * 128}]\nregion = eu-west-1\n"])
+def test_our_own_client_of_a_long_name_in_a_chain(more: str) -> None:
+    """With and without a profile of that name: the whole sentence fits on the wire."""
+    line = f"credential_process = vault-client credential-process {'n' * 128}"
+    with pytest.raises(BadProfile) as caught:
+        plan(f"{role(source='k' * 128)}{more}[profile {'k' * 128}]\n{line}\n")
+    assert len(caught.value.message) <= 200
+    assert re.search(r"write the (name of one there|one of that line as source_profile)\.$", caught.value.message)
 
 
 def test_an_identity_that_was_never_added() -> None:

@@ -109,16 +109,17 @@ def _through(profiles: Profiles, chain: Chain, name: str, value: Value, target: 
     """Our own client in the line: its tools have their keys from vaultd, and nothing is to be removed."""
     section = profiles.profiles.get(target)
     if section is None:
-        then = f": there is no such profile; correct its name, then type `vault-client explain {typed(name)}`."
+        then = short = ": there is no such profile; write the name of one there."
     elif "credential_process" in section.values:
-        then = ": that profile has such a line itself; write the name of the one that has the role there."
+        then = short = ": that profile has such a line itself; write the name of the one that has the role there."
     elif name != chain.profiles[0].name:
         then = f": a source has to be the profile itself; write `source_profile = {shown(target)}`."
+        short = ": a source has to be the profile itself; write the one of that line as source_profile."
     else:
         then = f": vaultd serves it through {shown(target)}, so type `vault-client use {typed(target)}`."
-        if len(then) > LIMIT - len(f"{profiles.at(value.line)} [profile ] credential_process=") - _QUOTED:
-            then = ": vaultd serves it through the profile that it names, so type `vault-client use PROFILE`."
-    return profiles.said(name, "credential_process", value, then)
+        short = ": vaultd serves it through the profile that it names, so type `vault-client use PROFILE`."
+    room = LIMIT - _QUOTED - len(f"{profiles.at(value.line)} [profile ] credential_process=")
+    return profiles.said(name, "credential_process", value, then if len(then) <= room else short)
 
 
 def _adding(name: str) -> str:
