@@ -139,6 +139,20 @@ def test_summaries_need_no_identity(home: Home) -> None:
     assert isinstance(catalog.trouble_of("loop"), BadProfile)
 
 
+def test_a_profile_that_tools_get_through_another(home: Home) -> None:
+    """credential_process with our own client: its row is that of the profile which is served; control: any other
+    command, and a role of its own, which SDKs put before that line.
+    """
+    ours = "credential_process = vault-client credential-process web-admin\n"
+    own = "role_arn = arn:aws:iam::999999999999:role/Own\nsource_profile = identity\n"
+    home.write(f"{WEB}[profile keys]\n{ours}[profile other]\ncredential_process = /bin/x\n[profile own]\n{ours}{own}")
+    catalog = home.watch().current
+
+    assert [catalog.served_as(name) for name in catalog.names()] == ["web-admin", "web-admin", "other", "own"]
+    assert catalog.summary("keys") == {**catalog.summary("web-admin"), "profile": "keys"}
+    assert catalog.summary("own")["account_id"] == "999999999999"
+
+
 def test_names_are_safe_for_a_terminal(home: Home) -> None:
     """A hostile section name goes through shown() in the summary (interface.md §6)."""
     home.write('[profile "a\x1b[31m"]\nsource_profile = i\x07d\n')

@@ -146,6 +146,10 @@ class Catalog:
                 raise type(self.fault)(self.fault.message) from None
             raise
 
+    def served_as(self, profile: str) -> str:
+        """The profile whose session `list` shows for it: itself, or the one that its credential_process asks us for."""
+        return self.profiles.served_as(profile)
+
     def summary(self, profile: str) -> Mapping[str, str | None]:
         """The static part of interface.md §6's profile, also for a profile that cannot be planned; see `trouble_of`.
         Every string is fit for the wire.
@@ -159,7 +163,7 @@ class Catalog:
 
     def _summarised(self, profile: str) -> dict[str, str | None]:
         try:
-            chain = self.profiles.chain(profile)
+            chain = self.profiles.chain(self.served_as(profile))
         except VaultdError:
             return {
                 **dict.fromkeys(_SUMMARY),

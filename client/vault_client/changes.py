@@ -1,7 +1,8 @@
 """What happened between two looks at the daemon, a sentence each: `status --watch` where nothing can be drawn, and for
 screen readers.
 
-Rule: time that passes is no change. What a person has to do is said with what to type.
+Rule: time that passes is no change. What a person has to do is said with what to type. What happens to many profiles
+at once (a lock, a restart) is said once.
 """
 
 from __future__ import annotations
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
     from typing import Any
 
     Body = dict[str, Any]
+
+#: Profiles to which the same happens at once are named, up to so many.
+_EACH = 3
 
 
 def rows(body: Body, name: str) -> list[Body]:
@@ -36,10 +40,11 @@ def between(before: Body, after: Body) -> list[str]:
 def _daemon(before: Body, after: Body) -> Iterator[str]:
     if before.get("pid") != after.get("pid"):
         yield f"vaultd was started again, pid {clean(after.get('pid'))}"
+    known, found = troubles(before), troubles(after)
     if bool(before.get("locked")) is not bool(after.get("locked")):
-        yield "locked: type `vault-client unlock`" if after.get("locked") else "unlocked"
-    known = troubles(before)
-    yield from (each for each in troubles(after) if each not in known)
+        said = clean(after.get("locked_reason")) in found  # then it says so itself, with why
+        yield from () if said else ["locked: type `vault-client unlock`" if after.get("locked") else "unlocked"]
+    yield from (each for each in found if each not in known)
 
 
 def question(prompt: Body) -> str:
@@ -62,15 +67,26 @@ def _questions(before: Body, after: Body) -> Iterator[str]:
 def _sessions(before: Body, after: Body) -> Iterator[str]:
     old = {each.get("profile"): each for each in rows(before, "profiles")}
     new = {each.get("profile"): each for each in rows(after, "profiles")}
+    said: list[tuple[str, str, str]] = []
     for name, each in new.items():
         was = old.get(name, {})
         if each.get("state") != was.get("state"):
-            yield f"{clean(name)}: {clean(each.get('state')).replace('_', ' ')}{_left(each)}"
+            said.append((clean(name), clean(each.get("state")).replace("_", " "), _left(each)))
         elif each.get("expiration") != was.get("expiration"):
-            yield f"{clean(name)}: renewed{_left(each)}"
+            said.append((clean(name), "renewed", _left(each)))
         if (error := _error(each)) and error != _error(was):
-            yield f"{clean(name)}: {error}"
-    yield from (f"{clean(name)}: no session any more" for name in old if name not in new)
+            said.append((clean(name), error, ""))
+    said += [(clean(name), "no session any more", "") for name in old if name not in new]
+    yield from _together(said)
+
+
+def _together(said: list[tuple[str, str, str]]) -> Iterator[str]:
+    """A lock, an unlock and a restart happen to every profile at once: who listens hears that once."""
+    alike: dict[str, list[str]] = {}
+    for name, what, left in said:
+        alike.setdefault(what, []).append(f"{name}: {what}{left}")
+    for what, lines in alike.items():
+        yield from lines if len(lines) <= _EACH else [f"{len(lines)} profiles: {what}"]
 
 
 def _left(row: Body) -> str:
@@ -88,7 +104,7 @@ def _grants(before: Body, after: Body) -> Iterator[str]:
     new = {each.get("id"): each for each in rows(after, "grants")}
     for key, each in new.items():
         if key not in old:
-            yield f"{clean(each.get('profile'))} was given to {peer_text(each.get('peer'))}, grant {clean(key)}"
+            yield f"a grant for {clean(each.get('profile'))} was made: {clean(key)}, for {peer_text(each.get('peer'))}"
     for key, each in old.items():
         if key not in new:
             yield f"the grant {clean(key)} of {clean(each.get('profile'))} has ended"

@@ -181,6 +181,8 @@ def _run(arguments: list[str], environ: Mapping[str, str]) -> int:
         _tell(overview())
         return USAGE
     name, *rest = arguments
+    if name == "help" and rest:  # as git has it
+        name, rest = rest[0], ["--help"]
     if name in {"-h", "--help", "help"}:
         Call.out(overview())
         return 0
@@ -236,7 +238,7 @@ def _check_operands(command: Command, operands: list[str], tail: list[str], *, g
     if len(operands) < command.least:
         raise _misread(command, f"{command.operands.split()[0]} is missing")
     if len(operands) > command.most:
-        parted = command.operands.endswith(("PROFILE", "PROFILE]", "IDENTITY", "IDENTITY]"))
+        parted = command.operands.partition(" -- ")[0].endswith(("PROFILE", "PROFILE]", "IDENTITY", "IDENTITY]"))
         why = "is one too many, or part of a name that goes in quotes" if parted else "is one too many"
         raise _misread(command, f"{operands[command.most]} {why}")
     for operand in operands:

@@ -147,7 +147,7 @@ def overview() -> str:
     return (
         "usage: vault-client COMMAND …\n\n"
         "Points shells, commands and tools at AWS profiles that vaultd keeps fresh.\n\n"
-        f"{rows}\n\nEach has --help. Also: vault-client --version.\n\n"
+        f"{rows}\n\nEach has --help (or `help COMMAND`). Also: vault-client --version.\n\n"
         "Exit status: 0 ok, 1 refused, 2 usage, 3 a person is needed and no terminal is there, 69 vaultd is\n"
         "not running, 75 try again later, 78 a configuration file needs a change; exec ends with the command's own.\n"
     )

@@ -7,6 +7,8 @@ Rules
   its command is shown, not run.
 """
 
+# pathlib may not load at start-up (architecture.md §2), so os.path it is.
+# ruff: noqa: PTH111, PTH113
 from __future__ import annotations
 
 import os
@@ -52,7 +54,7 @@ def explain(call: Call) -> int:
     wrong, last = wrongs(plan, row, call), _last_error(row, ink)
     if wrong:
         lines += ["", "what would go wrong:", *(ink.paint(f"  - {clean(each)}", "bad") for each in wrong)]
-    elif not last:
+    elif not last and not refused:  # a BAD of AWS stands right above
         lines += ["", "nothing is known that would go wrong"]
     call.out("\n".join(lines + last) + "\n")
     return int(refused)
@@ -156,6 +158,7 @@ def wrongs(plan: dict[str, Any], row: dict[str, Any], call: Call) -> list[str]:
         *(str(each) for each in plan.get("problems") or ()),
         *_without_mfa(plan),
         *_short(plan),
+        *_nobody(plan),
         *_state(row),
         *_shadowed(call),
     ]
@@ -175,6 +178,19 @@ def _short(plan: dict[str, Any]) -> list[str]:
         return []
     said = f"with --imds calls can fail with ExpiredToken, because sessions live {span(seconds)} and botocore keeps"
     return [f"{said} keys of the metadata service for up to 10 minutes: type `use --imds --duration 1h`"]
+
+
+def _nobody(plan: dict[str, Any]) -> list[str]:
+    """`allow_executables` that lets nobody in by an entry, or at all (vaultd/config.py has the words for doctor)."""
+    allowed = (plan.get("callers") or {}).get("allow_executables")
+    if not isinstance(allowed, list):
+        return []
+    table = f"[profiles.{clean(plan['profile'])}] allow_executables"
+    if not allowed:
+        return [f"{table} is empty, so no program is given its keys: name one there, then type `vaultd restart`"]
+    gone = [each for each in map(str, allowed) if not os.path.isfile(os.path.expanduser(each))]
+    way = "which is no program here: correct that path, then type `vaultd restart`"
+    return [f"{table} lets nobody in by {clean(each)}, {way}" for each in gone]
 
 
 def _state(row: dict[str, Any]) -> list[str]:

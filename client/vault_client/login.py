@@ -50,6 +50,8 @@ def login(call: Call) -> int:
     habits.count(call.environ, name)
     if made.get("doubt"):
         call.say(f"note: {clean(made['doubt'])}")
+    for warning in made.get("warnings") or ():
+        call.say(f"warning: {clean(warning)}")
     if call.flag("stdout"):
         _print(call, made, "this signs in whoever opens it")
         return 0
@@ -132,5 +134,6 @@ def _given(call: Call, redirect: Redirect, browser: Browser, name: str) -> bool:
 
 
 def _print(call: Call, made: dict[str, Any], why: str) -> None:
-    call.say(f"{why}; {_KEEP.format(until=local(made.get('expires_at')))}")
+    kept = _KEEP.format(until=local(made.get("expires_at")))
+    call.say(f"{why}; {kept}; the console ends at {local(made.get('console_until'))}")
     call.out(f"{made['url']}\n")

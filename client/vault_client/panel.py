@@ -1,7 +1,8 @@
 """The frame of `status --watch`: what is known of the daemon, as lines for a terminal of any size.
 
 Rules
-- Pure: the same board and size make the same lines. What a person has to answer comes first and is never pushed out.
+- Pure: the same board and size make the same lines. What a person has to answer comes first and is never pushed out,
+  then what lives; what is in error stays so until somebody mends it, and is last.
 - A narrow terminal loses columns, a low one rows (their number is told), none its way out.
 """
 
@@ -24,7 +25,9 @@ _DENIALS = 20
 _NUMBERED = 9
 _NOTED = 3
 _HOUR = 3600.0
-_ORDER = {"mfa_required": 0, "error": 1, "expired": 1, "due": 2, "fresh": 3}
+#: What waits for a person, what lives, what has ended (from _DEAD on), what somebody has to mend.
+_ORDER = {"mfa_required": 0, "due": 1, "fresh": 2, "expired": 3, "error": 5}
+_DEAD = 3
 _BARS = ("█", "░")
 _PLAIN_BARS = ("#", "-")
 
@@ -32,7 +35,7 @@ _PLAIN_BARS = ("#", "-")
 class Board:
     """What the frame shows. `body`: of GET /v1/status, as it was `at` (monotonic seconds)."""
 
-    __slots__ = ("at", "away", "bars", "body", "denials", "lengths", "said")
+    __slots__ = ("at", "away", "bars", "body", "denials", "lengths", "page", "said", "top")
 
     def __init__(self, *, utf8: bool = True) -> None:
         self.body: Body = {}
@@ -45,6 +48,8 @@ class Board:
         #: profile → of which session, and how long that was when it was seen first.
         self.lengths: dict[str, tuple[object, float]] = {}
         self.bars = _BARS if utf8 else _PLAIN_BARS
+        #: The first session that is shown, and how many are: `frame` keeps both within what there is room for.
+        self.top = self.page = 0
 
     def take(self, body: Body, at: float) -> None:
         """Another answer of the daemon."""
@@ -53,6 +58,13 @@ class Board:
             name, left = str(row.get("profile")), row.get("seconds_left")
             if isinstance(left, (int, float)) and self.lengths.get(name, (None, 0))[0] != row.get("expiration"):
                 self.lengths[name] = row.get("expiration"), max(_HOUR, float(left))
+
+    def scroll(self, key: str) -> bool:
+        """The sessions, by an arrow or a page; False for any other key."""
+        step = {"up": -1, "down": 1, "pageup": -self.page, "pagedown": self.page}.get(key)
+        if step is not None:
+            self.top = max(0, self.top + step)
+        return step is not None
 
     @property
     def questions(self) -> list[Body]:
@@ -72,6 +84,8 @@ def frame(
     foot = _asking(asked, columns, height) if asked else _foot(board, columns, height, ink)
     room = height - len(head) - len(foot)
     body = _sections(board, columns, room, ink, now=now, wall=wall)
+    if not asked:
+        foot[-1] = _keys(board, columns, ink)
     lines = [*head, *body, *[""] * (room - len(body)), *foot][-height:]
     return lines, (len(lines) - 1, min(columns - 1, width(foot[-1]))) if asked else None
 
@@ -142,36 +156,50 @@ def question(prompt: Body, said: str, typed: str) -> list[str]:
 
 def _foot(board: Board, columns: int, height: int, ink: Ink) -> list[str]:
     said = wrapped(board.said, columns)[:_NOTED] if board.said else []
-    keys = ["q leaves"]
-    if found := len(board.questions):
-        keys.append("1 answers" if found == 1 else f"1-{found} answer")
-    return [*said[: max(0, height - 3)], ink.paint(fit(" · ".join(keys), columns), "none")]
+    return [*said[: max(0, height - 3)], _keys(board, columns, ink)]
+
+
+def _keys(board: Board, columns: int, ink: Ink) -> str:
+    keys, found = ["q leaves"], rows(board.body, "profiles")
+    if asked := len(board.questions):
+        keys.append("1 answers" if asked == 1 else f"1-{asked} answer")
+    if 0 < board.page < len(found):
+        keys.append("Up and Down scroll")
+    if bad := sum(row.get("state") == "error" for row in found):
+        keys.append(f"{bad} in error: `vault-client status` says why")
+    return ink.paint(fit(" · ".join(keys), columns), "none")
 
 
 # ---- the tables ----
 
 
 class _Section:
-    """A table of so many rows; `first` of it are always shown."""
+    """A table of so many rows, shown from `top` on; `first` of it are always shown."""
 
     def __init__(self, heads: Sequence[str], cells: list[Sequence[object]], *, state: int | None = None,
-                 none: str = "", first: int = 1) -> None:  # fmt: skip
+                 none: str = "", first: int = 1, top: int = 0) -> None:  # fmt: skip
+        self.top = top
         self.heads, self.cells, self.state, self.none = heads, cells, state, none
         self.first = min(first, len(cells))
 
     def lines(self, shown: int, ink: Ink) -> list[str]:
         if not self.cells:
             return [self.none] if self.none else []
-        heads = list(self.heads)
+        heads, at = list(self.heads), self.beginning(shown)
         if shown < len(self.cells):
-            heads[0] = f"{heads[0]} {shown}/{len(self.cells)}"
-        return table(heads, self.cells[:shown], ink, state=self.state).splitlines()
+            heads[0] = f"{heads[0]} {f'{at + 1}-{at + shown}' if at else shown}/{len(self.cells)}"
+        return table(heads, self.cells[at : at + shown], ink, state=self.state).splitlines()
+
+    def beginning(self, shown: int) -> int:
+        """`top`, or what the last page begins with."""
+        return max(0, min(self.top, len(self.cells) - shown))
 
 
 def _sections(board: Board, columns: int, room: int, ink: Ink, *, now: float, wall: float) -> list[str]:
+    sessions = _sessions(board, columns, now)
     every = [
         _questions(board, columns, wall),
-        _sessions(board, columns, now),
+        sessions,
         _grants(board, columns, wall),
         _denied(board, columns),
     ]
@@ -180,6 +208,8 @@ def _sections(board: Board, columns: int, room: int, ink: Ink, *, now: float, wa
     shown = shares([len(each.cells) for each in every], [each.first for each in every], room - len(every) - gaps)
     lines: list[str] = []
     for each, count in zip(every, shown, strict=True):
+        if each is sessions:
+            board.page, board.top = count, each.beginning(count)
         if count or not each.cells:
             lines += [*([""] if gaps else []), *(fit(line, columns) if "\x1b" not in line else line
                                                for line in each.lines(count, ink))]  # fmt: skip
@@ -219,7 +249,7 @@ def _until(stamp: object, wall: float) -> str:
 
 
 def _sessions(board: Board, columns: int, now: float) -> _Section:
-    found = sorted(rows(board.body, "profiles"), key=lambda row: _ORDER.get(str(row.get("state")), 4))
+    found = sorted(rows(board.body, "profiles"), key=lambda row: _ORDER.get(str(row.get("state")), _DEAD))
     size = 24 if columns >= 72 else 10 if columns >= 50 else 0
     cells = [
         (row.get("profile"), _bar(board, row, size, now), _left(board, row, now), row.get("state"), row.get("identity"))
@@ -228,7 +258,9 @@ def _sessions(board: Board, columns: int, now: float) -> _Section:
     kept = [0, *([1] if size else []), 2, *([3] if columns >= 34 else []), *([4] if columns >= 72 else [])]
     heads, shown = _chosen(("SESSION", "", "LEFT", "STATE", "IDENTITY"), list(cells), kept)
     state = kept.index(3) if 3 in kept else None
-    return _Section(heads, shown, state=state, none="no session yet: vault-client use PROFILE", first=3)
+    live = sum(_ORDER.get(str(row.get("state")), _DEAD) < _DEAD for row in found)
+    return _Section(heads, shown, state=state, none="no session yet: vault-client use PROFILE", first=max(3, live),
+                    top=board.top)  # fmt: skip
 
 
 def _seconds(board: Board, row: Body, now: float) -> float:
@@ -255,7 +287,7 @@ def _grants(board: Board, columns: int, wall: float) -> _Section:
         for each in sorted(rows(board.body, "grants"), key=_used)
     ]  # fmt: skip
     kept = range(5) if columns >= 72 else (0, 1, 2) if columns >= 44 else (0, 1)
-    return _Section(*_chosen(("GRANT", "HELD BY", "LAST USE", "KIND", "ID"), list(cells), kept))
+    return _Section(*_chosen(("GRANT", "HELD BY", "LAST USE", "KIND", "ID"), list(cells), kept), first=3)
 
 
 def _used(grant: Body) -> float:

@@ -32,6 +32,7 @@ def list_profiles(call: Call) -> int:
         call.json(body)
     elif body["profiles"]:
         call.out(_profiles(body["profiles"], _ink()))
+        _say_errors(call, body["profiles"])
     troubles = _list(body, "trouble")
     for trouble in troubles:  # the rows may be those of before the file broke
         call.say(str(trouble))
@@ -42,6 +43,12 @@ def list_profiles(call: Call) -> int:
     if not body["profiles"] and not call.flag("json"):
         call.say("there is no profile: write one to ~/.aws/config (`vault-client explain PROFILE` then tells its plan)")
     return 0
+
+
+def _say_errors(call: Call, profiles: list[dict[str, Any]]) -> None:
+    """The reasons are too long for a column."""
+    if count := sum(each.get("state") == "error" for each in profiles):
+        call.say(f"{count} profile{' is' if count == 1 else 's are'} in error: for why, type `vault-client status`")
 
 
 def _profiles(profiles: list[dict[str, Any]], ink: Ink) -> str:

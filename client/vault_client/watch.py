@@ -138,7 +138,8 @@ def _lines(board: Board, kind: str, body: Any) -> list[str]:
     said = _note(board, kind, body, at=time.monotonic())
     lines = [said] if said else []
     if kind == "status":
-        lines += changes.between(before, body)
+        # "is back, pid 43" is said already
+        lines += changes.between({**before, "pid": body.get("pid")} if said else before, body)
     elif kind == "event" and body.get("event") == "credentials.deny":
         lines.append(changes.denial(body))
     return lines
@@ -312,7 +313,9 @@ class Drawn:
             self._leave(stop.message)
 
     def _choose(self, key: str) -> None:
-        """A digit, or Enter for the oldest."""
+        """A digit, or Enter for the oldest; an arrow moves the sessions."""
+        if self._board.scroll(key):
+            return
         questions = self._seen
         number = 1 if key == "enter" else int(key) if key in set("123456789") else 0
         self._board.said = ""

@@ -76,6 +76,7 @@ def test_every_command_has_help(run: Run, stub: Stub, name: str) -> None:
     command = COMMANDS[name]
 
     assert ended.status == 0
+    assert run("help", name).out == ended.out  # as git has it
     assert ended.out.startswith(f"usage: vault-client {name}")
     assert all(f"  --{option.replace('=', ' ')}" in ended.out for option in command.options)
     assert command.summary in ended.out
@@ -99,6 +100,11 @@ def test_every_command_has_help(run: Run, stub: Stub, name: str) -> None:
                 "`vault-client credential-process --help`"
             ),
         ),
+        (
+            "exec team prod -- ls",
+            "exec: prod is one too many, or part of a name that goes in quotes: type `vault-client exec --help`",
+        ),
+        ("help rotat", "there is no command rotat (did you mean rotate?): type `vault-client --help`"),
         ("list extra", "list: extra is one too many: type `vault-client list --help`"),
         ("list --frob", "list: option --frob not recognized: type `vault-client list --help`"),
         ("use p --region", "use: option --region requires argument: type `vault-client use --help`"),
@@ -770,6 +776,16 @@ def test_list(run: Run, stub: Stub) -> None:
         "vault-client: there is no profile: write one to ~/.aws/config (`vault-client explain PROFILE` then tells its "
         "plan)\n"
     )
+
+
+def test_list_tells_where_the_reasons_are(run: Run, stub: Stub) -> None:
+    """`error` without why is half a word; control: rows without one, and scripts, are told nothing."""
+    bad = {**PROFILE, "state": "error", "last_error": {"code": "BadProfile", "message": "mend it", "time": None}}
+    assert run("list").err == ""
+    for rows, said in (([bad], "1 profile is"), ([PROFILE, bad, bad], "2 profiles are")):
+        stub.answers["GET", "/v1/profiles"] = (200, {"profiles": rows})
+        assert run("list").err == f"vault-client: {said} in error: for why, type `vault-client status`\n"
+        assert run("list", "--json").err == ""
 
 
 @pytest.mark.parametrize(("profiles", "status"), [([PROFILE], 0), ([], 78)])

@@ -53,6 +53,10 @@ WRONG: list[tuple[dict[str, Any], dict[str, Any], str]] = [
      "write mfa_serial = ARN under [profile web-admin] in ~/.aws/config")),
     (plan(MFA, {**ROLE_STEP, "duration_seconds": 900}), {}, "with --imds calls can fail with ExpiredToken"),
     (plan(MFA, problems=["config:3 is \x1b[2J: mend it"]), {}, "config:3 is ?[2J: mend it"),
+    (plan(MFA, ROLE_STEP, callers={"allow_executables": ["/bin/sh", "/bin/nope"]}), {},
+     "allow_executables lets nobody in by /bin/nope, which is no program here: correct that path, then type"),
+    (plan(MFA, ROLE_STEP, callers={"allow_executables": []}), {},
+     "allow_executables is empty, so no program is given its keys: name one there, then type `vaultd restart`"),
     (plan(MFA, ROLE_STEP), {"state": "locked"}, "vaultd is locked and serves nothing: type `vault-client unlock`"),
     (plan(MFA, ROLE_STEP), {"state": "mfa_required"}, "type `vault-client mfa identity`"),
     (plan(MFA, ROLE_STEP), {"state": "expired"}, "its session has expired: type `vault-client refresh web-admin`"),
@@ -86,6 +90,15 @@ def test_nothing_wrong(told: Any) -> None:
 
     assert said.endswith("\n\nnothing is known that would go wrong\n")
     assert "its session now: fresh, 55m left" in said
+
+
+def test_a_no_of_aws_is_no_all_clear(told: Any) -> None:
+    """`--check`: after a BAD nothing ends in "nothing is known"; control: after an ok it does."""
+    check = {"name": "ListMFADevices", "ok": False, "message": "correct mfa_serial"}
+    ending = "nothing is known that would go wrong\n"
+
+    assert ending not in told(plan(MFA, ROLE_STEP, checks=[check]), "--check", status=1)
+    assert told(plan(MFA, ROLE_STEP, checks=[{**check, "ok": True}]), "--check").endswith(ending)
 
 
 def test_what_shadows_it(told: Any, tmp_path: Path) -> None:

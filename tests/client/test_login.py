@@ -396,6 +396,19 @@ def test_a_doubt_is_told(run: Run, stub: Stub) -> None:
     assert "vault-client: note: nobody here could try one\n" in run("login", "web-admin", "--stdout").err
 
 
+def test_a_shorter_console_is_told(run: Run, stub: Stub) -> None:
+    """The role gives less than --duration asked for: why, and when the console ends, beside the URL, too."""
+    said = "AWS gives web-admin 3600 s at most, not the asked 28800 s: leave out or lower --duration."
+    stub.answers["POST", ROUTE] = (200, {**MADE, "warnings": [said]})
+    ran = run("login", "web-admin", "--stdout", "--duration", "8h")
+
+    assert (ran.status, ran.out) == (0, f"{URL}\n")
+    assert f"vault-client: warning: {said}\n" in ran.err
+    assert re.search(r"; the console ends at 2099-11-2\d \d\d:00\n$", ran.err)
+    stub.answers["POST", ROUTE] = (200, MADE)
+    assert "warning" not in run("login", "web-admin", "--stdout").err  # control
+
+
 def test_the_code_is_asked_for(terminal: Callable[..., OnTerminal], stub: Stub) -> None:
     """409: the question on the terminal, then the same call again; Ctrl-C leaves nothing."""
     stub.answers["POST", ROUTE] = [mfa_required(), (200, MADE)]

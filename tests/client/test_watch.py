@@ -29,7 +29,7 @@ from vault_client.errors import Stop
 from vault_client.feed import Feed
 from vault_client.panel import Board
 from vault_client.tables import Ink, width
-from vault_client.watch import Drawn
+from vault_client.watch import Drawn, _lines
 
 Watch = Callable[..., Watched]
 DENIED = {
@@ -505,6 +505,31 @@ def test_what_is_between() -> None:
     assert changes.between({**STATUS, "prompts": [CONSENT]}, STATUS) == ["the question for prod is over"]
 
 
+def test_a_lock_and_a_restart_are_said_once() -> None:
+    """Who has it read out hears no line a profile, and "locked" once, with why. Control: three are named."""
+    reason = "locked by `vault-client lock`: type `vault-client unlock`"
+    many = [{**PROFILE, "profile": f"p{number}"} for number in range(11)]
+    locked = {**STATUS, "locked": True, "locked_reason": reason, "trouble": [reason], "profiles": []}
+
+    assert changes.between({**STATUS, "profiles": many}, locked) == [reason, "11 profiles: no session any more"]
+    unlocked = ["unlocked", "11 profiles: fresh"]
+    assert changes.between(locked, {**STATUS, "locked_reason": "", "profiles": many}) == unlocked
+    assert changes.between({**STATUS, "profiles": many[:3]}, {**STATUS, "profiles": []}) == [
+        "p0: no session any more", "p1: no session any more", "p2: no session any more",
+    ]  # fmt: skip
+    before = Board()
+    before.take(STATUS, 0.0)
+    before.away = "vaultd is away"
+    assert _lines(before, "status", {**STATUS, "pid": 43}) == ["vaultd is back, pid 43"]
+
+
+def test_a_grant_that_was_made_gave_nothing_yet() -> None:
+    """A program that is then denied holds one, too."""
+    assert changes.between({**STATUS, "grants": []}, STATUS) == [
+        "a grant for web-admin was made: g1, for terraform (4711)"
+    ]
+
+
 def test_no_change_moves_the_cursor() -> None:
     """Whatever the daemon sends; what may be typed is one word."""
     name = "a\x1b[2J\u202eb"
@@ -549,6 +574,71 @@ def test_any_frame_fits(
     if columns >= 40:
         assert all(width(line) <= columns for line in lines)
         assert lines[-1].startswith("MFA code:" if asked else "q leaves")
+
+
+def crowd() -> Board:
+    """What a person with 19 profiles has: the ones in error come first in his file."""
+    errors = [{**PROFILE, "profile": f"bad{number}", "state": "error", "seconds_left": None} for number in range(8)]
+    live = [{**PROFILE, "profile": f"live{number}"} for number in range(10)]
+    board = Board()
+    board.take({**STATUS, "profiles": [*errors, *live, {**PROFILE, "profile": "asks", "state": "mfa_required"}]}, 0.0)
+    board.denials.extend([DENIED] * 7)
+    return board
+
+
+def drawn(board: Board, *size: int) -> list[str]:
+    ink = Ink.__new__(Ink)
+    ink.on, ink.width = False, None
+    return panel.frame(board, (size or (80, 24))[:2], ink, now=1.0, wall=2e9)[0]  # type: ignore[arg-type]
+
+
+def test_what_lives_is_seen() -> None:
+    """At 80×24 with 19 profiles: who waits for a person, then every session that lives, one grant and one denial; what
+    is in error is last, and it is told where its reasons are.
+    """
+    board = crowd()
+    lines = drawn(board)
+    names = [line.split()[0] for line in lines if line.startswith(("asks", "live", "bad"))]
+
+    assert names[:11] == ["asks", *(f"live{number}" for number in range(10))]
+    assert any("terraform (4711)" in line for line in lines)
+    assert any("InvalidToken" in line for line in lines)
+    assert lines[-1] == "q leaves · Up and Down scroll · 8 in error: `vault-client status` says why"
+
+
+def test_the_rest_is_scrolled_to() -> None:
+    """Down and PageDown to the last row and no further, Up from there at once; each frame says where it is."""
+    board = crowd()
+    drawn(board)
+    shown = board.page
+    assert 10 < shown < 19
+    assert board.scroll("down")
+    heading, first, *_ = [line for line in drawn(board) if line.startswith(("SESSION", "live", "bad", "asks"))]
+    assert heading.startswith(f"SESSION 2-{shown + 1}/19 ")
+    assert first.startswith("live0 ")
+    for _ in range(9):
+        board.scroll("pagedown")
+        last = drawn(board)
+    assert any(line.startswith("bad7 ") for line in last)
+    assert board.top == 19 - shown
+    board.scroll("up")
+    assert not any(line.startswith("bad7 ") for line in drawn(board))
+    assert not board.scroll("x")
+    assert "scroll" not in drawn(crowd(), 80, 60)[-1]  # control: where all are seen
+
+
+def test_arrows_scroll(stub: Stub, watch: Watch) -> None:
+    """On the terminal, by its own keys."""
+    status(stub, profiles=crowd().body["profiles"])
+    watched = watch()
+    watched.shows("Up and Down scroll")
+    watched.type("\x1b[6~\x1b[6~")
+    watched.shows("bad7")
+    watched.type("\x1b[5~\x1b[5~")
+    watched.shows("asks")
+    watched.type("q")
+
+    assert watched.end().status == 0
 
 
 @given(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 9)), max_size=5), st.integers(-3, 60))

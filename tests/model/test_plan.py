@@ -385,6 +385,53 @@ def test_sources_of_later_issues_are_refused_in_words(lines: list[str]) -> None:
     assert ends_in_what_to_type(caught.value.message)
 
 
+@pytest.mark.parametrize(
+    ("line", "more", "said"),
+    [
+        ("vault-client credential-process web-admin", "", "served"),
+        ("'/usr/local/bin/vault-client' credential-process -- web-admin", "", "served"),
+        ("vault-client credential-process web-admn", "", "there is no such profile; write the name of one there."),
+        ("vault-client credential-process keys", "", "that profile has such a line itself; write the name of the one"),
+        ("vault-client credential-process web-admin", role(source="keys"), "write `source_profile = web-admin`."),
+        ("vault-client credential-process 'web-admin", "", "does not serve it yet"),
+        ("vault-client export web-admin", "", "does not serve it yet"),
+        ("aws-vault credential-process web-admin", "", "does not serve it yet"),
+    ],
+)
+def test_our_own_client_as_credential_process(line: str, more: str, said: str) -> None:
+    """docs/export.md's own line is no mistake: it is said which profile serves it, and nothing is to be removed. It
+    has no plan of its own: a name beside `[profiles.web-admin] protected` would be a way around that.
+    """
+    with pytest.raises(BadProfile) as caught:
+        plan(f"{TUTORIAL}[profile keys]\ncredential_process = {line}\n{more}", "p" if more else "keys")
+    if said == "served":
+        said = ": vaultd serves it through web-admin, so type `vault-client use web-admin`."
+    assert said in caught.value.message
+    assert ("add keys" in caught.value.message) is ("does not" in said)
+    assert len(caught.value.message) <= 200
+    assert ends_in_what_to_type(caught.value.message)
+
+
+@pytest.mark.parametrize("target", ["n" * 128, "team prod " + "x" * 60])
+def test_our_own_client_for_a_long_name(target: str) -> None:
+    """What to type is never cut."""
+    with pytest.raises(BadProfile) as caught:
+        plan(f'{role(name=repr(target))}[profile k]\ncredential_process = vault-client credential-process "{target}"\n',
+             "k")  # fmt: skip
+    assert len(caught.value.message) <= 200
+    assert re.search(r"so type `vault-client use (PROFILE|'team prod x+')`\.$", caught.value.message)
+
+
+@pytest.mark.parametrize("more", ["", f"[profile {'n' * 128}]\nregion = eu-west-1\n"])
+def test_our_own_client_of_a_long_name_in_a_chain(more: str) -> None:
+    """With and without a profile of that name: the whole sentence fits on the wire."""
+    line = f"credential_process = vault-client credential-process {'n' * 128}"
+    with pytest.raises(BadProfile) as caught:
+        plan(f"{role(source='k' * 128)}{more}[profile {'k' * 128}]\n{line}\n")
+    assert len(caught.value.message) <= 200
+    assert re.search(r"write the (name of one there|one of that line as source_profile)\.$", caught.value.message)
+
+
 def test_an_identity_that_was_never_added() -> None:
     """Exit 1, ending in `vault-client add IDENTITY`, with the place that names it and the nearest names."""
     with pytest.raises(UnknownIdentity) as caught:

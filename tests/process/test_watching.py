@@ -154,7 +154,7 @@ def test_lines_are_written_as_it_happens(home: Home, emulator: Emulator) -> None
         assert child.stdout is not None
         next(line for line in child.stdout if line.startswith("identities:"))
         home.use("web-admin", emulator)
-        said = [next(line for line in child.stdout if text in line) for text in ("web-admin: fresh", "was given to")]
+        said = [next(line for line in child.stdout if text in line) for text in ("web-admin: fresh", "was made: ")]
         assert home.client("revoke", "--all").status == 0
         next(line for line in child.stdout if "of web-admin has ended" in line)
         os.kill(child.pid, signal.SIGINT)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.web.control import KEY_ID, ROLE, SECRET, SERIAL, House, Line, Started, strings
+from tests.web.control import KEY_ID, PROFILES, ROLE, SECRET, SERIAL, House, Line, Started, strings
 from vaultd import __version__
 from vaultd.errors import RoleDenied
 from vaultd.model.planner import make_plan
@@ -436,6 +436,26 @@ async def test_a_profile_of_any_name_can_be_asked_for(tmp_path: Path) -> None:
         plan = await started.ok("GET", "/v1/profiles/team%20prod%2F%C3%BC/plan")
 
     assert plan["profile"] == "team prod/ü"
+
+
+async def test_a_profile_of_our_own_credential_process_is_no_error(tmp_path: Path) -> None:
+    """docs/export.md's own line: `list` has the session of the profile that it asks us for, and no trouble. Whoever
+    wants the profile itself is told which one serves it; it is no second name beside `protected`.
+    """
+    house = House(tmp_path)
+    line = "credential_process = vault-client credential-process web-admin"
+    house.profiles(f"{PROFILES}[profile keys]\n{line}\n[profile other]\ncredential_process = /bin/x\n")
+    async with house.run() as started:
+        await started.with_session()
+        await started.ok("POST", "/v1/grants", LEASE)
+        rows = {each["profile"]: each for each in (await started.ok("GET", "/v1/profiles"))["profiles"]}
+        _, refused = await started.refused("POST", "/v1/grants", {**LEASE, "profile": "keys"})
+
+    assert rows["keys"] == {**rows["web-admin"], "profile": "keys"}
+    assert (rows["keys"]["state"], rows["keys"]["last_error"]) == ("fresh", None)
+    assert rows["other"]["state"] == "error"  # control
+    assert refused["exit"] == 78
+    assert refused["message"].endswith(": vaultd serves it through web-admin, so type `vault-client use web-admin`.")
 
 
 async def test_one_profile_can_be_asked_for_alone(started: Started) -> None:

@@ -43,6 +43,25 @@ async def asked(started: Started, step: asyncio.Future[dict[str, Any]], call: tu
         await asyncio.sleep(0)
 
 
+@pytest.mark.parametrize("verb", ["rotate", "remove", "mfa"])
+async def test_a_profile_in_an_identitys_place(started: Started, verb: str) -> None:
+    """`rotate web-admin`: it is said whose key that profile has. Control: a name that is nobody's."""
+
+    async def refused(name: str) -> str:
+        path = f"/v1/identities/{name}"
+        if verb == "rotate":
+            return str((await started.refused("POST", f"{path}/rotate", {}))[1]["message"])
+        if verb == "remove":
+            return str((await started.refused("DELETE", path))[1]["message"])
+        return str((await started.refused("POST", "/v1/prompts", {"identity": name}))[1]["message"])
+
+    await started.add()
+    said = f"web-admin is a profile, and its identity is identity: type `vault-client {verb} identity`"
+    assert await refused("web-admin") == said
+    assert "is stored" in await refused("nobody")
+    assert "is stored" in await refused("looped")  # a profile of no identity
+
+
 async def test_a_rotation(started: Started) -> None:
     """409 with the question, then a step a call; what is shown of a key is its last four characters."""
     await started.add()

@@ -11,7 +11,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from tests.web.control import ROLE, House, Started, soon
-from vaultd.errors import SessionRejected, StsUnavailable
+from vaultd.errors import DurationTooLong, SessionRejected, StsUnavailable
 
 ROUTE = "/v1/profiles/web-admin/signin"
 
@@ -36,6 +36,7 @@ async def test_a_sign_in(started: Started) -> None:
         "destination": "https://eu-west-1.console.aws.amazon.com/s3/home?region=eu-west-1",
         "account_id": "234567890123",
         "doubt": "",
+        "warnings": [],
     }
     (order,) = started.house.console.orders
     assert order.endpoint.signin_url == "https://signin.aws.amazon.com/federation"
@@ -77,6 +78,19 @@ async def test_longer_than_an_hour(started: Started) -> None:
     started.house.console.takes_duration = False
     body = await started.ok("POST", ROUTE, {"duration_seconds": 28800})
     assert body["console_until"] == "2026-11-22T20:00:00Z"  # the session's own end
+
+
+async def test_a_role_that_gives_less_is_told(started: Started) -> None:
+    """As `exec --duration` tells it (aws-facts §1.5 row 16): nobody believes in 8 hours and loses it after one."""
+    started.house.sts.fail("assume_role", DurationTooLong("web-admin gives no sessions that long; lower it"))
+    await started.with_session()
+    body = await started.ok("POST", ROUTE, {"duration_seconds": 28800, "token_code": "654321"})
+
+    assert body["console_until"] == "2026-11-22T13:00:00Z"
+    said = "AWS gives web-admin 3600 s at most, not the asked 28800 s: leave out or lower --duration."
+    assert body["warnings"] == [said]
+    fitting = await started.ok("POST", ROUTE, {"duration_seconds": 3600})  # control: as long as was asked for
+    assert fitting["warnings"] == []
 
 
 @pytest.mark.parametrize(

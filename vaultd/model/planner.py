@@ -19,7 +19,7 @@ from vaultd.model.environment import slug
 from vaultd.model.ground import Ground, find_ground, served_region
 from vaultd.model.partitions import Endpoint, account_of, valid_region
 from vaultd.model.plan import ASKED_FOR, Callers, Overrides, Plan, RoleParameters, Sourced, Step, StepKind
-from vaultd.model.profiles import STATIC_KEYS, Chain, Profile, Profiles, Value
+from vaultd.model.profiles import STATIC_KEYS, Chain, Profile, Profiles, Value, by_client
 from vaultd.model.roles import role_parameters
 from vaultd.model.text import LIMIT, shown, typed
 
@@ -33,6 +33,8 @@ _NOT_SERVED = {
     "login_session": "`aws login`",
     "credential_process": "it",
 }
+#: Characters of names that a message has room for at the least.
+_QUOTED = 24
 _WITH_ROLE = ("credential_source", "web_identity_token_file")
 
 
@@ -91,7 +93,9 @@ def _refuse_unserved(profiles: Profiles, chain: Chain) -> None:
         whole = not (profile.get("role_arn") and profile.get("source_profile"))
         for key in _NOT_SERVED if whole else _WITH_ROLE:
             if value := profile.get(key):
-                raise BadProfile(_unserved(profiles, profile.name, key, value))
+                ours = key == "credential_process" and by_client(value.text)
+                said = _through(profiles, chain, profile.name, value, ours) if ours else None
+                raise BadProfile(said or _unserved(profiles, profile.name, key, value))
 
 
 def _unserved(profiles: Profiles, name: str, key: str, value: Value) -> str:
@@ -99,6 +103,23 @@ def _unserved(profiles: Profiles, name: str, key: str, value: Value) -> str:
     start = f": vaultd does not serve {_NOT_SERVED[key]} yet; leave it to the AWS CLI, or remove the line and"
     whole = profiles.said(name, key, value, f"{start} {_adding(name)}.")
     return whole if len(whole) <= LIMIT else profiles.said(name, key, value, f"{start} {_adding('IDENTITY')}.")
+
+
+def _through(profiles: Profiles, chain: Chain, name: str, value: Value, target: str) -> str:
+    """Our own client in the line: its tools have their keys from vaultd, and nothing is to be removed."""
+    section = profiles.profiles.get(target)
+    if section is None:
+        then = short = ": there is no such profile; write the name of one there."
+    elif "credential_process" in section.values:
+        then = short = ": that profile has such a line itself; write the name of the one that has the role there."
+    elif name != chain.profiles[0].name:
+        then = f": a source has to be the profile itself; write `source_profile = {shown(target)}`."
+        short = ": a source has to be the profile itself; write the one of that line as source_profile."
+    else:
+        then = f": vaultd serves it through {shown(target)}, so type `vault-client use {typed(target)}`."
+        short = ": vaultd serves it through the profile that it names, so type `vault-client use PROFILE`."
+    room = LIMIT - _QUOTED - len(f"{profiles.at(value.line)} [profile ] credential_process=")
+    return profiles.said(name, "credential_process", value, then if len(then) <= room else short)
 
 
 def _adding(name: str) -> str:

@@ -23,6 +23,11 @@ from vaultd.model.text import LIMIT, meant, nearest, shown, typed
 #: Their values are never kept: only that they stand there, and where (`HIDDEN` in their place).
 STATIC_KEYS = frozenset({"aws_access_key_id", "aws_secret_access_key", "aws_session_token"})
 HIDDEN = "set"
+#: Where one of these is, an SDK looks at no credential_process, or the profile is more than that line.
+_BEFORE_PROCESS = frozenset({
+    "role_arn", "source_profile", "credential_source", "include_profile", "web_identity_token_file", "sso_session",
+    "sso_start_url", "sso_account_id", "login_session",
+})  # fmt: skip
 #: Sections of the AWS CLI's own that are no profile's.
 _OF_THE_CLI = frozenset({"plugins", "preview"})
 #: Profiles in a row by `source_profile`, or by `include_profile`. Nobody writes more than four; 400 took 12 s to list.
@@ -152,6 +157,18 @@ class Profiles:
             merged = {**each.values, **merged}
         return Profile(name, section.line, merged)
 
+    def served_as(self, name: str) -> str:
+        """The profile whose session the tools of `name` get: another one where its credential_process is our own client
+        (docs/export.md), and no other source of its own goes before that.
+        """
+        section = self.profiles.get(name)
+        of_process = None if section is None else section.values.get("credential_process")
+        if section is None or of_process is None or not _BEFORE_PROCESS.isdisjoint(section.values):
+            return name
+        target = by_client(of_process.text)
+        other = self.profiles.get(target) if target else None
+        return name if other is None or "credential_process" in other.values else other.name
+
     def chain(self, name: str) -> Chain:
         """Follow `source_profile` to the identity; raises BadProfile naming the members of a loop.
 
@@ -269,6 +286,18 @@ def _name(header: str) -> str:
     if header == "default" or not _kind(header):
         return header
     return next(iter(_named(header)), "")
+
+
+def by_client(command: str) -> str | None:
+    """The profile of `vault-client credential-process PROFILE`; None for any other command."""
+    try:
+        words = shlex.split(command)
+    except ValueError:
+        return None
+    if len(words) == 4 and words[2] == "--":
+        del words[2]
+    ours = len(words) == 3 and words[0].rpartition("/")[2] == "vault-client" and words[1] == "credential-process"
+    return words[2] if ours else None
 
 
 # ---- configparser with line numbers ----

@@ -35,6 +35,9 @@ class Catalogue(Protocol):
     def plan(self, profile: str, overrides: Overrides = ...) -> Plan:
         """Raises UnknownProfile, UnknownIdentity, BadProfile."""
 
+    def served_as(self, profile: str) -> str:
+        """The profile whose session its row tells of: another one where its tools get that one's from vaultd."""
+
     def summary(self, profile: str) -> Mapping[str, str | None]:
         """{profile, account_id, role_arn, identity, mfa_serial}: the static part of its row, fit for the wire."""
 

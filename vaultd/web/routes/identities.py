@@ -13,7 +13,7 @@ from vaultd.model.credentials import Identity, IdentityKey
 from vaultd.model.dialects import stamp
 from vaultd.model.reminders import reminders
 from vaultd.model.rotation import LOOK_AGAIN, USABLE, Rotation
-from vaultd.model.text import nearest, shown
+from vaultd.model.text import nearest, shown, typed
 from vaultd.web import bodies
 from vaultd.web.control_replies import legible, reply
 from vaultd.web.rooms import Catalogue, Rooms, caller, requester
@@ -60,6 +60,7 @@ class _Identities:
     async def rotate(self, request: web.Request) -> web.Response:
         """One step of a rotation; the client comes again until it is `done`."""
         body = bodies.parse(bodies.RotateBody, await request.read())
+        await refuse_profile(self._rooms, request.match_info["name"], "rotate")
         rotated = await self._rooms.rotations.step(
             request.match_info["name"],
             requester=requester(request),
@@ -74,6 +75,7 @@ class _Identities:
         """Drop the key, its sessions, and the grants whose plan begins at it."""
         name = request.match_info["name"]
         known = {identity.name: identity for identity in self._rooms.custody.list()}
+        await refuse_profile(self._rooms, name, "remove")
         if name not in known:
             raise UnknownIdentity(
                 f"no identity {shown(name)} is stored.{nearest(name, known)} Type `vault-client identities`"
@@ -94,6 +96,17 @@ def _needs(catalog: Catalogue, profile: str, identity: str) -> bool:
         return catalog.plan(profile).identity == identity
     except VaultdError:
         return False
+
+
+async def refuse_profile(rooms: Rooms, name: str, verb: str) -> None:
+    """UnknownIdentity for a profile's name where an identity's belongs: it is said which one that profile has."""
+    names, catalog = {each.name for each in rooms.custody.list()}, await rooms.catalog()
+    if name in names or name not in catalog.names():
+        return
+    identity = catalog.summary(name)["identity"]
+    if identity in names:
+        said = f"{shown(name)} is a profile, and its identity is {shown(identity)}"
+        raise UnknownIdentity(f"{said}: type `vault-client {verb} {typed(identity)}`")
 
 
 def added(rooms: Rooms, request: web.Request, identity: Identity, *, warning: str = "") -> web.Response:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
+from datetime import timedelta
 from typing import Any
 
 from aiohttp import web
 
 from vaultd.engine.broker import Broker
 from vaultd.errors import ConsentRequired, ForbiddenPeer, VaultdError
+from vaultd.model.console import MadeSignIn
 from vaultd.model.credentials import RoleSession
 from vaultd.model.dialects import credentials_object, sign_in_object
 from vaultd.model.plan import Plan, Step
@@ -21,6 +23,8 @@ from vaultd.web.rooms import Catalogue, Rooms, caller, requester
 
 #: Of the audit line of a sign-in URL, which is served as keys are.
 CONSOLE = "console sign-in"
+#: What a call to AWS may take of a session's length.
+_A_CALL = timedelta(seconds=60)
 
 
 def table(rooms: Rooms) -> list[web.RouteDef]:
@@ -103,7 +107,14 @@ class _Profiles:
             logout_first=body.logout_first,
         )
         self._note(request, plan, made.session, reason=CONSOLE)
-        return reply(sign_in_object(made))
+        warnings = legible(self._short_of(body.overrides().duration, plan, made), limit=SENTENCE)
+        return reply({**sign_in_object(made), "warnings": warnings})
+
+    def _short_of(self, asked: timedelta | None, plan: Plan, made: MadeSignIn) -> list[str]:
+        """Why the session is not as long as was asked for, as a grant's answer has it."""
+        if asked is None or made.session.lifetime >= asked - _A_CALL:
+            return []
+        return list(dict.fromkeys([*plan.problems, *self._rooms.broker.state(plan).warnings]))
 
     async def _admit(self, request: web.Request, plan: Plan) -> None:
         """Keys go to the caller here, and not to a program that holds a token: it is judged in its place."""
@@ -153,7 +164,7 @@ class _Profiles:
 def profile_object(broker: Broker, catalog: Catalogue, name: str) -> dict[str, Any]:
     """The profile of interface.md §6. One that cannot be planned is of state `error`, with the reason."""
     try:
-        state = broker.state(catalog.plan(name)).wire()
+        state = broker.state(catalog.plan(catalog.served_as(name))).wire()
     except VaultdError as exc:
         error = {"code": exc.code, "message": exc.message, "time": None}
         state = {"state": "error", "expiration": None, "seconds_left": None, "last_error": error}

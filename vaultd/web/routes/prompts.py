@@ -16,6 +16,7 @@ from vaultd.model.text import nearest, shown, typed
 from vaultd.web import bodies
 from vaultd.web.control_replies import reply
 from vaultd.web.rooms import Rooms, connection, requester
+from vaultd.web.routes.identities import refuse_profile
 
 
 def table(rooms: Rooms) -> list[web.RouteDef]:
@@ -65,7 +66,7 @@ class _Prompts:
         return None
 
     async def _ahead_of_time(self, identity: str | None, *, requester: str) -> Question | MfaHandle:
-        name = self._known(identity)
+        name = await self._known(identity)
         ground = (await self._rooms.catalog()).identity_ground(name)
         if ground.device.serial is None:
             raise BadRequest(
@@ -75,11 +76,12 @@ class _Prompts:
             )
         return await self._rooms.broker.open_mfa(name, ground.device.serial, ground.endpoint, requester=requester)
 
-    def _known(self, identity: str | None) -> str:
+    async def _known(self, identity: str | None) -> str:
         names = [known.name for known in self._rooms.custody.list()]
         if identity in names:
             return str(identity)
         if identity is not None:
+            await refuse_profile(self._rooms, identity, "mfa")
             way = "identities" if limits.identity_name(identity) else f"add {typed(identity)}"
             raise UnknownIdentity(
                 f"no identity {shown(identity)} is stored.{nearest(identity, names)} Type `vault-client {way}`"
