@@ -208,7 +208,8 @@ def _left(call: Call, name: str) -> str:
 def _after_cancel(call: Call, name: str) -> str:
     """The same after a Ctrl-C at the code question: a cool-down runs, which `mfa` of the identity ends."""
     wish = next((f" --{each}" for each in ("undo", "abandon") if call.flag(each)), "")
-    again = f"to go on, wait 30 s, then type `vault-client mfa {typed(name)}` and `vault-client rotate {typed(name)}{wish}`"
+    again = f"`vault-client mfa {typed(name)}` and `vault-client rotate {typed(name)}{wish}`"
+    again = f"to go on, wait 30 s, then type {again}"
     identity = _listed(call, name)
     if not identity:
         return f"{_KEPT}; {again}"

@@ -728,8 +728,8 @@ async def test_the_old_keys_sessions_are_dropped(person: Person) -> None:
 
 
 async def test_after_an_undo_the_new_keys_session_stays(person: Person) -> None:
-    """The old key Inactive a second time: the session that --undo cost a code for is the new key's, and lives on, over a
-    restart, too. Control: the old key's was ended the first time.
+    """The old key Inactive a second time: the session that --undo cost a code for is the new key's, and lives on, over
+    a restart, too. Control: the old key's was ended the first time.
     """
     assert (await person.until("inactive"))[-1].signed_out
     assert (await person.step("undo")).did == "reactivated"
