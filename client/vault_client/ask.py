@@ -41,6 +41,10 @@ _LOOK = 1.0
 ROUNDS = 10
 
 
+class Cancelled(Stop):
+    """Ctrl-C at the question for a code."""
+
+
 def six_digits(typed: str) -> str | None:
     """The code without its spaces, or None for what is no code; ASCII digits only."""
     code = "".join(typed.split())
@@ -162,7 +166,7 @@ def _cancelled(link: Link, terminal: Terminal, prompt: dict[str, Any]) -> Stop:
     if consents(prompt):
         return denied(prompt)
     # a cool-down of less than 30 s refuses that too (interface.md §3)
-    return Stop(f"cancelled: wait 30 s, then type {_mfa(prompt)}")
+    return Cancelled(f"cancelled: wait 30 s, then type {_mfa(prompt)}")
 
 
 def headline(prompt: dict[str, Any]) -> str:

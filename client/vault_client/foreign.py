@@ -33,9 +33,11 @@ _UNREAD = frozenset({"kwallet", "pass", "keychain", "keyctl", "wincred", "op", "
 
 
 class Row:
-    """One key: its name there, the identity's here, the last 4 of its id, and what is to be said of it."""
+    """One key: its name there, the identity's here, the last 4 of its id, and what is to be said of it. `like`: the
+    identity that has the same key already.
+    """
 
-    __slots__ = ("ending", "identity", "message", "name", "state")
+    __slots__ = ("ending", "identity", "like", "message", "name", "state")
 
     def __init__(self, name: str, identity: str, ending: str, state: str, message: str = "") -> None:
         self.name = name
@@ -43,6 +45,16 @@ class Row:
         self.ending = ending
         self.state = state
         self.message = message
+        self.like = ""
+
+    def akin(self, answer: dict[str, Any], where: str) -> Row:
+        """What the daemon says of that key under other names. An old one is not stored again."""
+        self.like = clean(answer.get("like") or "")
+        if answer.get("old") is True and self.like:
+            self.state = "old"
+            self.message = (f"it is the old key of {self.like}, which was rotated, and is not stored again: once "
+                            f"nothing uses it any more, delete it in {where}")  # fmt: skip
+        return self
 
 
 def called(name: str) -> str:
@@ -84,10 +96,11 @@ class AwsCredentials:
         """Of each section with a key."""
         self._sections = sections(self._path, otherwise="type the key in with `vault-client add IDENTITY`")
         meant = [name for name, section in self._sections.items() if name in names or not names]
-        held = {each["name"] for each in self._call.link.call("GET", "/v1/identities")["identities"]}
-        return [self._row(name, held) for name in meant if set(KEY_LINES) & set(self._sections[name])]
+        listed = self._call.link.call("GET", "/v1/identities")["identities"]
+        held, endings = {each["name"] for each in listed}, _endings(listed)
+        return [self._row(name, held, endings) for name in meant if set(KEY_LINES) & set(self._sections[name])]
 
-    def _row(self, name: str, held: set[str]) -> Row:
+    def _row(self, name: str, held: set[str], endings: set[str]) -> Row:
         section, identity = self._sections[name], called(name)
         if section.get("aws_session_token") or section.get("aws_security_token"):
             return Row(name, identity, "", "temporary", "it is a temporary key, which ends by itself")
@@ -99,9 +112,12 @@ class AwsCredentials:
         if not identity:
             return Row(name, "", ending, "wrong", "no identity can have its name; type `vault-client add IDENTITY "
                        "--from-env` with the key in the environment")  # fmt: skip
-        if identity not in held:
+        if identity not in held and ending not in endings:
             return Row(name, identity, ending, "new")
-        return Row(name, identity, ending, "same" if self._same(identity, key) else "taken")
+        answer = self._compared(identity, key)
+        if answer.get("same") is True:
+            return Row(name, identity, ending, "same")
+        return Row(name, identity, ending, "taken" if identity in held else "new").akin(answer, self.where)
 
     def _key(self, name: str) -> dict[str, str]:
         section = self._sections[name]
@@ -109,8 +125,11 @@ class AwsCredentials:
         return checked({"AccessKeyId": key_id, "SecretAccessKey": secret})
 
     def _same(self, identity: str, key: dict[str, str]) -> bool:
-        answer = self._call.link.call("POST", f"/v1/identities/{quoted(identity)}/compare", key)
-        return answer.get("same") is True
+        return self._compared(identity, key).get("same") is True
+
+    def _compared(self, identity: str, key: dict[str, str]) -> dict[str, Any]:
+        answer: dict[str, Any] = self._call.link.call("POST", f"/v1/identities/{quoted(identity)}/compare", key)
+        return answer
 
     def known(self) -> list[str]:
         """Every section."""
@@ -143,6 +162,12 @@ class AwsCredentials:
         removal.apply()
 
 
+def _endings(identities: list[dict[str, Any]]) -> set[str]:
+    """Of every key that is stored: only one with such an ending can be the same."""
+    old = (each.get("rotation") or {} for each in identities)
+    return {str(each.get("access_key_id")) for each in identities} | {str(each.get("old_key")) for each in old}
+
+
 class AwsVault:
     """aws-vault's files or its collection of the Secret Service."""
 
@@ -166,7 +191,9 @@ class AwsVault:
         body = {**self._body(), "names": list(names)}
         answer = self._call.link.call("POST", "/v1/imports/aws-vault", body)
         fields = ("name", "identity", "access_key_id", "state", "message")
-        self._found = [Row(*(str(each.get(field) or "") for field in fields)) for each in answer["keys"]]
+        self._found = [
+            Row(*(str(each.get(field) or "") for field in fields)).akin(each, self.where) for each in answer["keys"]
+        ]
         return self._found
 
     def known(self) -> list[str]:

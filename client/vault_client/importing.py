@@ -35,7 +35,7 @@ _STATES = {
     "missing": "not there",
 }
 #: Of these nothing is stored whatever is answered, and the list says why.
-_UNFIT = frozenset({"wrong", "missing"})
+_UNFIT = frozenset({"wrong", "missing", "old"})
 
 
 def run(call: Call) -> int:
@@ -102,13 +102,19 @@ def _missing(name: str, source: Source) -> Row:
 
 
 def _preview(call: Call, source: Source, rows: list[Row]) -> None:
-    cells = [(row.name, f"…{row.ending or '????'}", row.identity, _STATES[row.state]) for row in rows]
+    cells = [(row.name, f"…{row.ending or '????'}", row.identity, _state(row)) for row in rows]
     call.say(f"in {source.where}:")
     sys.stderr.write(table(("NAME", "KEY", "IDENTITY", ""), cells, Ink(sys.stderr, os.environ)))
     sys.stderr.flush()
     for row in rows:  # before the question: who reads why may want to mend it first
         if row.state in _UNFIT:
             call.say(f"{clean(row.name)}: {row.message}")
+
+
+def _state(row: Row) -> str:
+    if row.state == "old":
+        return f"the old key of {row.like}"
+    return f"{_STATES[row.state]}; same key as {row.like}" if row.like else _STATES[row.state]
 
 
 def _agreed(call: Call, source: Source, meant: list[Row], *, delete: bool) -> None:
@@ -181,7 +187,7 @@ def _refused(call: Call, source: Source, refusal: Refusal) -> str:
     """Of a key that AWS does not accept the daemon tells what `add` would; here nothing was typed."""
     if refusal.code != "IdentityBroken":
         return refusal.message
-    return f"AWS does not accept that key: correct it in {source.where} and type `{again(call)}`"
+    return f"AWS does not accept that key: correct or delete it in {source.where} and type `{again(call)}`"
 
 
 def _stored(call: Call, source: Source, row: Row) -> str:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import sys
 import time
 
-from vault_client.ask import settled
+from vault_client.ask import Cancelled, settled
 from vault_client.cli import Call, brief
 from vault_client.errors import TEMPORARY, USAGE, Refusal, Stop
 from vault_client.link import quoted
@@ -31,6 +31,7 @@ _TRIES, _PAUSE = 3, 2.0
 #: Steps that ask nothing of IAM, so that a code was not sent.
 _WITHOUT_IAM = frozenset({"tried", "swapped", "kept"})
 _CLEAR = "\r\x1b[K"
+_KEPT = "how far it is is kept"
 _STANDS = {
     "intent": "…{old_key} is in use, and a new key may have been made",
     "pending": "the new key …{new_key} is stored and not in use yet, and …{old_key} is in use",
@@ -51,6 +52,9 @@ def rotate(call: Call) -> int:
         progress.end()
         call.say(f"stopped: {_left(call, name)}")
         return _INTERRUPTED
+    except Cancelled as stop:
+        progress.end()
+        raise Stop(f"cancelled: {_after_cancel(call, name)}", stop.exit_status) from None
     except Stop as stop:
         progress.end()
         if progress.began and getattr(stop, "code", "") != "RotationStopped":  # which says what stands
@@ -192,13 +196,38 @@ def _until(answer: dict[str, Any]) -> str:
 def _left(call: Call, name: str) -> str:
     """What stands, and how to go on; the step under way ends in the daemon all the same."""
     again = f"to go on, type `vault-client rotate {typed(name)}`"
+    identity = _listed(call, name)
+    if identity is None:
+        return f"{_KEPT}; {again}"
+    rotation = identity.get("rotation")
+    if not isinstance(rotation, dict):
+        return f"no rotation of {clean(name)} is under way; to begin one, type `vault-client rotate {typed(name)}`"
+    return f"{_stands(rotation)}; {again}"
+
+
+def _after_cancel(call: Call, name: str) -> str:
+    """The same after a Ctrl-C at the code question: a cool-down runs, which `mfa` of the identity ends."""
+    wish = next((f" --{each}" for each in ("undo", "abandon") if call.flag(each)), "")
+    again = f"`vault-client mfa {typed(name)}` and `vault-client rotate {typed(name)}{wish}`"
+    again = f"to go on, wait 30 s, then type {again}"
+    identity = _listed(call, name)
+    if not identity:
+        return f"{_KEPT}; {again}"
+    rotation = identity.get("rotation")
+    if isinstance(rotation, dict):
+        return f"{_stands(rotation)}; {again}"
+    return f"nothing was changed at AWS, and …{clean(identity.get('access_key_id'))} is in use; {again}"
+
+
+def _listed(call: Call, name: str) -> dict[str, Any] | None:
+    """What the daemon says of the identity now, empty where there is none of that name; None where it says nothing."""
     try:
         listed = call.link.call("GET", "/v1/identities")["identities"]
     except (Stop, KeyboardInterrupt):
-        return f"how far it is is kept; {again}"
-    rotation = next((each.get("rotation") for each in listed if each.get("name") == name), None)
-    if not isinstance(rotation, dict):
-        return f"no rotation of {clean(name)} is under way; to begin one, type `vault-client rotate {typed(name)}`"
-    stands = _STANDS.get(str(rotation.get("stage")), "how far it is is kept")
+        return None
+    return next((each for each in listed if each.get("name") == name), {})
+
+
+def _stands(rotation: dict[str, Any]) -> str:
     words = {key: clean(rotation.get(key)) for key in ("old_key", "new_key")}
-    return f"{stands.format(**words)}; {again}"
+    return _STANDS.get(str(rotation.get("stage")), _KEPT).format(**words)

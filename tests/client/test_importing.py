@@ -253,8 +253,8 @@ def test_each_outcome_is_a_line(run: Run, stub: Stub, keys: Path, tmp_path: Path
     assert not any(each["deleted"] for each in outcomes.values())
     said = told(ran.err)
     assert (
-        "two: not stored: AWS does not accept that key: correct it in aws-vault's collection awsvault of the Secret "
-        "Service and type `vault-client import aws-vault --backend secret-service --json`"
+        "two: not stored: AWS does not accept that key: correct or delete it in aws-vault's collection awsvault of the "
+        "Secret Service and type `vault-client import aws-vault --backend secret-service --json`"
     ) in said, "nothing was typed with `add`"
     assert "torn: it is damaged" in said
     assert any(
@@ -339,6 +339,49 @@ def test_the_credentials_file(run: Run, stub: Stub, credentials: Path) -> None:
     ]
     assert SECRET not in ran.out + ran.err
     assert credentials.read_text() == FILE
+
+
+def test_a_key_that_another_identity_has(run: Run, stub: Stub, credentials: Path) -> None:
+    """The list says whose it is; a rotation's old key is not stored, and not called wrong. Only what ends like a stored
+    key is compared.
+    """
+    rotated = {
+        **IDENTITY,
+        "name": "prod",
+        "access_key_id": "0001",
+        "rotation": {"stage": "inactive", "old_key": "0002"},
+    }
+    stub.answers["GET", "/v1/identities"] = (200, {"identities": [rotated]})
+    stub.answers["POST", "/v1/identities/identity/compare"] = (200, {"same": False, "like": "prod", "old": False})
+    stub.answers["POST", "/v1/identities/team-prod/compare"] = (200, {"same": False, "like": "prod", "old": True})
+    stub.answers[ADD] = adopted
+    ran = run("import", "aws-credentials", "identity", "team/prod", "--yes", "--json",
+              AWS_SHARED_CREDENTIALS_FILE=str(credentials))  # fmt: skip
+
+    lines = [" ".join(each.split()) for each in ran.err.splitlines()]
+    assert "identity …0001 identity will be stored; same key as prod" in lines
+    assert "team/prod …0002 team-prod the old key of prod" in lines
+    old = (f"it is the old key of prod, which was rotated, and is not stored again: once nothing uses it any more, "
+           f"delete it in {credentials}")  # fmt: skip
+    assert told(ran.err).count(f"team/prod: {old}") == 1
+    assert [(each["name"], each["outcome"], each["message"]) for each in json.loads(ran.out)["imports"]][1:] == [
+        ("team/prod", "failed", old)
+    ]
+    assert [each and each["name"] for each in stub.asked(*ADD)] == ["identity"]
+
+
+def test_what_aws_vaults_keys_are_like(run: Run, stub: Stub) -> None:
+    """The same, of what the daemon lists."""
+    stub.answers[OFFERS] = offers(
+        offer("default", like="identity", old=False), offer("identity", "taken", like="identity", old=True)
+    )
+    stub.answers[ADOPT] = adopted
+    ran = run("import", "aws-vault", "--yes", "--backend", "secret-service")
+
+    assert ran.status == 1
+    assert "will be stored; same key as identity" in ran.err
+    assert any(each.startswith("identity: it is the old key of identity, which") for each in told(ran.err))
+    assert [each and each["name"] for each in stub.asked(*ADOPT)] == ["default"]
 
 
 @pytest.mark.parametrize(("same", "gone"), [(True, True), (False, False)])

@@ -180,6 +180,32 @@ def test_ctrl_c(terminal: Callable[..., OnTerminal], stub: Stub) -> None:
     ) in ended.err
 
 
+@pytest.mark.parametrize(
+    ("stage", "options", "said"),
+    [
+        (None, [], "nothing was changed at AWS, and …WXYZ is in use"),
+        ("swapped", [], "…ABCD is in use, and …WXYZ is Active, too"),
+        ("inactive", ["--undo"], "…ABCD is in use, and …WXYZ is Inactive"),
+    ],
+)
+def test_ctrl_c_at_the_code(
+    terminal: Callable[..., OnTerminal], stub: Stub, stage: str | None, options: list[str], said: str
+) -> None:
+    """What stands at AWS, and both commands that go on: during the cool-down that a cancel starts only `mfa` asks."""
+    listed = {**IDENTITY, "rotation": None if stage is None else rotation(stage)}
+    stub.answers["GET", "/v1/identities"] = (200, {"identities": [listed]})
+    stub.answers[ROUTE] = mfa_required()
+    screen = terminal("rotate", "identity", *options)
+    screen.until("MFA code: ")
+    screen.type("\x03")
+
+    ended = screen.end()
+    assert ended.status == 1
+    again = " ".join(["vault-client rotate identity", *options])
+    wanted = f"cancelled: {said}; to go on, wait 30 s, then type `vault-client mfa identity` and `{again}`"
+    assert [each for each in told(ended.err) if "cancelled" in each] == [wanted]
+
+
 @pytest.mark.parametrize("listed", [(200, {"identities": []}), error(500, "InternalError", "no: type `x`", 1)])
 def test_nothing_is_known(run: Run, stub: Stub, listed: Any) -> None:
     """The identity is gone, or the daemon says nothing: still a way on."""

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from tests.keeper.rooms import ENDPOINT, KEY_ID, SECRET, SERIAL, Home, franklin
+from tests.keeper.test_rotation import FIRST, Person
 from tests.store.aws_vault.craft import item, message
 from tests.store.aws_vault.make import KEYS, PASSPHRASE, stored
-from vaultd.engine.seams import ForeignKey, ForeignStore, Offer
+from vaultd.engine.seams import ForeignKey, ForeignStore, Kin, Offer
 from vaultd.errors import BadRequest, IdentityBroken, Locked, NotFound, NotImported, VaultdError
 from vaultd.files import Files
 from vaultd.model.credentials import IdentityKey
@@ -43,7 +44,7 @@ async def test_what_is_offered(home: Home, folder: Path) -> None:
     offers = {each.name: each for each in await keeper.offers(source(folder, files), passphrase=PHRASE, names=())}
 
     assert offers["franklin"] == Offer("franklin", "franklin", KEY_ID[-4:], held="same")
-    assert offers["a/franklin"] == Offer("a/franklin", "a-franklin", KEY_ID[-4:], held="no")
+    assert offers["a/franklin"] == Offer("a/franklin", "a-franklin", KEY_ID[-4:], held="no", kin=Kin("franklin"))
     assert offers["torn"].wrong.startswith("it is damaged")
     assert home.sts.calls == [], "nothing is verified before somebody wants it"
 
@@ -62,6 +63,24 @@ async def test_another_key_under_the_name(home: Home, folder: Path, changed: dic
         await keeper.discard(there, "franklin", passphrase=PHRASE)
     assert (Path(there.place) / "franklin").exists()
     assert await keeper.holds(franklin())
+
+
+async def test_the_old_key_of_a_rotation(home: Home, folder: Path) -> None:
+    """Known while it is kept, by its own name and another; the new one is no old one, and another secret is not it."""
+    person = await Person(home).begin()
+    await person.until("inactive")
+    files = {
+        "franklin": sealed("franklin"), "copy": sealed("copy"), "new": sealed("new", key_id=FIRST),
+        "forged": sealed("forged", secret="canary-another"),
+    }  # fmt: skip
+
+    offers = await person.keeper.offers(source(folder, files), passphrase=PHRASE, names=())
+
+    old = Kin("franklin", old=True)
+    assert {each.name: (each.held, each.kin) for each in offers} == {
+        "franklin": ("other", old), "copy": ("no", old), "new": ("no", Kin()), "forged": ("no", Kin()),
+    }  # fmt: skip
+    assert await person.keeper.kin(franklin()) == old
 
 
 async def test_the_go_writers_keys_to_the_end(home: Home, folder: Path) -> None:
@@ -198,6 +217,7 @@ async def test_locked(home: Home, folder: Path) -> None:
 
     for call in (keeper.offers(there, passphrase=PHRASE, names=()),
                  keeper.adopt(there, "franklin", passphrase=PHRASE, endpoint=ENDPOINT, mfa_serial=None),
-                 keeper.discard(there, "franklin", passphrase=PHRASE), keeper.holds(franklin())):  # fmt: skip
+                 keeper.discard(there, "franklin", passphrase=PHRASE), keeper.holds(franklin()),
+                 keeper.kin(franklin())):  # fmt: skip
         with pytest.raises(Locked):
             await call

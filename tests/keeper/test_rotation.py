@@ -28,6 +28,7 @@ from vaultd.errors import (
     Unwritable,
     VaultdError,
 )
+from vaultd.keeper import codec
 from vaultd.keeper.keeper import DaemonKeeper
 from vaultd.keeper.remote import RemoteKeeper
 from vaultd.model.credentials import Identity, IdentityKey, MfaHandle, MfaSession
@@ -724,6 +725,40 @@ async def test_the_old_keys_sessions_are_dropped(person: Person) -> None:
     deleted = await person.step()
     assert (deleted.did, deleted.signed_out) == ("deleted", False)
     await person.keeper.mint(from_handle(person.handle))
+
+
+async def test_after_an_undo_the_new_keys_session_stays(person: Person) -> None:
+    """The old key Inactive a second time: the session that --undo cost a code for is the new key's, and lives on, over
+    a restart, too. Control: the old key's was ended the first time.
+    """
+    assert (await person.until("inactive"))[-1].signed_out
+    assert (await person.step("undo")).did == "reactivated"
+    await person.restart()
+    opened = person.handle
+
+    again = await person.step()
+
+    assert (again.did, again.signed_out) == ("inactive", False)
+    assert opened is not None
+    await person.keeper.mint(from_handle(opened))
+
+
+async def test_a_session_of_an_earlier_version(person: Person, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It does not say which key opened it: what was there when the old key went Inactive goes, as before."""
+    sealed = codec.mfa_record
+
+    def earlier(session: MfaSession, *, region: str) -> bytes:
+        fields = json.loads(sealed(session, region=region))
+        del fields["opened_by"]
+        return json.dumps(fields).encode()
+
+    await person.until("inactive")
+    with monkeypatch.context() as before:
+        before.setattr(codec, "mfa_record", earlier)
+        await person.step("undo")
+    await person.restart()
+
+    assert (await person.step()).signed_out
 
 
 async def test_abandon_is_for_what_is_not_in_use(person: Person) -> None:

@@ -56,7 +56,7 @@ def test_aws_vault_to_the_end(home: Home, tmp_path: Path, emulator: Emulator) ->
     assert {name: each["outcome"] for name, each in outcomes.items()} == {
         "identity": "stored", "team/robot": "stored", "wrong": "failed",
     }  # fmt: skip
-    assert "AWS does not accept that key: correct it in aws-vault's files" in outcomes["wrong"]["message"]
+    assert "AWS does not accept that key: correct or delete it in aws-vault's files" in outcomes["wrong"]["message"]
     listed = {each["name"]: each for each in home.link("GET", "/v1/identities")["identities"]}
     assert listed["identity"]["mfa_serial"] == "arn:aws:iam::123456789012:mfa/franklin"
     assert listed["team-robot"]["user_arn"] == "arn:aws:iam::123456789012:user/robot"

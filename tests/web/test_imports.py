@@ -41,7 +41,8 @@ async def test_the_states(started: Started, keys: Path) -> None:
     listed = {each["name"]: each for each in (await started.ok("POST", LIST, body(keys)))["keys"]}
 
     assert listed["identity"] == {
-        "name": "identity", "identity": "identity", "access_key_id": KEY_ID[-4:], "state": "new", "message": "",
+        "name": "identity", "identity": "identity", "access_key_id": KEY_ID[-4:], "state": "new", "like": "",
+        "old": False, "message": "",
     }  # fmt: skip
     assert {name: each["state"] for name, each in listed.items()} == {
         "identity": "new", "torn": "wrong", "ends": "temporary", "?[31mred": "wrong",
@@ -68,17 +69,18 @@ async def test_an_adoption_is_an_addition(started: Started, keys: Path) -> None:
 
 
 async def test_comparing(started: Started, keys: Path) -> None:
-    """Yes or no about one whole key; of a name that is not there, no."""
+    """Yes or no about one whole key; of a name that is not there, no; and who else has it."""
     await started.ok("POST", ADOPT, body(keys, name="identity"))
     key = {"AccessKeyId": KEY_ID, "SecretAccessKey": SECRET}
 
-    for name, given, same in (
-        ("identity", key, True),
-        ("nobody", key, False),
-        ("identity", {**key, "SecretAccessKey": "canary"}, False),
-        ("identity", {**key, "AccessKeyId": "AKIAOTHER00000000001"}, False),
+    no = {"same": False, "like": "", "old": False}
+    for name, given, said in (
+        ("identity", key, {"same": True}),
+        ("nobody", key, {**no, "like": "identity"}),
+        ("identity", {**key, "SecretAccessKey": "canary"}, no),
+        ("identity", {**key, "AccessKeyId": "AKIAOTHER00000000001"}, no),
     ):
-        assert await started.ok("POST", f"/v1/identities/{name}/compare", given) == {"same": same}
+        assert await started.ok("POST", f"/v1/identities/{name}/compare", given) == said
 
 
 @pytest.mark.parametrize(

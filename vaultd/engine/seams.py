@@ -221,11 +221,19 @@ class ForeignStore:
 
 
 @dataclass(frozen=True, slots=True)
+class Kin:
+    """The identity that a key is stored for already, "" where there is none; `old`: it was rotated out of that one."""
+
+    identity: str = ""
+    old: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Offer:
     """One long-term key in a foreign store, and the identity that it would be here ("" where none can be).
 
     `key_ending` is the last 4 characters; `wrong`, a sentence, why it cannot be imported, `ends`: because it is a
-    temporary key. `held`: under that name nothing is stored yet, the same key, or another one.
+    temporary key. `held`: under that name nothing is stored yet, the same key, or another one. `kin`: where else it is.
     """
 
     name: str
@@ -234,6 +242,7 @@ class Offer:
     wrong: str = ""
     held: Literal["no", "same", "other"] = "no"
     ends: bool = False
+    kin: Kin = Kin()
 
 
 class Importer(Protocol):
@@ -258,6 +267,9 @@ class Importer(Protocol):
 
     async def holds(self, key: IdentityKey) -> bool:
         """Does the store, read again, hold this very key for that identity?"""
+
+    async def kin(self, key: IdentityKey) -> Kin:
+        """For whom else it is stored: in use under another name, or rotated out and not yet deleted."""
 
 
 @dataclass(frozen=True, slots=True)

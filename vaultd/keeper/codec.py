@@ -81,6 +81,7 @@ def mfa_record(session: MfaSession, *, region: str) -> bytes:
         akid=session.access_key_id,
         secret=session.secret_access_key.reveal(),
         token=session.session_token.reveal(),
+        opened_by=session.opened_by,
     )
 
 
@@ -89,7 +90,8 @@ def mfa_of(record: bytes) -> tuple[MfaSession, str] | None:
     fields = _fields(record)
     try:
         handle = MfaHandle(fields["identity"], fields["serial"], _time(fields["issued"]), _time(fields["expiration"]))
-        session = MfaSession(handle, fields["akid"], _secret(fields["secret"]), _secret(fields["token"]))
+        secret, token, opened_by = _secret(fields["secret"]), _secret(fields["token"]), str(fields.get("opened_by", ""))
+        session = MfaSession(handle, fields["akid"], secret, token, opened_by)
         return session, str(fields["region"])
     except (KeyError, TypeError, ValueError, AttributeError):
         return None

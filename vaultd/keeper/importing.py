@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 
-from vaultd.engine.seams import ForeignKey, ForeignKeys, ForeignStore, Offer
+from vaultd.engine.seams import ForeignKey, ForeignKeys, ForeignStore, Kin, Offer
 from vaultd.errors import BadRequest, NotFound, NotImported
 from vaultd.keeper.custody import Identities
 from vaultd.model.credentials import IdentityKey
@@ -45,9 +45,10 @@ class KeyImport:
             return Offer(
                 found.name, "", ending, wrong="no identity can have its name; type `vault-client add IDENTITY`"
             )
-        stored = await self._identities.read_back(identity)
-        held = _same(stored, found.key)
-        return Offer(found.name, identity, ending, held="no" if stored is None else "same" if held else "other")
+        key, stored = replace(found.key, identity=identity), await self._identities.read_back(identity)
+        if _same(stored, key):
+            return Offer(found.name, identity, ending, held="same")
+        return Offer(found.name, identity, ending, held="no" if stored is None else "other", kin=await self.kin(key))
 
     async def key(self, source: ForeignStore, name: str, *, passphrase: Secret | None) -> IdentityKey:
         """The key under the name that it is to have here. Raises NotFound, BadRequest."""
@@ -72,6 +73,18 @@ class KeyImport:
     async def holds(self, key: IdentityKey) -> bool:
         """See the seam."""
         return _same(await self._identities.read_back(key.identity), key)
+
+    async def kin(self, key: IdentityKey) -> Kin:
+        """See the seam."""
+        for name in [each.name for each in self._identities.all()]:
+            for line in self._identities.lines(name):
+                if line.state == "pending" or (line.state == "active" and name == key.identity):
+                    continue
+                if not key.access_key_id.endswith(line.identity.key_ending):  # read none that it cannot be
+                    continue
+                if _same(await self._identities.stored(name, line.uuid), key):
+                    return Kin(name, old=line.state == "retired")
+        return Kin()
 
     async def _one(self, source: ForeignStore, name: str, *, passphrase: Secret | None) -> ForeignKey:
         found = await self._foreign.read(source, passphrase=passphrase, names=(name,))

@@ -23,6 +23,7 @@ from vaultd.engine.seams import (
     Head,
     Iam,
     IdentityStore,
+    Kin,
     Minted,
     MintMfa,
     MintRole,
@@ -317,6 +318,11 @@ class DaemonKeeper:
         """See the seam."""
         self._live()
         return await self._import.holds(key)
+
+    async def kin(self, key: IdentityKey) -> Kin:
+        """See the seam."""
+        self._live()
+        return await self._import.kin(key)
 
     # ---- shared ----
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vaultd.engine.seams import Minted, MintMfa, MintRole, MintServed, Sts
 from vaultd.errors import (
@@ -109,7 +109,7 @@ class Minting:
             raise
         self._gate.still(epoch)
         self._still_there(asked)
-        self._sessions.put(session, region=order.endpoint.region)
+        self._sessions.put(replace(session, opened_by=key.access_key_id), region=order.endpoint.region)
         return session.handle
 
     async def _mint_role(self, order: MintRole, epoch: int) -> RoleSession:

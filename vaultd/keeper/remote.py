@@ -20,6 +20,7 @@ from typing import Any, Literal
 from vaultd.engine.seams import (
     ForeignStore,
     Head,
+    Kin,
     Minted,
     MintMfa,
     MintRole,
@@ -198,6 +199,11 @@ class RemoteKeeper:
         """See the seam."""
         held: bool = await self._call("holds", {"key": key})
         return held
+
+    async def kin(self, key: IdentityKey) -> Kin:
+        """See the seam."""
+        found: Kin = await self._call("kin", {"key": key})
+        return found
 
     # ---- Outlook ----
 

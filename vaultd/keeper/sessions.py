@@ -7,6 +7,7 @@ and a restart asks again.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from datetime import datetime
 
 from vaultd.engine.seams import Clock
 from vaultd.keeper import codec
@@ -58,7 +59,19 @@ class MfaSessions:
 
     def drop(self, wanted: Callable[[MfaHandle], bool]) -> bool:
         """Forget those whose handle is `wanted`; True when there was one. The caller compacts."""
-        keys = [key for key, each in self._held.items() if wanted(each.handle)]
+        return self._drop([key for key, each in self._held.items() if wanted(each.handle)])
+
+    def sign_out(self, name: str, *, in_use: str, retired: datetime) -> bool:
+        """Forget those of `name` that another key than the one in use opened, as `drop`. Of one that an earlier version
+        sealed only its time tells: it was there before that other key was retired.
+        """
+        mine = {key: each for key, each in self._held.items() if each.handle.identity == name}
+        return self._drop([
+            key for key, each in mine.items()
+            if (each.opened_by != in_use if each.opened_by else each.handle.issued <= retired)
+        ])  # fmt: skip
+
+    def _drop(self, keys: list[str]) -> bool:
         for key in keys:
             del self._held[key]
             self._records.keep(key, None)

@@ -90,13 +90,14 @@ class Stepping:
             raise
         except IdentityBroken as exc:  # IAM may know a new key later than STS does
             raise self._minting.too_young(name, exc) from exc
-        retired = self._clock.now() if rotated.did == "inactive" else self._rotation.retired(identity)
         if self._gate.same(epoch) and _signs_out(rotated, self._clock.now()):
-            return replace(rotated, signed_out=self._sign_out(name, before=retired))
+            retired = self._clock.now() if rotated.did == "inactive" else self._rotation.retired(identity)
+            in_use = "" if identity.rotation is None else identity.rotation.new
+            return replace(rotated, signed_out=self._sign_out(name, in_use=in_use, retired=retired))
         return rotated
 
-    def _sign_out(self, name: str, *, before: datetime) -> bool:
-        dropped = self._sessions.drop(lambda handle: handle.identity == name and handle.issued <= before)
+    def _sign_out(self, name: str, *, in_use: str, retired: datetime) -> bool:
+        dropped = self._sessions.sign_out(name, in_use=in_use, retired=retired)
         with suppress(Unwritable):  # told by records
             self._records.compact()
         return dropped

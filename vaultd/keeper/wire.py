@@ -41,7 +41,7 @@ _PLAIN: Mapping[Any, tuple[type, ...]] = {str: (str,), bool: (bool,), int: (int,
 CALLS: Mapping[str, type] = {
     **dict.fromkeys(("open", "mint", "note", "close"), Keeper),
     **dict.fromkeys(("add", "remove", "probe", "detect", "rotate", "date"), Custody),
-    **dict.fromkeys(("offers", "adopt", "discard", "holds"), Importer),
+    **dict.fromkeys(("offers", "adopt", "discard", "holds", "kin"), Importer),
     **dict.fromkeys(("warm", "keyring"), Outlook),
     "url": Console,
 }

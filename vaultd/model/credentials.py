@@ -75,12 +75,15 @@ class MfaHandle:
 
 @dataclass(frozen=True, slots=True)
 class MfaSession:
-    """A GetSessionToken result; inside keeper and aws only."""
+    """A GetSessionToken result; inside keeper and aws only. `opened_by`: the id of the key that asked for it; "" of one
+    that an earlier version sealed.
+    """
 
     handle: MfaHandle
     access_key_id: str
     secret_access_key: Secret
     session_token: Secret
+    opened_by: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from typing import Any
 
 from aiohttp import web
 
-from vaultd.engine.seams import Offer
+from vaultd.engine.seams import Kin, Offer
 from vaultd.model.credentials import IdentityKey
 from vaultd.model.importing import called
 from vaultd.model.text import shown
@@ -63,14 +63,20 @@ class _Imports:
         return reply({})
 
     async def compare(self, request: web.Request) -> web.Response:
-        """Is this the key that is stored, read again?"""
+        """Is this the key that is stored, read again? If not: whose it is (`like`), and was it rotated out (`old`)?"""
         body = bodies.parse(bodies.CompareBody, await request.read())
         key = IdentityKey(request.match_info["name"], body.AccessKeyId, body.SecretAccessKey)
-        return reply({"same": await self._rooms.importer.holds(key)})
+        if await self._rooms.importer.holds(key):
+            return reply({"same": True})
+        return reply({"same": False, **_kin(await self._rooms.importer.kin(key))})
+
+
+def _kin(kin: Kin) -> dict[str, Any]:
+    return {"like": shown(kin.identity), "old": kin.old}
 
 
 def offer_object(offer: Offer) -> dict[str, Any]:
-    """{name, identity, access_key_id (last 4), state: new|same|taken|temporary|wrong, message}.
+    """{name, identity, access_key_id (last 4), state: new|same|taken|temporary|wrong, like, old, message}.
 
     A name that cannot be shown as it is could not be sent back, either.
     """
@@ -80,4 +86,4 @@ def offer_object(offer: Offer) -> dict[str, Any]:
     state = "wrong" if wrong else {"no": "new", "same": "same", "other": "taken"}[offer.held]
     state = "temporary" if offer.ends else state
     row = {"name": name, "identity": offer.identity, "access_key_id": offer.key_ending, "state": state}
-    return {**legible(row), "message": shown(wrong, limit=SENTENCE)}
+    return {**legible(row), **_kin(offer.kin), "message": shown(wrong, limit=SENTENCE)}
