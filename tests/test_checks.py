@@ -117,6 +117,10 @@ def test_settings(home: Home) -> None:
     assert idle.ok
     assert idle.message.endswith("; [prompt] drivers is not there yet and changes nothing: remove the line")
 
+    was = "x was changed after vaultd started, which goes by what it said then"
+    edited = home.check("settings", replace(WELL, edited=f"{was}: type `vaultd restart`"))
+    assert (edited.ok, edited.message, edited.remedy) == (False, was, "type `vaultd restart`")
+
     other = home.root / "other.toml"
     home.write(other, "")
     assert home.check("settings", replace(WELL, settings_path=other)).message == f"{other} is in order"

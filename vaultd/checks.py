@@ -59,7 +59,8 @@ class Check:
 @dataclass(frozen=True, slots=True)
 class Live:
     """What only a running daemon knows. `audit`: what was wrong with the audit log when it was opened; `head`: where it
-    ends now. `residence`: where its keeper lives, which looks for the OS `keyring`.
+    ends now. `residence`: where its keeper lives, which looks for the OS `keyring`. `edited`: that it goes by other
+    settings than the file's, and what to type.
     """
 
     port: int
@@ -68,6 +69,7 @@ class Live:
     trouble: tuple[str, ...]
     lost_audit_lines: int
     settings_path: Path | None = None
+    edited: str = ""
     audit: tuple[str, ...] = ()
     head: Head | None = None
     residence: Residence | None = None
@@ -79,7 +81,7 @@ def run(layout: Layout, files: Files, environ: Mapping[str, str], *, live: Live 
     if (refused := _outside(layout)) and _foreign(refused):
         return _of_another_user(refused)
     path = layout.config_toml if live is None or live.settings_path is None else live.settings_path
-    settings, found = _settings(path, files, environ)
+    settings, found = _settings(path, files, environ, edited="" if live is None else live.edited)
     holder = holder_of(layout.state) if live is None else None
     return [
         found,
@@ -147,13 +149,15 @@ def _of_another_user(refused: FileRefused) -> list[Check]:
     ]
 
 
-def _settings(path: Path, files: Files, environ: Mapping[str, str]) -> tuple[Settings, Check]:
+def _settings(path: Path, files: Files, environ: Mapping[str, str], *, edited: str) -> tuple[Settings, Check]:
     try:
         content = files.read_config(path)
         settings = load_for((content or b"").decode(errors="replace"), environ, path=str(path))
     except VaultdError as exc:
         what = f"edit {path}" if exc.message.startswith(str(path)) else "correct that variable"
         return Settings(), _mended("settings", exc, f"{what}, then type `vaultd check`")
+    if edited:
+        return settings, Check("settings", False, *_split(edited))
     if content is None:
         return settings, Check("settings", True, f"no {path}: every default holds")
     if misses := settings.misses():

@@ -16,6 +16,7 @@ from vault_client import shell as shells
 from vault_client.awsfiles import AwsFiles
 from vault_client.cli import Call, brief
 from vault_client.errors import UNREACHABLE, USAGE, Refusal, Stop
+from vault_client.link import quoted
 from vault_client.served import Served
 from vault_client.shadows import Finding, imds_in
 from vault_client.tables import Ink, clean, table
@@ -114,11 +115,22 @@ class Remote:
             status = call.link.call("GET", "/v1/status", seconds=_HANGS)
             self.version = str(status.get("version"))
             self.served = Served(call.environ, grants=grants, status=status, run=call.link.places.run)
+            self.served.refused = self._refused(call)
         except Refusal as refusal:
             self.checks.append(Finding.of_stop("daemon", refusal))
         except Stop as stop:
             self.checks.append(Finding.of_stop("daemon", stop))
             self.away = stop.exit_status == UNREACHABLE
+
+    def _refused(self, call: Call) -> dict[str, Any] | None:
+        grant = self.served.grant()
+        if grant is None:
+            return None
+        try:
+            found: dict[str, Any] = call.link.call("GET", f"/v1/grants/{quoted(str(grant['id']))}", seconds=_HANGS)
+        except Refusal:  # it has just ended, or the daemon is of before: its version is a row
+            return None
+        return found.get("refused")
 
     def told(self, own: list[Finding]) -> list[Finding]:
         """Its checks, without the one on a mode of a file that was found here, too; and its version."""

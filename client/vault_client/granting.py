@@ -14,7 +14,7 @@ from vault_client.ask import settled
 from vault_client.cli import Call, brief
 from vault_client.errors import USAGE, Refusal, Stop
 from vault_client.link import PATIENCE, check_listener, quoted
-from vault_client.tables import clean
+from vault_client.tables import clean, typed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -134,14 +134,16 @@ def _own_port(url: str, *, closed: bool) -> int:
     return int(port)
 
 
-def ended(call: Call, grant: str, *, seconds: float = PATIENCE) -> None:
-    """It is over, or a sentence says why it may not be."""
+def ended(call: Call, grant: str, *, seconds: float = PATIENCE, left: bool = False) -> None:
+    """It is over, or a sentence says why it may not be. `left`: by `unuse`, which has done all but this."""
     try:
         call.link.call("DELETE", f"/v1/grants/{quoted(grant)}", seconds=seconds)
     except Refusal:
         pass  # it is over already
     except Stop as stop:
-        call.say(stop.message)
+        why, _, way = stop.message.rpartition(": ")
+        said = f"this shell is as before, but its grant {brief(grant)} was not ended, because {why}: {way}, then "
+        call.say(f"{said}`vault-client revoke {typed(grant)}`" if left else stop.message)
 
 
 def variables_of(environ: Mapping[str, str], grant: dict[str, Any]) -> dict[str, str]:

@@ -112,11 +112,11 @@ def _from_now_on() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _end_own(call: Call, hook: Hook) -> None:
+def _end_own(call: Call, hook: Hook, *, left: bool = False) -> None:
     """The grant that this very shell held until now; a parent's that it inherited is not ours to end."""
     grant = call.environ.get("VAULTD_GRANT")
     if grant and not hook.forked and call.environ.get(shells.HOLDER) == str(hook.pid):
-        ended(call, grant, seconds=5.0)
+        ended(call, grant, seconds=5.0, left=left)
 
 
 def _lines(call: Call, shell: shells.Dialect, grant: dict[str, Any], *, holder: str) -> str:
@@ -152,11 +152,11 @@ def unuse(call: Call) -> int:
     if hook is not None:
         _from_now_on()
         call.out(hook.whole(shells.unuse_lines(shell)))
-        _end_own(call, hook)
+        _end_own(call, hook, left=True)
         return 0
     call.out(shells.unuse_lines(shell))
     if grant:
-        ended(call, grant)
+        ended(call, grant, left=True)
     return 0
 
 

@@ -8,7 +8,13 @@ Rules
 
 from __future__ import annotations
 
+import time
+
 from vault_client.cli import Call
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 PATIENCE = 0.15
 _LONGEST = 60
@@ -18,7 +24,9 @@ _WIDE = {ord(char): ord(char) + 0xFEE0 for char in "!\"$%'()\\`{}<>&;|#"}
 
 
 def prompt(call: Call) -> int:
-    """`web-admin·59m`; without a session what is missing: `code`, `locked`, `expired`, `error`."""
+    """`web-admin·59m`; else what is missing: a session (`…`, `code`, `locked`, `expired`, `error`) or this shell's
+    grant, without which no call is answered (`expired`; `error`: the profile means another role by now, or is gone).
+    """
     name = call.environ.get("VAULTD_PROFILE")
     try:
         if name:
@@ -33,9 +41,27 @@ def _line(call: Call, name: str) -> str:
     from vault_client.link import quoted
     from vault_client.tables import clean, fit
 
-    rows = asked(call.environ, f"/v1/profiles?profile={quoted(name)}", PATIENCE)["profiles"]
-    row = next(row for row in rows if row["profile"] == clean(name))
-    return f"{fit(clean(name), _LONGEST).translate(_WIDE)}·{fit(clean(_left(row)), _LONGEST)}"
+    end = time.monotonic() + PATIENCE
+    left = _of_grant(call.environ)
+    if not left:
+        patience = max(end - time.monotonic(), 0.001)  # 0 would be no end at all
+        rows = asked(call.environ, f"/v1/profiles?profile={quoted(name)}", patience)["profiles"]
+        left = _left(next(row for row in rows if row["profile"] == clean(name)))
+    return f"{fit(clean(name), _LONGEST).translate(_WIDE)}·{fit(clean(left), _LONGEST)}"
+
+
+def _of_grant(environ: Mapping[str, str]) -> str:
+    """Why this shell gets nothing, whatever session there is; empty where a daemon of before does not say."""
+    from vault_client.completion import asked
+    from vault_client.errors import Refusal
+    from vault_client.link import quoted
+
+    identifier = environ.get("VAULTD_GRANT")
+    try:
+        refused = identifier and asked(environ, f"/v1/grants/{quoted(identifier)}", PATIENCE).get("refused")
+    except Refusal as refusal:
+        return "expired" if refusal.code == "UnknownGrant" else ""
+    return "error" if refused else ""
 
 
 def _left(row: dict[str, object]) -> str:

@@ -29,7 +29,7 @@ _LONGEST_TOKEN = 4096
 class Served:
     """`grants` and `status` as the control API gives them; None where it does not. `run` is where token files are."""
 
-    __slots__ = ("_environ", "_run", "grants", "linked", "port")
+    __slots__ = ("_environ", "_run", "grants", "linked", "port", "refused")
 
     def __init__(
         self,
@@ -42,6 +42,8 @@ class Served:
         self._environ = environ
         self._run = run
         self.grants = grants
+        #: {code, message}: why the grant of this environment is refused though it lives; None where it is not.
+        self.refused: dict[str, Any] | None = None
         self.port: int | None = None if status is None else status.get("port")
         self.linked: list[dict[str, Any]] = [] if status is None else status.get("link_local") or []
 

@@ -52,8 +52,11 @@ class Used:
     @property
     def _again(self) -> str:
         profile = self._environ.get("VAULTD_PROFILE")
-        words = (typed(profile) if profile else "PROFILE") + (" --imds" if self._imds else "")
-        if self._environ.get(shells.HOLDER) is None and profile:
+        return self._use(typed(profile) if profile else "PROFILE")
+
+    def _use(self, name: str) -> str:
+        words = name + (" --imds" if self._imds else "")
+        if self._environ.get(shells.HOLDER) is None and self._environ.get("VAULTD_PROFILE"):
             return f"leave this shell or command, and type `vault-client use {words}` or `vault-client exec` again"
         return f"type {self._shell.redo(words)}"
 
@@ -157,12 +160,27 @@ class Used:
             return [Finding("grant", "VAULTD_GRANT is not set, so these variables are not from `use`", self._again)]
         if self._served.grants is None:
             return []
-        live = self._served.grant()
+        return [self._living(identifier, self._served.grant())]
+
+    def _living(self, identifier: str, live: Mapping[str, Any] | None) -> Finding:
         if live is None:
-            return [Finding("grant", f"the grant {identifier[:100]} was revoked or has expired", self._again)]
+            return Finding("grant", f"the grant {identifier[:100]} was revoked or has expired", self._again)
         if bool(live.get("imds")) is not self._imds:
-            return [Finding("grant", f"the grant {identifier[:100]} is for the other endpoint", self._again)]
-        return [Finding("grant", f"{identifier[:100]} lives, for {live.get('profile')}", ok=True)]
+            return Finding("grant", f"the grant {identifier[:100]} is for the other endpoint", self._again)
+        if refused := self._served.refused:
+            return self._refused(refused)
+        return Finding("grant", f"{identifier[:100]} lives, for {live.get('profile')}", ok=True)
+
+    def _refused(self, refused: Mapping[str, Any]) -> Finding:
+        """It lives, and the config file has changed under it. The daemon's own remedy is for whoever knows no shell."""
+        said = str(refused.get("message")).partition("; type `")[0].partition(" Run `")[0].removesuffix(".")
+        remedies = {
+            "ProfileMismatch": self._again,
+            "UnknownProfile": f"see `vault-client list`, then {self._use('PROFILE')}",
+        }
+        otherwise = f"type `vault-client explain {typed(self._environ.get('VAULTD_PROFILE', 'PROFILE'))}`"
+        remedy = remedies.get(str(refused.get("code")), otherwise)
+        return Finding("grant", f"no call of this shell is answered: {said}", remedy)
 
     def endpoint(self) -> list[Finding]:
         """On this machine, listened on, by this user, and where the daemon serves now."""

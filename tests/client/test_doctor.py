@@ -197,6 +197,32 @@ def test_a_grant_of_the_other_endpoint(process: Run, stub: Stub, used: dict[str,
     assert "is for the other endpoint" in bad(process, used)["message"]
 
 
+MEANT = "Profile web-admin means another role than when this token was made"
+
+
+@pytest.mark.parametrize(
+    ("code", "message", "remedy"),
+    [
+        ("ProfileMismatch", f"{MEANT}; type `vault-client use web-admin`.", 'type eval "$(vault-client use web'),
+        ("UnknownProfile", "There is no profile web-admin in ~/.aws/config. Run `vault-client list`.",
+         'see `vault-client list`, then type eval "$(vault-client use PROFILE)"'),
+        ("BadProfile", "~/.aws/config:3: role_arn is no ARN", "type `vault-client explain web-admin`"),
+    ],
+)  # fmt: skip
+def test_a_grant_that_lives_and_is_refused(
+    process: Run, stub: Stub, used: dict[str, str], code: str, message: str, remedy: str
+) -> None:
+    """The config file has changed under it: every call of this shell is refused, and no row may call that well."""
+    stub.answers["GET", "/v1/grants/g1"] = (200, {**GRANT_ROW, "refused": None})
+    assert all(each["ok"] for each in rows(process, used))  # control
+    stub.answers["GET", "/v1/grants/g1"] = (200, {**GRANT_ROW, "refused": {"code": code, "message": message}})
+    found = bad(process, used)
+    reason = message.partition(";")[0].partition(". Run")[0]
+
+    assert (found["name"], found["message"]) == ("grant", f"no call of this shell is answered: {reason}")
+    assert found["remedy"].startswith(remedy)
+
+
 def test_a_daemon_that_moved(process: Run, stub: Stub, used: dict[str, str]) -> None:
     """The shell's variables are those of before."""
     stub.answers["GET", "/v1/status"] = (200, {**STATUS, "port": 9170})
@@ -332,7 +358,7 @@ def test_nothing_is_asked_of_the_endpoint(process: Run, stub: Stub, used: dict[s
     """A GET there may open a question."""
     process("doctor", "--sdk", **used)
 
-    assert [path for _, path, _ in stub.requests] == ["/v1/checks", "/v1/grants", "/v1/status"]
+    assert [path for _, path, _ in stub.requests] == ["/v1/checks", "/v1/grants", "/v1/status", "/v1/grants/g1"]
     stub.endpoint.settimeout(0.01)
     with pytest.raises(TimeoutError):
         stub.endpoint.accept()

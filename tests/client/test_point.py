@@ -302,7 +302,8 @@ def test_unuse_without_daemon_still_gives_the_lines(process: Run, stub: Stub) ->
     assert (known.status, known.err) == (0, "")
     assert down.status == 0
     assert down.out == known.out != ""
-    assert "vaultd is not running" in down.err
+    assert down.err.startswith("vault-client: this shell is as before, but its grant g1 was not ended, because vaultd")
+    assert down.err.endswith(": type `vaultd start`, then `vault-client revoke g1`\n")
 
 
 # ---- the subshell form ----

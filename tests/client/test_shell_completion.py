@@ -327,6 +327,27 @@ def test_profile_and_time_left(stub: Stub, run: Run, seconds: float | None, stat
     assert prompted(stub, run, seconds_left=seconds, state=state) == f"web-admin·{said}\n"
 
 
+UNKNOWN = error(404, "UnknownGrant", "There is no grant 'g1': list them with `vault-client grants`.", 1)
+REFUSED = {"code": "ProfileMismatch", "message": "Profile web-admin means another role than when this token was made"}
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (UNKNOWN, "expired"),
+        ((200, {"id": "g1", "refused": REFUSED}), "error"),
+        ((200, {"id": "g1", "refused": None}), "55m"),
+        (error(405, "MethodNotAllowed", "a daemon of before", 1), "55m"),
+    ],
+)
+def test_a_shell_whose_grant_gives_nothing(stub: Stub, run: Run, answer: Any, said: str) -> None:
+    """The session lives on for others: of a shell that every call is refused in, the prompt does not count it down."""
+    stub.answers["GET", QUERY + "web-admin"] = (200, {"profiles": [{**PROFILE, "seconds_left": 3300}]})
+    stub.answers["GET", "/v1/grants/g1"] = answer
+
+    assert run("prompt", VAULTD_PROFILE="web-admin", VAULTD_GRANT="g1").out == f"web-admin·{said}\n"
+
+
 def test_nothing_in_use_asks_nobody(stub: Stub, run: Run) -> None:
     """Most prompts are of shells that use nothing."""
     ended = run("prompt")

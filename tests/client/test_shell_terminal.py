@@ -352,3 +352,19 @@ def test_the_documented_prompts(name: str, profile: str, stub: Stub, shell: Open
     assert "·" not in seen.removesuffix("·55m")
     assert [path for _, path, _ in stub.requests[len(before) :]] == [QUERY + quote(profile)]
     assert not list(tmp_path.rglob("PWNED"))
+
+
+@pytest.mark.parametrize("name", ["bash", "zsh"])
+def test_a_prompt_that_says_nothing_leaves_no_brackets(name: str, stub: Stub, shell: Open) -> None:
+    """The same lines without a daemon, where `prompt` prints nothing: `[]` would look like a profile without a name."""
+    stub.answers["GET", QUERY + "web-admin"] = (200, {"profiles": [{**PROFILE, "seconds_left": 3300}]})
+    found = re.search(rf"```{name}\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
+    assert found is not None
+    terminal = shell(name, TERM="xterm")
+    terminal.type(found[1] + "export VAULTD_PROFILE=web-admin\n")
+    assert "[web-admin·55m] " in terminal.until("·55m] ")  # control
+    terminal.type('export VAULTD_HOME=/nonexistent; echo from he""re\n')
+    terminal.until("from here")
+    terminal.type('echo to he""re\n')
+
+    assert "[]" not in terminal.until("to here")

@@ -69,6 +69,43 @@ def test_use_on_a_terminal(home: Home, emulator: Emulator) -> None:
     assert emulator.count("AssumeRole") == 1
 
 
+def test_a_shell_that_gets_nothing_any_more(home: Home, emulator: Emulator) -> None:
+    """Prompt and doctor say it: of a profile that means another role by now, of one that is gone, of a dead grant."""
+    used, config = home.use("web-admin", emulator), home.directory / ".aws/config"
+    written = config.read_text()
+
+    def told() -> tuple[str, str]:
+        rows = json.loads(home.client("doctor", "--json", environment=used).out)["checks"]
+        (said,) = [f"{row['ok']}: {row['message']}" for row in rows if row["name"] == "grant"]
+        return home.client("prompt", environment=used).out.strip().partition("·")[2], said
+
+    assert told()[1].startswith("True: ")  # control
+    assert told()[0].endswith("m")
+    config.write_text(written.replace(":role/", ":role/other-"))
+    until(lambda: told()[0] == "error", "the file is looked at")
+    assert "means another role than when this token was made" in told()[1]
+    config.write_text(written.replace("[profile web-admin]", "[profile web-chief]"))
+    until(lambda: "There is no profile web-admin" in told()[1], "the file is looked at")
+    assert told()[0] == "error"
+    config.write_text(written)
+    until(lambda: told()[1].startswith("True: "), "the file is looked at")
+    assert home.client("revoke", "--all").status == 0
+    assert told() == ("expired", f"False: the grant {used['VAULTD_GRANT']} was revoked or has expired")
+    assert not os.path.exists(used["AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE"])  # noqa: PTH110 - interface.md §3
+
+
+def test_an_edit_of_the_settings_is_told(home: Home) -> None:
+    """They are read at the start: `status` and `doctor` say so until a restart."""
+    path = home.directory / "vaultd/config/config.toml"
+    due = f"{path} was changed after vaultd started, which goes by what it said then"
+    assert due not in home.client("status").out  # control
+    path.write_text(path.read_text() + "\n[profiles.web-admin]\nprotected = true\n")
+    (row,) = [row for row in json.loads(home.client("doctor", "--json").out)["checks"] if row["name"] == "settings"]
+
+    assert f"{due}: type `vaultd restart`\n" in home.client("status").out
+    assert (row["ok"], row["message"], row["remedy"]) == (False, due, "type `vaultd restart`")
+
+
 def test_answered_in_another_terminal(home: Home, emulator: Emulator) -> None:
     """Two askers, one question: the first answer clears the other's line, and both go on."""
     first = on_terminal(home, "use", "web-admin", "--shell", "bash", piped=True)

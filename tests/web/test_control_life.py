@@ -187,6 +187,28 @@ async def test_grants_leave_their_lines(started: Started) -> None:
     assert not list(started.house.layout.grant_tokens.iterdir())
 
 
+async def test_one_grant_and_why_it_is_refused(started: Started) -> None:
+    """A shell asks for its own: as listed, with what the endpoint says of the config file; 404 when it ended."""
+    made = await started.ok("POST", "/v1/grants", LEASE)
+    path, written = f"/v1/grants/{made['id']}", started.house.aws_config.read_text()
+    (row,) = (await started.ok("GET", "/v1/grants"))["grants"]
+    assert await started.ok("GET", path) == {**row, "refused": None}
+
+    async def refused(text: str) -> Any:
+        started.house.profiles(text)
+        await started.house.clock.advance(2)  # type: ignore[attr-defined]  # a FakeClock
+        await started.ok("GET", "/v1/profiles")
+        return (await started.ok("GET", path))["refused"]
+
+    other = await refused(written.replace(ROLE, ROLE + "2"))
+    assert other["code"] == "ProfileMismatch"
+    assert "means another role than when this token was made" in other["message"]
+    assert (await refused(written.replace("[profile web-admin]", "[profile gone]")))["code"] == "UnknownProfile"
+    assert await refused(written) is None
+    await started.ok("DELETE", path)
+    assert (await started.refused("GET", path))[1]["code"] == "UnknownGrant"
+
+
 async def test_removing_an_identity_revokes_the_grants_that_need_it(started: Started) -> None:
     """interface.md §3: remove also drops its sessions and revokes its grants, and no others."""
     started.house.profiles(

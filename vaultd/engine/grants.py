@@ -311,7 +311,7 @@ class Grants:
     def get(self, grant_id: str) -> Grant:
         """Raises UnknownGrant."""
         living = self._by_id.get(grant_id)
-        if living is None:
+        if living is None or self._ending(living) is not None:
             raise UnknownGrant(f"There is no grant {shown(grant_id)!r}: list them with `vault-client grants`.")
         return living.grant
 

@@ -69,6 +69,7 @@ def _built(
         clock=SystemClock(),
         settings_path=None if config is None else config.absolute(),
         port_given=port is not None,
+        settings_read=True,
     )
     # Here: before loop, threads and the aiohttp import (architecture.md §3), which then go on side by side with it.
     apart = settings.keeper.process

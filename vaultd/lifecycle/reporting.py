@@ -15,6 +15,7 @@ from vaultd.catalog import CatalogWatch
 from vaultd.engine.audit import Audit
 from vaultd.engine.broker import Broker
 from vaultd.engine.seams import Outlook
+from vaultd.lifecycle.edited import Edited
 from vaultd.lifecycle.surroundings import Surroundings
 from vaultd.lifecycle.unlocking import Unlocking
 from vaultd.model.text import counted
@@ -43,6 +44,7 @@ class Reporting:
         self._watch = watch
         self._doors = doors
         self._presence = presence
+        self._edited = Edited(around)
         self.notices: tuple[str, ...] = around.settings.notices
         self.found: tuple[str, ...] = ()
 
@@ -62,7 +64,7 @@ class Reporting:
             "clock_skew_seconds": self._outlook.skew(),
             "lost_audit_lines": self._audit.lost,
             "log": str(self._around.layout.log_file),
-            "trouble": [*self._trouble(), *self._around.settings.notices],
+            "trouble": [*self._trouble(), *self._edits, *self._around.settings.notices],
         }
 
     def introduction(self, port: int, *, identities: int) -> dict[str, Any]:
@@ -88,12 +90,17 @@ class Reporting:
             trouble=(*self._presence(), *self._unlocking.store_warnings),
             lost_audit_lines=self._audit.lost,
             settings_path=self._around.settings_path,
+            edited=self._edited.said(),
             audit=(*self.found, *self._unlocking.audit_warnings),
             head=self._audit.head,
         )
         around = self._around
         found = await asyncio.to_thread(checks.run, around.layout, around.files, around.environ, live=live)
         return [each.wire() for each in found]
+
+    @property
+    def _edits(self) -> tuple[str, ...]:
+        return (said,) if (said := self._edited.said()) else ()
 
     def _asking_for_keyring(self) -> Callable[[], str | None]:
         """For the thread of the checks: the keeper looks for the keyring, which this process need not know."""

@@ -28,7 +28,7 @@ class Surroundings:
     """What is given: where the files are, the environment that the contract reads, the settings, the time.
 
     `settings_path` is the file that the settings came from, where it is not `config.toml` of the layout; `port_given`:
-    the port came from --port. A restart keeps both.
+    the port came from --port. A restart keeps both. `settings_read`: they came from a file, which may change.
     """
 
     layout: Layout
@@ -38,6 +38,7 @@ class Surroundings:
     clock: Clock
     settings_path: Path | None = None
     port_given: bool = False
+    settings_read: bool = False
 
 
 def real_amazon(around: Surroundings) -> Amazon:

@@ -176,17 +176,22 @@ class Serving:
         return Served(grant, plan, session, rendered.message(session))
 
     def _learn(self, plans: Plans, grant: Grant) -> Plan:
-        plan = plans.plan(grant.profile, grant.overrides)
-        if (other := _other_meaning(plan, grant)) is not None:
-            name = shown(grant.profile)
-            raise ProfileMismatch(
-                f"Profile {name} means another {other} than when this token was made; "
-                f"type `vault-client use {typed(grant.profile)}`."
-            )
+        plan = agreed(plans.plan(grant.profile, grant.overrides), grant)
         if len(self._known) >= MOST_KNOWN:  # grants come and go; the files may stay as they are for months
             self._known.clear()
         self._known[grant.id] = plan
         return plan
+
+
+def agreed(plan: Plan, grant: Grant) -> Plan:
+    """The same plan; raises ProfileMismatch where it means something else than what the grant was made for."""
+    if (other := _other_meaning(plan, grant)) is not None:
+        name = shown(grant.profile)
+        raise ProfileMismatch(
+            f"Profile {name} means another {other} than when this token was made; "
+            f"type `vault-client use {typed(grant.profile)}`."
+        )
+    return plan
 
 
 def _other_meaning(plan: Plan, grant: Grant) -> str | None:

@@ -10,7 +10,7 @@ from aiohttp import web
 
 from vaultd.engine.grant_records import Bound, Door, Grant, peer_wire
 from vaultd.engine.grants import Grants
-from vaultd.errors import BadRequest
+from vaultd.errors import BadRequest, VaultdError
 from vaultd.host import processes
 from vaultd.model.credentials import RoleSession
 from vaultd.model.dialects import stamp
@@ -22,6 +22,7 @@ from vaultd.model.text import shown
 from vaultd.web import bodies
 from vaultd.web.control_replies import SENTENCE, legible, reply
 from vaultd.web.rooms import Rooms, caller, connection, requester
+from vaultd.web.serving import agreed
 
 #: By the metadata service botocore keeps keys for 2 to 10 min whatever is left of them, and a tended session may have
 #: half its life left when it is served (docs/sdk-freshness.md).
@@ -42,6 +43,7 @@ def table(rooms: Rooms) -> list[web.RouteDef]:
         web.post("/v1/grants", routes.create),
         web.get("/v1/grants", routes.index),
         web.delete("/v1/grants", routes.revoke_all),
+        web.get("/v1/grants/{id}", routes.one),
         web.delete("/v1/grants/{id}", routes.revoke),
     ]
 
@@ -164,6 +166,19 @@ class _Grants:
 
     async def index(self, request: web.Request) -> web.Response:
         return reply({"grants": [grant_object(self._rooms.grants, grant) for grant in self._rooms.grants.list()]})
+
+    async def one(self, request: web.Request) -> web.Response:
+        """A shell's own; `refused {code, message}` where the endpoint refuses its every call for what the config file
+        says by now. Raises UnknownGrant.
+        """
+        grant = self._rooms.grants.get(request.match_info["id"])
+        try:
+            agreed(self._rooms.catalog().plan(grant.profile, grant.overrides), grant)
+            refused = None
+        except VaultdError as exc:
+            refused = {"code": exc.code, "message": exc.message}
+        said = legible({"refused": refused}, limit=SENTENCE)
+        return reply({**grant_object(self._rooms.grants, grant), **said})
 
     async def revoke(self, request: web.Request) -> web.Response:
         self._rooms.grants.revoke(request.match_info["id"], reason="revoked")
