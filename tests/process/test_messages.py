@@ -370,7 +370,8 @@ def test_a_port_that_is_taken(cold: Home) -> None:
 
     assert said(started) == refused(
         1,
-        f"Port {cold.port} is taken by {owner}: stop that, or choose another with `vaultd start --port N`.",
+        f"Port {cold.port} is taken by {owner}: stop that, or choose another, "
+        "for good by `[listen] port` in config.toml, for one start with `vaultd start --port N`.",
         program="vaultd",
     )
     assert not (cold.directory / "vaultd/run/control.sock").exists()
