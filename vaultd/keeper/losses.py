@@ -19,7 +19,8 @@ def of_index(unlisted: int, *, newest: bool) -> list[str]:
         return [f"{said}; see what it lists with `vault-client identities`"]
     keys = "a key" if unlisted == 1 else f"{unlisted} keys"
     lost = f"the store holds {keys} and identities.json lists none; if that file was lost, restore it from a backup and"
-    return [f"{lost} run `vaultd restart`, else run `vault-client add IDENTITY`"]
+    new = "with a new one from the IAM console where vaultd had the only copy, as after a rotation"
+    return [f"{lost} run `vaultd restart`, else, {new}, run `vault-client add IDENTITY`"]
 
 
 def of_key(name: str) -> str:
