@@ -177,7 +177,8 @@ class DaemonKeeper:
     def _opened(self, store: IdentityStore, data_key: Secret, *, unlock: bool) -> Opened:
         """In one turn: either all of it is open or none."""
         try:
-            unlisted, keyless = self._identities.unlisted(store), self._identities.keyless(store)
+            unlisted = self._identities.unlisted(store)
+            keyless = self._identities.keyless(store)
             living = self._records.open(data_key)
         except VaultdError:
             store.close()
