@@ -183,14 +183,16 @@ def test_a_store_that_is_given_up_on_a_terminal_says_whose_key_is_next(home: Hom
         assert home.add(emulator).status == 0
     (home.directory / "vaultd/data/secrets.sealed").unlink()
     home.extra["VAULTD_PASSPHRASE_FILE"] = ""
-    with home.terminal("vaultd", "start", "--accept-rollback") as child:
-        for asked in ("New passphrase for vaultd's store: ", "The same passphrase again: "):
-            child.expect_exact(asked)
-            child.sendline(PASSPHRASE)
-        child.expect_exact("warning: the store holds no key for identity identity; run ")
-        child.expect_exact("next: vault-client add identity --replace\r\n")
-        assert child.read() == ""
-    assert home.run("vaultd", "stop").status == 0
+    try:
+        with home.terminal("vaultd", "start", "--accept-rollback") as child:
+            for asked in ("New passphrase for vaultd's store: ", "The same passphrase again: "):
+                child.expect_exact(asked)
+                child.sendline(PASSPHRASE)
+            child.expect_exact("warning: the store holds no key for identity identity; run ")
+            child.expect_exact("next: vault-client add identity --replace\r\n")
+            assert child.read() == ""
+    finally:
+        home.stop()
 
 
 def _uuid(home: Home) -> str:
