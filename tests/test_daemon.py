@@ -484,6 +484,43 @@ async def test_a_missing_store_is_damage_until_it_is_given_up(tmp_path: Path) ->
         assert not started.told["locked"]
 
 
+async def test_whose_key_went_with_a_store_is_told_until_it_is_added(tmp_path: Path) -> None:
+    """At the start, by status and by the checks, with what to type; of the log that only that store could open, nobody
+    says that it was damaged. An identity whose key is there again, or that is removed, is told no more.
+    """
+    house = House(tmp_path)
+    passphrase(house)
+    older = await _grown(house)
+    house.files.replace(house.layout.secrets_sealed, older)
+    async with house.run(accept_rollback=True) as started:
+        assert started.told["keyless"] == ["second", "third"], "control: the older store has identity's key"
+    house.layout.secrets_sealed.unlink()
+    async with house.run(accept_rollback=True) as started:
+        wanted = [_wanted(name) for name in ("identity", "second", "third")]
+        log = (
+            "sessions.sealed was sealed with the store that is gone and is kept as sessions.sealed.damaged; see whose "
+            "key is wanted with `vault-client status`"
+        )
+        assert started.told["warnings"][-4:] == [*wanted, log]
+        assert (await started.ok("GET", "/v1/status"))["keyless"] == ["identity", "second", "third"]
+        rows = [each for each in (await started.ok("GET", "/v1/checks"))["checks"] if each["name"] == "daemon"]
+        assert [(each["ok"], each["message"], each["remedy"]) for each in rows[:1]] == [
+            (False, "the store holds no key for identity identity", "run `vault-client add identity --replace`")
+        ]
+        assert isinstance(house.clock, FakeClock)
+        await house.clock.advance(1)  # a key that came later
+        await started.add(replace=True)
+        await started.ok("DELETE", "/v1/identities/second")
+        told = await started.ok("GET", "/v1/status")
+        assert (told["keyless"], told["trouble"][-2:]) == (["third"], [_wanted("third"), log])
+    async with house.run() as started:
+        assert started.told["keyless"] == ["third"]
+
+
+def _wanted(name: str) -> str:
+    return f"the store holds no key for identity {name}; run `vault-client add {name} --replace`"
+
+
 async def test_another_store_than_before_is_refused_without_a_key(tmp_path: Path) -> None:
     """A damaged file ends the start naming it and another start, as nobody is there to unlock; it is not written."""
     house = House(tmp_path)

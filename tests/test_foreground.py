@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.process.harness import Home, until
+from tests.process.harness import PASSPHRASE, Emulator, Home, until
 
 _SCRIPT = """
 import json, os, sys
@@ -172,6 +172,27 @@ def test_the_remedy_of_a_rollback_works_while_it_runs_and_while_it_does_not(home
         assert "the store is taken as it is found; next: " in accepted.out
         assert home.client("unlock", "--stdin", stdin=phrase).status == 0
         assert json.loads(home.run("vaultd", "status", "--json").out)["locked"] is False
+
+
+@pytest.mark.process
+def test_a_store_that_is_given_up_on_a_terminal_says_whose_key_is_next(home: Home) -> None:
+    """The passphrase is asked for here, so what only an open store tells is told after it: whose key is wanted."""
+    with Emulator.running() as emulator, home.daemon():
+        home.extra.update(emulator.env)
+        assert home.run("vaultd", "restart").status == 0
+        assert home.add(emulator).status == 0
+    (home.directory / "vaultd/data/secrets.sealed").unlink()
+    home.extra["VAULTD_PASSPHRASE_FILE"] = ""
+    try:
+        with home.terminal("vaultd", "start", "--accept-rollback") as child:
+            for asked in ("New passphrase for vaultd's store: ", "The same passphrase again: "):
+                child.expect_exact(asked)
+                child.sendline(PASSPHRASE)
+            child.expect_exact("warning: the store holds no key for identity identity; run ")
+            child.expect_exact("next: vault-client add identity --replace\r\n")
+            assert child.read() == ""
+    finally:
+        home.stop()
 
 
 def _uuid(home: Home) -> str:

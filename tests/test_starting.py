@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.process.harness import BIN, PASSPHRASE, Home, free_port, short_directory
-from vaultd import cli
-from vaultd.command import spawning
+from vaultd import __version__, cli
+from vaultd.command import running, spawning, starting, usage
 
 pytestmark = pytest.mark.process
 
@@ -315,6 +315,32 @@ def test_a_port_for_a_daemon_that_runs(home: Home) -> None:
         assert done.out.endswith("\n--port 80 was ignored: to move it, type `vaultd restart --port 80`\n")
         same = home.run("vaultd", "start", "--port", str(home.port))
         assert (same.status, "ignored" in same.out) == (0, False)
+
+
+def test_a_second_start_of_a_locked_daemon(home: Home) -> None:
+    """It runs and serves nothing, so what opens it is the next step; unlocked there is none (control)."""
+    with home.daemon():
+        again = home.run("vaultd", "start")
+        assert (again.status, len(again.out.splitlines())) == (0, 1)
+        assert home.client("lock").status == 0
+        again = home.run("vaultd", "start")
+        assert again.status == 0
+        assert again.out.endswith("\nnext: locked by `vault-client lock`: type `vault-client unlock`\n")
+
+
+def test_a_second_start_after_an_upgrade(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """The daemon goes on with the code that it was started with until a restart: said, and the way."""
+    found = {"pid": 7, "port": 9169, "locked": False, "version": "0.0.1"}
+    monkeypatch.setattr(running, "heard", lambda seconds: found)
+    options = usage.parser().parse_args(["start"])
+
+    assert starting.run(options) == 0
+    assert capsys.readouterr().out.splitlines()[1:] == [
+        f"it is vaultd 0.0.1, and this is {__version__}: type `vaultd restart`"
+    ]
+    found["version"] = __version__
+    assert starting.run(options) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 1, "control"
 
 
 def test_a_port_of_another_vaultd_of_ours(home: Home) -> None:

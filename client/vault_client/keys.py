@@ -174,6 +174,9 @@ def _from_terminal(call: Call) -> dict[str, str]:
             f"one, or give the key as JSON with --stdin",
             NEEDS_PERSON,
         )
+    status = call.link.call("GET", "/v1/status")
+    if status.get("locked"):  # before a secret is typed that could not be stored
+        raise Stop(clean(status.get("locked_reason")))
     with terminal:
         terminal.write(f"The access key of {clean(call.operands[0])}; what you type is not shown.\n")
         key_id = terminal.ask("Access key ID: ", cancelled=_NOTHING).strip()

@@ -366,7 +366,7 @@ def test_a_question_left_unanswered_names_its_command(
     stub: Stub, terminal: Start, line: str, question: str, again: str
 ) -> None:
     """Ctrl-D: the command that asked is the one to type."""
-    stub.answers["GET", "/v1/status"] = (200, {**STATUS, "locked": True})
+    stub.answers["GET", "/v1/status"] = (200, {**STATUS, "locked": line == "unlock"})
     shell = terminal(*line.split())
     shell.until(question)
     shell.type("\x04")
@@ -398,7 +398,7 @@ def test_a_question_left_unanswered_names_its_command(
 )
 def test_ctrl_c_at_a_question_names_the_state(stub: Stub, terminal: Start, line: str, question: str, said: str) -> None:
     """On a line of its own, the state that is left and what to type; nothing was sent, and it is 130."""
-    stub.answers["GET", "/v1/status"] = (200, {**STATUS, "locked": True})
+    stub.answers["GET", "/v1/status"] = (200, {**STATUS, "locked": line == "unlock"})
     shell = terminal(*line.split())
     shell.until(question)
     shell.type("\x03")
@@ -422,6 +422,17 @@ def test_ctrl_c_at_the_secret_key(stub: Stub, terminal: Start) -> None:
     assert (
         ended.err == "\r\nvault-client: cancelled, and nothing was stored: type `vault-client add identity` again\r\n"
     )
+    assert stub.asked("POST", "/v1/identities") == []
+
+
+@pytest.mark.parametrize("line", ["add identity", "add identity --replace"])
+def test_add_says_that_it_is_locked_before_it_asks(stub: Stub, terminal: Start, line: str) -> None:
+    """Nobody types a secret key for a daemon that cannot store it."""
+    why = "locked by `vault-client lock`: type `vault-client unlock`"
+    stub.answers["GET", "/v1/status"] = (200, {**STATUS, "locked": True, "locked_reason": why})
+    ended = terminal(*line.split()).end()
+
+    assert (ended.status, ended.err) == (1, f"vault-client: {why}\r\n")
     assert stub.asked("POST", "/v1/identities") == []
 
 

@@ -107,9 +107,25 @@ def test_a_taken_port_names_its_owner() -> None:
 
     exe = os.path.realpath(sys.executable)
     assert caught.value.message == (
-        f"Port {port} is taken by {exe} (pid {os.getpid()}): stop that, or choose another with `vaultd start --port N`."
+        f"Port {port} is taken by {exe} (pid {os.getpid()}): stop that, or choose another, "
+        "for good by `[listen] port` in config.toml, for one start with `vaultd start --port N`."
     )
     assert caught.value.exit == 1
+
+
+@pytest.mark.parametrize("way", ["IPv6 for every address", "a connection's near end"])
+def test_a_port_that_no_listener_of_ipv4_has_names_its_owner(way: str) -> None:
+    """What keeps the port from us is in another table, or in another state: named all the same."""
+    with contextlib.ExitStack() as held:
+        if way.startswith("IPv6"):
+            sock = held.enter_context(socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True))
+        else:
+            server = held.enter_context(socket.create_server(("127.0.0.1", 0)))
+            sock = held.enter_context(socket.create_connection(server.getsockname()))
+        port = sock.getsockname()[1]
+        assert sockets.port_owner(port) is None, "control: no such listener"
+        with pytest.raises(Unwritable, match=rf"^Port {port} is taken by \S+ \(pid {os.getpid()}\): stop that"):
+            sockets.listen_tcp(port)
 
 
 @as_root
@@ -195,7 +211,7 @@ def test_a_stranger_on_another_device_does_not_hold_our_port() -> None:
     with listening() as sock:
         port = sock.getsockname()[1]
         with stranger_elsewhere(port, devices[0]):
-            rows = [row for row in sockets._listeners() if row[0].endswith(f":{port:04X}")]
+            rows = [row for row in sockets._in_use("tcp") if row[0].endswith(f":{port:04X}")]
             assert sorted(row[2] for row in rows) == [os.geteuid(), BOB]  # control: the kernel lists both
             owner = sockets.port_owner(port)
             assert owner is not None

@@ -138,6 +138,21 @@ def test_another_files_bytes_are_a_typed_error(path: Path, content: bytes) -> No
         IdentityIndex(Files(), path).load()
 
 
+@pytest.mark.parametrize("content", [b"", b" \n"])
+def test_an_empty_index_says_what_became_of_the_keys(path: Path, content: bytes) -> None:
+    """Not in a parser's words; and that a key of which vaultd has the only copy, as after a rotation, no `add` of the
+    old one brings back.
+    """
+    path.write_bytes(content)
+    path.chmod(0o600)
+    with pytest.raises(Misconfigured) as caught:
+        IdentityIndex(Files(), path).load()
+    assert caught.value.message == (
+        f"{path}: the file is empty: restore it from a backup, or move it away; a key that only vaultd had, as after a "
+        "rotation, is then out of reach, and a new one from the IAM console is needed: run `vault-client add IDENTITY`."
+    )
+
+
 def test_doubles_are_refused(path: Path) -> None:
     """Two active keys under one name, or one item for two names: which one would be used?"""
     index = IdentityIndex(Files(), path)

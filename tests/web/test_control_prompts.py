@@ -83,8 +83,7 @@ async def test_an_explicit_cancel_starts_the_cool_down(started: Started) -> None
     status, body = await started.refused("POST", "/v1/grants", LEASE)
     assert (status, body["code"], body["exit"], body["retry_after_seconds"]) == (403, "TooManyAttempts", 1, 120)
     assert body["message"] == (
-        "The MFA question for identity was cancelled: wait 30 s, then type "
-        "`vault-client mfa identity --token-code CODE`."
+        "The MFA question for identity was cancelled: wait 30 s, then type `vault-client mfa identity`."
     )
 
 

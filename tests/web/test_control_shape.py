@@ -29,8 +29,8 @@ PROMPT_KEYS = {
 }  # fmt: skip
 STATUS_KEYS = {
     "version", "pid", "port", "port_given", "config_given", "store", "locked", "identities", "profiles", "prompts",
-    "grants", "clock_skew_seconds", "locked_reason", "locked_by", "keeper_pid", "lost_audit_lines", "log", "trouble",
-    "link_local",
+    "grants", "clock_skew_seconds", "locked_reason", "locked_by", "keyless", "keeper_pid", "lost_audit_lines", "log",
+    "trouble", "link_local",
 }  # fmt: skip
 LEASE = {"profile": "web-admin", "kind": "lease"}
 

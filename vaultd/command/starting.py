@@ -14,6 +14,8 @@ from typing import Any
 
 from vault_client.errors import UNREACHABLE, Refusal, Stop
 from vault_client.link import Link
+from vault_client.tables import typed
+from vaultd import __version__
 from vaultd.command import own_unit, running, spawning, stdio
 from vaultd.command.own_unit import OwnUnit
 
@@ -87,10 +89,14 @@ def _foreground(options: argparse.Namespace) -> int:
 
 def _runs_already(found: dict[str, Any], options: argparse.Namespace) -> int:
     print(f"vaultd is already running (pid {found['pid']}) on http://127.0.0.1:{found['port']}")
+    if found["version"] != __version__:
+        print(f"it is vaultd {found['version']}, and this is {__version__}: type `vaultd restart`")
     if options.port not in {None, found["port"]}:
         print(f"--port {options.port} was ignored: to move it, type `vaultd restart --port {options.port}`")
     if options.accept_rollback and found["locked"]:
         _accept_rollback()
+    elif found["locked"]:
+        print(f"next: {found['locked_reason']}")
     return 0
 
 
@@ -133,7 +139,9 @@ def _unlock(told: dict[str, Any]) -> dict[str, Any]:
     except Refusal as refusal:
         print(f"vaultd: {refusal.message}", file=sys.stderr)
         return told
-    return {**told, **link.call("GET", "/v1/status")}
+    now, before = link.call("GET", "/v1/status"), told.get("warnings", ())
+    opened = [each for each in now["trouble"] if each not in before]  # only an open store tells them
+    return {**told, **now, "warnings": [*before, *opened]}
 
 
 def introduce(told: dict[str, Any]) -> None:
@@ -145,6 +153,8 @@ def introduce(told: dict[str, Any]) -> None:
         print(f"warning: {warning}")
     if told["locked"]:
         print(f"next: {told['locked_reason']}")
+    elif wanted := told.get("keyless"):
+        print(f"next: vault-client add {typed(wanted[0])} --replace")
     elif not told.get("identities"):
         print("next: vault-client add IDENTITY")
     else:

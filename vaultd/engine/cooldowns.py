@@ -2,7 +2,8 @@
 
 Rules
 - One for each device, or program at a profile; a lock does not end it. Counted by boottime (architecture.md §8.9).
-- A code given unasked (`--token-code`) ends one that is 30 s old (interface.md §3).
+- A code given unasked (`--token-code`), and a bare `vault-client mfa`, end one that is 30 s old (interface.md §3). That
+  is the duration that a person is told; the keeper's own limit no code ends, so its duration is told whole.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ class _Cooldown:
     since: float
     until: float
     why: str
+    whole: bool
 
 
 class Cooldowns:
@@ -32,11 +34,11 @@ class Cooldowns:
         self._clock = clock
         self._running: dict[Key, _Cooldown] = {}
 
-    def begin(self, device: Key, why: str, seconds: float) -> None:
-        """From now on; one that runs is replaced."""
+    def begin(self, device: Key, why: str, seconds: float, *, whole: bool = False) -> None:
+        """From now on; one that runs is replaced. `whole`: a code sooner than that would be refused all the same."""
         boot = self._clock.boottime()
         self._running = {key: each for key, each in self._running.items() if boot < each.until}
-        self._running[device] = _Cooldown(since=boot, until=boot + seconds, why=why)
+        self._running[device] = _Cooldown(since=boot, until=boot + seconds, why=why, whole=whole)
 
     def end(self, device: Key) -> None:
         """A code was good."""
@@ -61,13 +63,12 @@ class Cooldowns:
         if boot >= cooldown.until:
             del self._running[device]
             return None
-        wait, early = whole_seconds(cooldown.until - boot), whole_seconds(cooldown.since + THAW_SECONDS - boot)
+        wait = whole_seconds(cooldown.until - boot)
         if not isinstance(device[1], str):
             remedy = f"wait {wait} s, run the program again, and allow it with `vault-client mfa`"
-        elif early > 0:
-            remedy = f"wait {early} s, then type `vault-client mfa {typed(device[0])} --token-code CODE`"
-        else:
-            remedy = f"wait {wait} s, or type `vault-client mfa {typed(device[0])} --token-code CODE`"
+            return TooManyAttempts(f"{cooldown.why}: {remedy}.", retry_after_seconds=wait)
+        told = wait if cooldown.whole else min(wait, whole_seconds(cooldown.since + THAW_SECONDS - boot))
+        remedy = f"{f'wait {told} s, then ' if told > 0 else ''}type `vault-client mfa {typed(device[0])}`"
         return TooManyAttempts(f"{cooldown.why}: {remedy}.", retry_after_seconds=wait)
 
 

@@ -228,7 +228,8 @@ class Desk:
             return None
         if isinstance(error, TooManyAttempts):
             why = error.message.partition("; ")[0]  # without the keeper's next step: a cool-down has its own
-            self._cooldowns.begin(found.device, why, float(error.details.get("retry_after_seconds", self._cooldown)))
+            seconds = float(error.details.get("retry_after_seconds", self._cooldown))
+            self._cooldowns.begin(found.device, why, seconds, whole=True)
         if not verdict.again:
             # Final, and remembered by the broker: "answered" sends the waiting back to hear the reason.
             self._end(found, "answered")

@@ -61,6 +61,7 @@ class Opened:
 
     `handles` are the live MFA sessions, `notes` the live sessions and limits, `head` the audit head last sealed.
     `epoch` grows with every close; an outcome of an older epoch is dropped by whoever holds it.
+    `keyless` are the identities of the index whose key the store does not hold.
     """
 
     epoch: int
@@ -71,6 +72,7 @@ class Opened:
     notes: tuple[Note, ...] = ()
     head: Head | None = None
     warnings: tuple[str, ...] = ()
+    keyless: tuple[Identity, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ import socket
 import stat
 import struct
 import sys
-from collections.abc import MutableMapping
+from collections.abc import Iterable, MutableMapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -37,6 +37,8 @@ _FIRST_ACTIVATED = 3  # sd_listen_fds(3)
 _MAC_BOUND_IF = 25  # netinet/in.h IP_BOUND_IF
 _MAC_PEERCRED, _MAC_PEERPID = 1, 2  # sys/un.h, level 0
 _LISTENING = "0A"
+#: What to do about a port that cannot be had.
+ANOTHER = "for good by `[listen] port` in config.toml, for one start with `vaultd start --port N`."
 
 
 class HasOptions(Protocol):
@@ -162,11 +164,16 @@ def notify(state: str, environ: MutableMapping[str, str] = os.environ) -> bool:
 
 def port_owner(port: int) -> Peer | None:
     """Who listens on 127.0.0.1:`port` or on every address: with pid and exe where it is a process of this user."""
-    found = [
+    return _owner_of(
         (uid, inode)
-        for address, state, uid, inode in _listeners()
-        if state == _LISTENING and address.endswith(f":{port:04X}") and address[:8] in {"0100007F", "00000000"}
-    ]
+        for address, state, uid, inode in _in_use("tcp")
+        if state == _LISTENING and address in _in_our_way(port)
+    )
+
+
+def _owner_of(sockets: Iterable[tuple[int, int]]) -> Peer | None:
+    """Of these (uid, inode)."""
+    found = list(sockets)
     if not found:
         return None
     # Of several, this user's: a stranger on another device (SO_BINDTODEVICE) does not hold the port of ours.
@@ -175,8 +182,17 @@ def port_owner(port: int) -> Peer | None:
 
 
 def taken_by(port: int) -> str:
-    """The owner of a port, for a sentence."""
-    return _owner_text(port_owner(port))
+    """The owner of a port that was refused, for a sentence: a listener, else whoever else keeps it from us, by an IPv6
+    socket for every address, or by the near end of a connection.
+    """
+    others = (row for table in ("tcp", "tcp6") for row in _in_use(table) if row[0] in _in_our_way(port) and row[3])
+    return _owner_text(port_owner(port) or _owner_of((uid, inode) for _, _, uid, inode in others))
+
+
+def _in_our_way(port: int) -> frozenset[str]:
+    """As the kernel's tables have 127.0.0.1, every address, and both in IPv6."""
+    hosts = ("0100007F", "0" * 8, "0" * 32, "0000000000000000FFFF00000100007F")
+    return frozenset(f"{host}:{port:04X}" for host in hosts)
 
 
 def _peer_ids(sock: HasOptions) -> tuple[int, int]:
@@ -199,11 +215,9 @@ def _bind_to_loopback(sock: socket.socket) -> None:
 
 def _port_refused(port: int, exc: OSError) -> Unwritable:
     if exc.errno == errno.EADDRINUSE:
-        return Unwritable(
-            f"Port {port} is taken by {taken_by(port)}: stop that, or choose another with `vaultd start --port N`."
-        )
+        return Unwritable(f"Port {port} is taken by {taken_by(port)}: stop that, or choose another, {ANOTHER}")
     reason = os.strerror(exc.errno or 0).lower()
-    return Unwritable(f"Port {port} cannot be opened ({reason}): choose another with `vaultd start --port N`.")
+    return Unwritable(f"Port {port} cannot be opened ({reason}): choose another, {ANOTHER}")
 
 
 def _owner_text(owner: Peer | None) -> str:
@@ -217,9 +231,10 @@ def _owner_text(owner: Peer | None) -> str:
         return f"a process of uid {owner.uid}"
 
 
-def _listeners() -> list[tuple[str, str, int, int]]:
+def _in_use(table: str) -> list[tuple[str, str, int, int]]:
+    """(address, state, uid, inode) of each socket of `tcp` or `tcp6`."""
     try:
-        lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
+        lines = Path("/proc/net", table).read_text().splitlines()[1:]
     except OSError:
         return []
     rows = [line.split() for line in lines]

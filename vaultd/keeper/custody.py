@@ -17,7 +17,7 @@ from uuid import uuid4
 
 from vaultd.engine.seams import Clock, IdentityStore
 from vaultd.errors import IdentityBroken, IdentityExists, Locked, UnknownIdentity, VaultdError
-from vaultd.keeper import codec
+from vaultd.keeper import codec, losses
 from vaultd.keeper.index import Entry, Index, MakeEntry
 from vaultd.keeper.index_seal import IndexSeal
 from vaultd.keeper.unfinished import unfinished
@@ -62,6 +62,14 @@ class Identities:
         names = () if self._entries else store.names() or ()
         return sum(name.startswith(_ITEM) for name in names)
 
+    def keyless(self, store: IdentityStore) -> tuple[Identity, ...]:
+        """The identities in use whose key an open store does not hold; none where the store cannot tell."""
+        names = store.names()
+        if names is None:
+            return ()
+        lines = (self._entry(each.name) for each in self.all())
+        return tuple(each.identity for each in lines if _item(each.uuid) not in names)
+
     def load(self) -> None:
         """Read the index."""
         self._entries = self._index.load()
@@ -92,9 +100,7 @@ class Identities:
         store = self._open_store()
         item = await store.load(_item(entry.uuid))
         if item is None:
-            raise IdentityBroken(
-                f"the store holds no key for identity {shown(name)}; run `vault-client add {typed(name)} --replace`"
-            )
+            raise IdentityBroken(losses.of_key(name))
         key = codec.key_of(item, identity=entry.identity, uuid=entry.uuid)
         if self.store is store:  # not closed meanwhile
             self._keys[entry.uuid] = key

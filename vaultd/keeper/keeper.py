@@ -179,6 +179,7 @@ class DaemonKeeper:
         """In one turn: either all of it is open or none."""
         try:
             unlisted = self._identities.unlisted(store)
+            keyless = self._identities.keyless(store)
             living = self._records.open(data_key)
         except VaultdError:
             store.close()
@@ -187,8 +188,9 @@ class DaemonKeeper:
         known = self._codes.open(data_key, living, expected=bool(self._identities.all()))
         self._sessions.open(living)
         notes, head = living_notes(self._records, living, now=self._clock.now(), persist=self._persist)
+        given_up = bool(keyless) and keyless == self._identities.all()
         warnings = self._marker.take_away() if unlock else []
-        warnings += losses.of_log(damaged=self._records.damaged, known=known)
+        warnings += losses.of_log(damaged=self._records.damaged, known=known, given_up=given_up)
         warnings += losses.of_index(unlisted, newest=self._identities.newest(living))
         log.info("open store kind=%s sessions=%d", store.kind, len(self._sessions.handles))
         return Opened(
@@ -199,6 +201,7 @@ class DaemonKeeper:
             notes=notes,
             head=head,
             warnings=tuple(warnings),
+            keyless=keyless,
         )
 
     async def close(self, head: Head | None, *, lock: bool = True) -> int:

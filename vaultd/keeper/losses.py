@@ -5,6 +5,8 @@ Rule: a loss is told, never mended silently; what is left is served (interface.m
 
 from __future__ import annotations
 
+from vaultd.model.text import shown, typed
+
 
 def of_index(unlisted: int, *, newest: bool) -> list[str]:
     """An index that was lost, over a store that was not: it lists nothing, and looks like a new home. Or one that is
@@ -17,11 +19,22 @@ def of_index(unlisted: int, *, newest: bool) -> list[str]:
         return [f"{said}; see what it lists with `vault-client identities`"]
     keys = "a key" if unlisted == 1 else f"{unlisted} keys"
     lost = f"the store holds {keys} and identities.json lists none; if that file was lost, restore it from a backup and"
-    return [f"{lost} run `vaultd restart`, else run `vault-client add IDENTITY`"]
+    new = "with a new one from the IAM console where vaultd had the only copy, as after a rotation"
+    return [f"{lost} run `vaultd restart`, else, {new}, run `vault-client add IDENTITY`"]
 
 
-def of_log(*, damaged: bool, known: bool) -> list[str]:
-    """One at most (interface.md §1): where the log was lost, what became of it and of the codes."""
+def of_key(name: str) -> str:
+    """An index that lists a key which the store does not hold, as after `--accept-rollback`."""
+    return f"the store holds no key for identity {shown(name)}; run `vault-client add {typed(name)} --replace`"
+
+
+def of_log(*, damaged: bool, known: bool, given_up: bool = False) -> list[str]:
+    """One at most (interface.md §1): where the log was lost, what became of it and of the codes. `given_up`: every key
+    went with a store that held the log's data key, too, so nobody has damaged the log; what is next is to add a key.
+    """
+    if given_up:
+        kept = "sessions.sealed was sealed with the store that is gone and is kept as sessions.sealed.damaged"
+        return [f"{kept}; see whose key is wanted with `vault-client status`"] if damaged else []
     mute = "which codes were sent is not known and none is taken for the first 30 s; run `vault-client mfa`"
     if damaged:
         kept = "sessions.sealed was damaged and is kept as sessions.sealed.damaged"

@@ -89,8 +89,8 @@ def listen_on(port: int) -> socket.socket:
             raise
         who = f"pid {' or '.join(str(each) for each in pids)}"
         raise Unwritable(
-            f"Port {port} is taken by another vaultd of yours ({who}), which has a home of its own: choose another "
-            "with `vaultd start --port N`, or stop that one with its own VAULTD_HOME."
+            f"Port {port} is taken by another vaultd of yours ({who}), which has a home of its own: stop that one "
+            f"with its own VAULTD_HOME, or choose another, {sockets.ANOTHER}"
         ) from exc
 
 

@@ -64,6 +64,7 @@ class Reporting:
             "clock_skew_seconds": self._outlook.skew(),
             "lost_audit_lines": self._audit.lost,
             "log": str(self._around.layout.log_file),
+            "keyless": list(self._unlocking.keyless),
             "trouble": [*self._trouble(), *self._edits, *self._around.settings.notices],
         }
 

@@ -36,8 +36,10 @@ from vaultd.errors import (
     VaultdError,
     WrongPassphrase,
 )
+from vaultd.keeper import losses
 from vaultd.keeper.opening import Kind
 from vaultd.lifecycle.passphrase import PassphraseFile
+from vaultd.model.credentials import Identity
 from vaultd.model.peer import Peer
 from vaultd.model.secret import Secret
 
@@ -110,6 +112,7 @@ class Unlocking:
         self._sealed: Head | None = None
         self.audit_warnings: tuple[str, ...] = ()
         self._opened_with: tuple[str, ...] = ()
+        self._keyless: tuple[Identity, ...] = ()
         self._opened_at = 0.0
         self.store: Kind = "keyring"
         self.reason = _OPENING
@@ -125,7 +128,14 @@ class Unlocking:
     def store_warnings(self) -> tuple[str, ...]:
         """Of the last open; what holds for its first 30 s is told no longer than that."""
         over = self._clock.boottime() - self._opened_at >= MUTE_SECONDS
-        return tuple(each for each in self._opened_with if not (over and _MUTE in each))
+        told = (each for each in self._opened_with if not (over and _MUTE in each))
+        return (*(losses.of_key(name) for name in self.keyless), *told)
+
+    @property
+    def keyless(self) -> tuple[str, ...]:
+        """The identities that are listed, and had no key in the store when it was opened, nor got one since."""
+        listed = self._keeper.list() if self._keyless else ()
+        return tuple(each.name for each in self._keyless if each in listed)
 
     # ---- at start ----
 
@@ -316,6 +326,7 @@ class Unlocking:
         if not opened.locked:
             self._accept_rollback, self.locked_by = False, ""
             self._opened_with, self._opened_at = opened.warnings, self._clock.boottime()
+            self._keyless = opened.keyless
         if not opened.locked and not self._confirmed:
             self._confirmed = True
             self.audit_warnings = self._unsealed() if opened.head is None else self._audit.confirm(opened.head)

@@ -54,7 +54,7 @@ class IdentityIndex:
         try:
             index = _Index.model_validate_json(content)
         except ValidationError as exc:
-            raise self._misfit(exc) from exc
+            raise self._misfit(exc, empty=not content.strip()) from exc
         return tuple(sorted((line.entry() for line in index.identities), key=lambda entry: entry.identity.name))
 
     def save(self, entries: tuple[IndexEntry, ...]) -> None:
@@ -67,12 +67,14 @@ class IdentityIndex:
         """What `digest` is once they are saved."""
         return _digest(_rendered(entries))
 
-    def _misfit(self, exc: ValidationError) -> Misconfigured:
+    def _misfit(self, exc: ValidationError, *, empty: bool) -> Misconfigured:
         first = exc.errors(include_input=False, include_url=False)[0]
         field = ".".join(str(part) for part in first["loc"]) or "the file"
+        wrong = "the file is empty" if empty else f"{field}: {first['msg']}"
         return Misconfigured(
-            f"{self._path}: {field}: {first['msg']}: restore the file from a backup, "
-            "or move it away and run `vault-client add IDENTITY`.",
+            f"{self._path}: {wrong}: restore it from a backup, or move it away; a key that only vaultd had, as after a "
+            "rotation, is then out of reach, and a new one from the IAM console is needed: run `vault-client add "
+            "IDENTITY`.",
             path=str(self._path),
             field=field,
         )
