@@ -79,7 +79,8 @@ class _Daemon:
         rooms, catalog = self._rooms, await self._rooms.catalog()
         marked = rooms.broker.marked() if catalog is self._planned else None
         names = catalog.names() if marked is None else catalog.marked(marked)
-        made = (profile_object(rooms.broker, catalog, name) for name in names)
+        own = (name for name in names if catalog.served_as(name) == name)  # another one's session is told of once
+        made = (profile_object(rooms.broker, catalog, name) for name in own)
         rows = [row async for row in in_slices(made, alone=is_wrong) if row["state"] not in {"none", "locked"}]
         self._planned = catalog
         return rows

@@ -171,9 +171,10 @@ class _Grants:
         """A shell's own; `refused {code, message}` where the endpoint refuses its every call for what the config file
         says by now. Raises UnknownGrant.
         """
+        catalog = await self._rooms.catalog()
         grant = self._rooms.grants.get(request.match_info["id"])
         try:
-            agreed(self._rooms.catalog().plan(grant.profile, grant.overrides), grant)
+            agreed(catalog.plan(grant.profile, grant.overrides), grant)
             refused = None
         except VaultdError as exc:
             refused = {"code": exc.code, "message": exc.message}
