@@ -452,7 +452,9 @@ async def test_a_profile_of_our_own_credential_process_is_no_error(tmp_path: Pat
         _, refused = await started.refused("POST", "/v1/grants", {**LEASE, "profile": "keys"})
         at_work = [(await started.ok("GET", "/v1/status"))["profiles"] for _ in "12"]
 
-    assert [[each["profile"] for each in rows] for rows in at_work] == [["web-admin", "looped", "looped-too", "other"]] * 2
+    assert [[each["profile"] for each in rows] for rows in at_work] == [
+        ["web-admin", "looped", "looped-too", "other"]
+    ] * 2
     assert rows["keys"] == {**rows["web-admin"], "profile": "keys"}
     assert (rows["keys"]["state"], rows["keys"]["last_error"]) == ("fresh", None)
     assert rows["other"]["state"] == "error"  # control
