@@ -310,7 +310,7 @@ def test_windows_browsers_are_outside() -> None:
     assert made.outside
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="prlimit is Linux's")
+@pytest.mark.needs("linux")
 def test_the_limit_of_a_core(stub: Stub, place: Path) -> None:
     """0 before the URL is there: with --stdout nothing else keeps it from a core file. The hard one stays. Control: a
     command that holds no URL keeps what it was given.
@@ -340,7 +340,7 @@ def test_the_limit_of_a_core(stub: Stub, place: Path) -> None:
     assert seen == [(0, FREE[1]), FREE]
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="prlimit, and how a process ended, are Linux's")
+@pytest.mark.needs("linux")
 @pytest.mark.parametrize("limited", [True, False])
 def test_no_core_holds_the_url(stub: Stub, place: Path, tmp_path: Path, *, limited: bool) -> None:
     """SIGQUIT while a browser does not come. A core_pattern that is a pipe does not ask for the limit, which is taken
