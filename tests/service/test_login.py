@@ -263,7 +263,7 @@ def test_a_daemon_that_cannot_start_is_tried_again_by_the_next_client(login: Log
     ],
 )
 def test_no_limit_gives_the_port_away(login: Login, limit: str) -> None:
-    """40 clients of a daemon that ends at once (its Python is gone): the port stays the user's. The controls are
+    """40 starts of a daemon that ends at once (its Python is gone): the port stays the user's. The controls are
     systemd's own limits, of starts and of activations: at either it closes the socket, and another user has the port.
     """
     login.install()
@@ -276,7 +276,13 @@ def test_no_limit_gives_the_port_away(login: Login, limit: str) -> None:
         assert _asked(login.port, 400) < 400  # who comes while one start ends is turned away with it
         until(lambda: as_other(login.port) == 0, "the port is anybody's")
     else:
-        assert _asked(login.port, 40) == 40
+        starts = set[str]()
+        for _ in range(400):  # clients that come while one start ends share it
+            assert _asked(login.port, 1) == 1
+            starts.add(login.shown("vaultd.service", "InvocationID"))
+            if len(starts) == 40:
+                break
+        assert len(starts) == 40
         assert as_other(login.port) == errno.EADDRINUSE
 
 
