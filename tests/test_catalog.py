@@ -366,6 +366,25 @@ class SlowFiles(CountingFiles):
         return super().read_config(path)
 
 
+class SlowParse(CountingFiles):
+    """What was read is handed on when it is let go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.has_read, self.go_on = threading.Event(), threading.Event()
+        self.go_on.set()
+
+    def read_config(self, path: Path) -> bytes | None:
+        content = super().read_config(path)
+        self.has_read.set()
+        assert self.go_on.wait(20)
+        return content
+
+
+def dying(path: Path) -> bytes:
+    raise MemoryError(path)
+
+
 async def test_a_file_that_was_read_leaves_no_cycle_behind(home: Home) -> None:
     """What lives when many profiles are set aside is never walked over again: the parser's 20 MB of cycles, for 10,000
     profiles and each change of their file, would stay.
@@ -422,6 +441,43 @@ async def test_the_loop_goes_on_while_a_file_is_read(home: Home) -> None:
     # nothing of a parse is walked over while it is made
     assert files.collected == [True, False]
     assert gc.isenabled()
+
+
+async def test_an_edit_while_the_file_is_read(home: Home) -> None:
+    """Who comes after it does not go by what was read before it."""
+    files = home.files = SlowParse()
+    home.write(WEB)
+    watch = home.watch()
+    home.write(WEB + "[profile second]\nsource_profile = identity\n")
+    await home.clock.advance(2)
+    files.go_on.clear()
+    files.has_read.clear()
+    first = asyncio.ensure_future(watch.look())
+    assert await asyncio.to_thread(files.has_read.wait, 20)
+    home.write(WEB + "[profile third]\nsource_profile = identity\n")
+    await home.clock.advance(2)
+    later = asyncio.ensure_future(watch.look())
+    await _turns(20)
+    files.go_on.set()
+
+    assert all(await asyncio.gather(first, later))
+    assert watch.current.names() == ("web-admin", "third")
+
+
+async def test_a_reading_that_dies_is_repeated(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its file may never be changed again."""
+    home.write(WEB)
+    watch = home.watch()
+    home.write(WEB + "[profile second]\nsource_profile = identity\n")
+    await home.clock.advance(2)
+    with monkeypatch.context() as dies:
+        dies.setattr(home.files, "read_config", dying)
+        with pytest.raises(MemoryError):
+            await watch.look()
+    await home.clock.advance(2)
+
+    assert await watch.look()
+    assert watch.current.names() == ("web-admin", "second")
 
 
 def test_settings_shape_plans(home: Home) -> None:

@@ -248,8 +248,10 @@ class CatalogWatch:
 
     async def look(self) -> bool:
         """Stat the files, at most once a second; True when there is a new snapshot, or a new `trouble`. Who comes while
-        they are read waits for the same reading, and may leave at any time.
+        they are read waits for the same reading, looks again, as the file may have changed since that began, and may
+        leave at any time.
         """
+        joined = self._reading is not None
         if self._reading is None:
             now = self._clock.boottime()
             if now - self._looked < _LOOK_SECONDS:
@@ -264,6 +266,8 @@ class CatalogWatch:
         if reading.cancelled():
             return False
         reading.result()
+        if joined:
+            await self.look()
         return True
 
     async def _read_beside(self) -> None:
@@ -275,6 +279,9 @@ class CatalogWatch:
             before = self._current
             self._adopt(found)
             await before.fade()
+        except BaseException:
+            self._seen = _UNREAD  # the next look reads it again
+            raise
         finally:
             self._reading = None
 

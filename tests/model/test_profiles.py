@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
 from vaultd.errors import BadProfile, UnknownProfile
-from vaultd.model.profiles import STATIC_KEYS, Profiles, Section, Value, parse
+from vaultd.model.profiles import STATIC_KEYS, Profiles, Section, Value, by_client, parse
 
 # ---- a corpus of config files: mostly well-formed, with every oddity that configparser or shlex knows ----
 
@@ -365,3 +365,11 @@ def test_a_header_without_its_bracket(text: str, line: int) -> None:
     assert caught.value.message == (
         f"config:{line}: this section header lacks its closing bracket; write it as `[profile NAME]`."
     )
+
+
+def test_our_own_command_is_looked_for_within_bounds() -> None:
+    """A value of 400 kB took `shlex` a second, for each row of each `list`."""
+    command = "vault-client credential-process "
+
+    assert by_client(command + "p" * 400) == "p" * 400
+    assert by_client(command + "p" * 500) is None

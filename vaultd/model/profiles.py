@@ -34,6 +34,8 @@ _OF_THE_CLI = frozenset({"plugins", "preview"})
 LONGEST = 16
 #: What `shlex` takes for more than a letter, and what it splits at.
 _QUOTING, _BLANKS = re.compile(r"[\"'\\]"), re.compile(r"[ \t\r\n]+")
+#: Letters of a credential_process that is looked into: ours is a name's length longer than its words.
+_LONGEST_COMMAND = 500
 #: Wrong names in a file for which the near ones are looked for: 10 ms each where names are long and many.
 _MOST_NEAR = 64
 #: What stays of a name and of a value that are quoted, however long the message.
@@ -290,6 +292,8 @@ def _name(header: str) -> str:
 
 def by_client(command: str) -> str | None:
     """The profile of `vault-client credential-process PROFILE`; None for any other command."""
+    if len(command) > _LONGEST_COMMAND:  # `shlex` takes a second for 400 kB
+        return None
     try:
         words = shlex.split(command)
     except ValueError:

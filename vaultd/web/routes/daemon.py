@@ -79,9 +79,12 @@ class _Daemon:
         rooms, catalog = self._rooms, await self._rooms.catalog()
         marked = rooms.broker.marked() if catalog is self._planned else None
         names = catalog.names() if marked is None else catalog.marked(marked)
-        own = (name for name in names if catalog.served_as(name) == name)  # another one's session is told of once
-        made = (profile_object(rooms.broker, catalog, name) for name in own)
-        rows = [row async for row in in_slices(made, alone=is_wrong) if row["state"] not in {"none", "locked"}]
+        made = ((profile_object(rooms.broker, catalog, name), name) for name in names)
+        rows = [
+            row
+            async for row, name in in_slices(made, alone=lambda each: is_wrong(each[0]))
+            if row["state"] not in {"none", "locked"} and catalog.served_as(name) == name  # told of once
+        ]
         self._planned = catalog
         return rows
 
