@@ -1106,6 +1106,26 @@ async def test_a_restored_copy_is_doubted_with_its_source(rig: Rig) -> None:
     assert [each.kind for each in rig.keeper.notes] == [], "a keeper that starts again is not given it"
 
 
+async def test_what_lives_on_is_not_doubted(rig: Rig) -> None:
+    """Copy and session of a handle that lives stay as they are; a copy that is doubted already is asked for once."""
+    mine = MfaHandle("franklin", world.SERIAL, rig.clock.now(), rig.clock.now() + world.HALF_DAY)
+    own, lost = world.plan("bare", world.mfa_step()), world.plan("lost", world.mfa_step("other"))
+    of_mine = await rig.warm(own)
+    await rig.clock.advance(1)
+    of_lost = await rig.warm(lost)
+    assert (of_mine.issued, of_mine.expiration) == (mine.issued, mine.expiration)
+    for asked in (["lost"], []):
+        rig.broker.sign_out("franklin", living=(mine,))
+        rig.broker.sign_out("other", living=(mine,))
+        assert [await rig.get(each) for each in (own, lost)] == [of_mine, of_lost]
+        assert [each.profile for each in rig.desk.open_questions()] == asked
+        await rig.clock.advance(200)
+
+    assert [rig.broker.state(each).state for each in (own, lost)] == ["fresh", "due"]
+    assert rig.broker.signed_in("franklin", world.SERIAL) == mine
+    assert rig.broker.signed_in("other", world.SERIAL) is None
+
+
 async def test_a_cleared_flight_is_started_again(rig: Rig) -> None:
     """`clear` under way: the waiter's flight is cancelled, and it gets a session made after the clear."""
     rig.keeper.gate = asyncio.Event()

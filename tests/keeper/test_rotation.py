@@ -714,6 +714,7 @@ async def test_the_old_keys_sessions_are_dropped(person: Person) -> None:
     """§2.1: M goes once the old key is Inactive, from the disk, too; one that the new key opened stays."""
     steps = await person.until("inactive")
     assert [each.signed_out for each in steps] == [False] * 6 + [True]
+    assert [each.living for each in steps] == [None] * 6 + [()]
     with pytest.raises(SessionRejected):
         await person.keeper.mint(from_handle(person.handle))
     await person.restart()
@@ -723,7 +724,7 @@ async def test_the_old_keys_sessions_are_dropped(person: Person) -> None:
     await person.home.clock.advance(GRACE.total_seconds())
     await person.sign_in()
     deleted = await person.step()
-    assert (deleted.did, deleted.signed_out) == ("deleted", False)
+    assert (deleted.did, deleted.signed_out, len(deleted.living or ())) == ("deleted", False, 1)
     await person.keeper.mint(from_handle(person.handle))
 
 
@@ -741,6 +742,16 @@ async def test_after_an_undo_the_new_keys_session_stays(person: Person) -> None:
     assert (again.did, again.signed_out) == ("inactive", False)
     assert opened is not None
     await person.keeper.mint(from_handle(opened))
+
+
+async def test_a_code_given_between_swap_and_inactive(person: Person) -> None:
+    """The new key's session has taken the old one's place: nothing is dropped, and what lives is told all the same."""
+    await person.until("swapped")
+    await person.sign_in()
+
+    inactive = await person.step()
+
+    assert (inactive.did, inactive.signed_out, inactive.living) == ("inactive", False, (person.handle,))
 
 
 async def test_a_session_of_an_earlier_version(person: Person, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -114,6 +114,7 @@ RESULTS: list[tuple[str, object]] = [
     ("probe", "arn:aws:iam::123456789012:user/franklin"),
     ("detect", (SERIAL, "GAHT12345678")),
     ("rotate", Rotated(replace(IDENTITY, rotation=ROTATION), "tried", "0001", "0002", usable=2)),
+    ("rotate", Rotated(IDENTITY, "deleted", "0001", "0002", living=(HANDLE,))),
     ("date", replace(IDENTITY, key_created=NOON)),
     ("offers", (Offer("identity", "identity", "0001", held="same"), Offer("team/prod", "team-prod", wrong="damaged"))),
     ("offers", ()),

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from tests.scenarios.bench import Scene, Use, refused
+from tests.scenarios.bench import Scene, Use, refused, section
 from tests.scenarios.conftest import Stage
-from tests.strict_sts import FRANKLIN
+from tests.strict_sts import FRANKLIN, SERIAL
 from vaultd.engine.seams import Rotated
 from vaultd.errors import IdentityBroken, MfaRequired, RoleDenied, RotationStopped, StsUnavailable, VaultdError
 from vaultd.model.rotation import GRACE, LOOK_AGAIN, USABLE, Wish
@@ -311,6 +311,41 @@ async def test_e7_a_profile_without_role(stage: Stage) -> None:
     await scene.advance(1)
 
     assert (await scene.get(use)).access_key_id != first.access_key_id
+
+
+@pytest.mark.parametrize("code_between", [True, False])
+async def test_e7_a_copy_whose_session_was_replaced(stage: Stage, *, code_between: bool) -> None:
+    """A code given between swap and Inactive: the keeper has nothing of the old key's to drop, and the copy of it is
+    doubted all the same; its next one takes no code, and is not doubted by the end of the grace. Control: without.
+    """
+    profiles = "[profile identity]\nregion = us-east-1\n\n" + section("web-admin", "WebAdmin", mfa_serial=SERIAL)
+    scene = await stage.open(profiles=profiles, settings='[profiles.web-admin]\nmfa_max_age = "1h"\n')
+    first = await scene.warm("identity")
+    use = scene.use("identity")
+    while (await scene.drive(step(scene))).did != "swapped":
+        await scene.advance(LOOK_AGAIN.total_seconds())
+    if code_between:
+        scene.clock.jump(2 * 3600)
+        await scene.warm("web-admin")
+    inactive = await scene.drive(step(scene, grace=timedelta(hours=1)))
+
+    assert (inactive.did, inactive.signed_out) == ("inactive", not code_between)
+    assert scene.state("identity").state == "due"
+    assert await scene.get(use) is first
+    assert scene.asking() is not code_between
+    if not code_between:
+        await scene.answer()
+    await scene.advance(1)
+    second = await scene.get(use)
+    assert second.access_key_id != first.access_key_id
+    assert scene.state("identity").state == "fresh"
+
+    scene.clock.jump(3600)
+    before = scene.prompts()
+    assert (await scene.drive(step(scene))).did == "deleted"
+    assert await scene.get(use) is second
+    assert scene.state("identity").state == "fresh", "of the key in use"
+    assert scene.prompts() == before
 
 
 # ---- E8 ----

@@ -286,16 +286,18 @@ class Broker:
         self._refuse_stranded()
         return await self._asking.sign_in(identity, mfa_serial, endpoint, requester=requester, token_code=token_code)
 
-    def sign_out(self, identity: str) -> None:
-        """The keeper has dropped the identity's MFA sessions. Role sessions live on.
+    def sign_out(self, identity: str, *, living: Collection[MfaHandle] = ()) -> None:
+        """The keeper has dropped the identity's MFA sessions but for those `living`. Role sessions live on.
 
         Where one is served itself nobody knows whether AWS still takes it (aws-facts §6): its next one is due at once.
         """
         for key in self._cells.keys_of(identity=identity):
-            if self._cells.get(key).handle is not None:
+            handle = self._cells.get(key).handle
+            if handle is not None and handle not in living:
                 self._cells.apply(key, steps.Dropped())
-        for key in self._cells.copies(identity):
-            self._cells.apply(key, steps.Doubted())
+        for key in self._cells.copies(identity, but=living):
+            if not self._cells.get(key).doubted:  # a person is asked once
+                self._cells.apply(key, steps.Doubted())
 
     def rekeyed(self, identity: str) -> None:
         """The identity has another key of the same user: sessions live on, and what was held against the old goes."""

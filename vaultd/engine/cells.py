@@ -6,7 +6,7 @@ to the notes. MFA sessions are kept by identity and serial, so that all roles of
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
@@ -101,12 +101,17 @@ class Cells:
             steps.spoiled(self.get(key), handle) for key in keys
         )
 
-    def copies(self, identity: str) -> list[str]:
+    def copies(self, identity: str, *, but: Collection[MfaHandle] = ()) -> list[str]:
         """The cells whose session is an MFA session of the identity's itself: those of its profiles without a role.
 
-        Whose a session is that was restored, and not asked for since, is not known: it may be this one's.
+        Whose a session is that was restored, and not asked for since, is not known: it may be this one's. Not those of
+        the handles `but`: a copy has its session's times.
         """
-        served = [key for key, cell in self.table.items() if cell.session is not None and cell.session.role_arn is None]
+        known = {(each.issued, each.expiration) for each in but}
+        sessions = [(key, cell.session) for key, cell in self.table.items() if cell.session is not None]
+        served = [
+            key for key, each in sessions if each.role_arn is None and (each.issued, each.expiration) not in known
+        ]
         return [key for key in served if key not in self._owners or self._owners[key].identity == identity]
 
     # ---- opening, clearing ----

@@ -191,8 +191,8 @@ class Rotations:
 
     def _done(self, rotated: Rotated, by: Peer | None) -> None:
         name = rotated.identity.name
-        if rotated.signed_out:
-            self._broker.sign_out(name)
+        if rotated.living is not None:  # dropped or not: a copy outlives the session that another took the place of
+            self._broker.sign_out(name, living=rotated.living)
         if rotated.did == "swapped":
             self._broker.rekeyed(name)
         if rotated.did in _QUIET:

@@ -162,7 +162,8 @@ class Rotated:
     it, the `usable`-th in a row. swapped: it is in use. inactive: the old one is Inactive. kept: nothing, its grace is
     not over. deleted: the old one is gone. reactivated, abandoned: as was wished. over: nothing is under way.
     `old_key` and `new_key` are the last 4 characters, `last_used` AWS's word on the old key, where it gives one.
-    `signed_out`: the MFA sessions that the old key had opened were dropped.
+    `signed_out`: MFA sessions that the old key had opened were dropped. `living`, once that key is Inactive or gone:
+    those that there are, all of the key in use; None while it is not.
     """
 
     identity: Identity
@@ -172,6 +173,7 @@ class Rotated:
     usable: int = 0
     last_used: str = ""
     signed_out: bool = False
+    living: tuple[MfaHandle, ...] | None = None
 
 
 class Custody(Protocol):

@@ -93,7 +93,9 @@ class Stepping:
         if self._gate.same(epoch) and _signs_out(rotated, self._clock.now()):
             retired = self._clock.now() if rotated.did == "inactive" else self._rotation.retired(identity)
             in_use = "" if identity.rotation is None else identity.rotation.new
-            return replace(rotated, signed_out=self._sign_out(name, in_use=in_use, retired=retired))
+            dropped = self._sign_out(name, in_use=in_use, retired=retired)
+            living = tuple(each for each in self._sessions.handles if each.identity == name)
+            return replace(rotated, signed_out=dropped, living=living)
         return rotated
 
     def _sign_out(self, name: str, *, in_use: str, retired: datetime) -> bool:
