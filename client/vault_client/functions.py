@@ -105,7 +105,7 @@ _BASH = r"""function vault-client {
     ;;
   [1-9]" "* | [1-9][0-9]" "* | 12[0-8]" "*) ;;
   *)
-    VAULTD_INTEGRATION="$_vc_word" @CLIENT@ __sweep >/dev/null 2>&1 || :
+    \builtin printf '%s\n' "$_vc_lines" | VAULTD_INTEGRATION="$_vc_word" @CLIENT@ __sweep - >/dev/null 2>&1 || :
     if \builtin [ "$_vc_status" = 0 ]; then
       _vc_status=1
       \builtin printf '@BROKEN@\n' >&2
@@ -170,7 +170,7 @@ _ZSH = r"""function vault-client {
   ("0 "*": vaultd apply"|"0 "*": vaultd print") \builtin eval "$_vc_lines" ;;
   ([1-9]" "*|[1-9][0-9]" "*|12[0-8]" "*) ;;
   (*)
-    VAULTD_INTEGRATION="$_vc_word" @CLIENT@ __sweep >/dev/null 2>&1 || :
+    \builtin print -r -- "$_vc_lines" | VAULTD_INTEGRATION="$_vc_word" @CLIENT@ __sweep - >/dev/null 2>&1 || :
     if [[ $_vc_status == 0 ]]; then
       _vc_status=1
       \builtin print -ru2 -- '@BROKEN@'
@@ -207,7 +207,7 @@ function vault-client --description 'AWS profiles that vaultd keeps fresh'
         return 0
     end
     if test $_vc_status -eq 0; or test $_vc_status -gt 128
-        VAULTD_INTEGRATION="$_vc_told" @CLIENT@ __sweep >/dev/null 2>&1
+        builtin string join \n -- $_vc_lines | VAULTD_INTEGRATION="$_vc_told" @CLIENT@ __sweep - >/dev/null 2>&1
         if test $_vc_status -eq 0
             set _vc_status 1
             echo '@BROKEN@' >&2

@@ -46,7 +46,7 @@ class Hook:
         self.used = words[3] != "0"
         self.last, self.before = (word if word != _NOTHING and shells.is_kept(word) else "" for word in words[4:6])
         reads, known = shells.evaluator()
-        self.evaluates = not known or reads == self.pid
+        self.evaluates = not known or reads == self.pid or _reader() == self.pid
         self.marker = APPLY
         if self.pid != main and (reader := _read_by_parent(self.pid)):
             self.pid, self.marker = reader, PRINT
@@ -125,30 +125,63 @@ def _read_by_parent(pid: int) -> int | None:
     try:
         pipe = os.readlink(f"/proc/{pid}/fd/1")
         parent = shells.parent_of(pid)
-        if pipe.startswith("pipe:") and any(_reads(f"/proc/{parent}/fd/{fd}", pipe)
-                                            for fd in os.listdir(f"/proc/{parent}/fd")):  # fmt: skip
+        if pipe.startswith("pipe:") and _reads(parent, {pipe}):
             return parent
     except OSError:
         pass
     return None
 
 
-def _reads(path: str, pipe: str) -> bool:
-    try:  # the link's mode is the descriptor's (proc(5)): a shell whose own output is a pipe holds the other end
-        return os.readlink(path) == pipe and bool(os.lstat(path).st_mode & 0o400)
+def _reader() -> int | None:
+    """The nearest ancestor that reads what we write, or what one between us and it does: the client that a shell finds
+    may be a wrapper, `real "$@" | cat`, where no ancestor reads our own pipe. None where there is none.
+    """
+    pid, pipes = os.getppid(), set[str]()
+    try:
+        pipes.add(os.readlink("/proc/self/fd/1"))
+        while pid > 1 and not _reads(pid, pipes):
+            if (own := _written(pid)) is not None:
+                pipes.add(own)
+            pid = shells.parent_of(pid)
     except OSError:
-        return False
+        return None
+    return pid if pid > 1 else None
 
 
-def sweep(_arguments: list[str], environ: Mapping[str, str]) -> int:
-    """`__sweep`: what a `use` that was killed may have left, the grants of this shell that no variable of it names."""
+def _written(pid: int) -> str | None:
+    """The pipe that is the stdout of a process."""
+    try:
+        pipe = os.readlink(f"/proc/{pid}/fd/1")
+    except FileNotFoundError:  # closed
+        return None
+    return pipe if shells.is_end(f"/proc/{pid}/fd/1", {pipe}, shells.WRITES) else None
+
+
+def _reads(pid: int, pipes: set[str]) -> bool:
+    """Has that process the reading end of one? A shell whose own output is a pipe holds the other end."""
+    ours = {pipe for pipe in pipes if pipe.startswith("pipe:")}
+    return any(shells.is_end(f"/proc/{pid}/fd/{fd}", ours, shells.READS) for fd in os.listdir(f"/proc/{pid}/fd"))
+
+
+def sweep(arguments: list[str], environ: Mapping[str, str]) -> int:
+    """`__sweep`: what a `use` that was killed may have left, the grants of this shell that no variable of it names;
+    with `-`, also the one of the lines on stdin, which the function did not evaluate.
+    """
     hook = Hook.of(environ)
     if hook is None:
         return USAGE
     call = Call(operands=[], tail=[], options={}, environ=environ)
     named = {environ.get("VAULTD_GRANT"), environ.get("VAULTD_SUBSHELL")}
+    dropped = _dropped(sys.stdin.read()) if arguments == ["-"] else set()
     for grant in call.link.call("GET", "/v1/grants")["grants"]:
         holder = grant.get("peer") or {}
-        if grant["kind"] == "shell" and holder.get("pid") == hook.pid and grant["id"] not in named:
+        left = holder.get("pid") == hook.pid or grant["id"] in dropped
+        if grant["kind"] == "shell" and left and grant["id"] not in named:
             call.link.call("DELETE", f"/v1/grants/{quoted(grant['id'])}")
     return 0
+
+
+def _dropped(lines: str) -> set[str]:
+    """The grant that lines for any shell set: `use` of a client that did not take the function for one."""
+    after = [part.lstrip(" =") for part in lines.split("VAULTD_GRANT")[1:]]
+    return {part.split("'")[1] for part in after if part.startswith("'") and part.count("'") > 1}

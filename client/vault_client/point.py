@@ -140,6 +140,7 @@ def unuse(call: Call) -> int:
     """The way back; the shell's grant ends, so that children that still hold its token lose access."""
     grant = call.environ.get("VAULTD_GRANT", "")
     shell = shells.calling(call.environ, call.value("shell"))
+    integrated = shells.INTEGRATION in call.environ
     hook = _hook(call)
     if grant and call.environ.get(SUBSHELL) == grant:
         if not sys.stdout.isatty():
@@ -155,7 +156,8 @@ def unuse(call: Call) -> int:
         _end_own(call, hook, left=True)
         return 0
     call.out(shells.unuse_lines(shell))
-    if grant:
+    # a function that was not taken for one drops the lines, and its shell still has the variables
+    if grant and (not integrated or call.environ.get(shells.HOLDER) == str(shells.evaluator()[0])):
         ended(call, grant, left=True)
     return 0
 

@@ -359,15 +359,30 @@ def parent_of(pid: int) -> int:
         return int(stat.read().rpartition(")")[2].split()[1])
 
 
+#: Of the mode of a link in /proc/PID/fd, which is the descriptor's (proc(5)): the end of the pipe that it is.
+READS, WRITES = 0o400, 0o200
+
+
+def is_end(path: str, pipes: set[str], mode: int) -> bool:
+    """Is this descriptor that end of one of these pipes? One that is closed is none; raises OSError where /proc does
+    not tell.
+    """
+    try:
+        return os.readlink(path) in pipes and bool(os.lstat(path).st_mode & mode)
+    except FileNotFoundError:
+        return False
+
+
 def evaluator() -> tuple[int, bool]:
     """The shell that will evaluate our lines: the nearest ancestor that does not write into our pipe. bash forks
     between itself and us for `$(… 2>/dev/null)` and in a function; who is forked there writes where we do. False beside
-    it where /proc does not tell (macOS, a shell that may not be looked into): the nearest that it may be.
+    it where /proc does not tell (macOS, a shell that may not be looked into): the nearest that it may be. In a shell
+    whose stdout is closed, the end that it reads takes that number.
     """
     pid = os.getppid()
     try:
         pipe = os.readlink("/proc/self/fd/1")
-        while pid > 1 and pipe.startswith("pipe:") and os.readlink(f"/proc/{pid}/fd/1") == pipe:
+        while pid > 1 and pipe.startswith("pipe:") and is_end(f"/proc/{pid}/fd/1", {pipe}, WRITES):
             pid = parent_of(pid)
     except OSError:
         return pid, False

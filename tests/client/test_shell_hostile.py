@@ -155,19 +155,20 @@ def test_what_was_inherited_is_dropped(name: str, stub: Stub) -> None:
 
 
 @pytest.mark.parametrize("name", POSIX)
+@pytest.mark.parametrize("past", ["", " | cat"])
 @pytest.mark.parametrize(
     "says",
     ["bash 1 1 0 {} -", "zsh 1 1 1 a {}", "bash {pid} {pid} 0 {} {}", "fish 1 1 0 - -", "sh", "fish",
      "pwsh {pid} {pid} 0 - -", "bash 1 1 0 a", "bash 9" + "9" * 5000 + " 1 0"],
 )  # fmt: skip
-def test_a_function_that_is_not_there(name: str, says: str, stub: Stub) -> None:
+def test_a_function_that_is_not_there(name: str, says: str, past: str, stub: Stub) -> None:
     """VAULTD_INTEGRATION of an environment, and `eval "$(vault-client use P)"` of a script: nothing of it is run, the
     lines are for this very shell, and no other process holds the grant.
     """
     counted(stub)
     told = says.replace("{pid}", str(os.getpid())).replace("{}", RUNS)
     profile = "it\\'s;touch PWNED;"
-    use = " ".join([*CLIENT, "use", "--", quoted(name, profile)])
+    use = " ".join([*CLIENT, "use", "--", quoted(name, profile)]) + past
     done = subprocess.run(
         [name, *FLAGS[name], "-c", f'eval "$({use})"; env -0'], env=environment(stub, VAULTD_INTEGRATION=told),
         capture_output=True, text=True, check=True, cwd=stub.home,
